@@ -1,0 +1,159 @@
+"""Converting DeePMD-kit's model files to ``.dpa2``.
+
+Nothing in a model file is executed, and neither DeePMD-kit nor torch is needed. Every key of the
+configuration and every tensor is either used or known to be harmless; otherwise the model is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+from .importer.config import read_config
+from .importer.elements import keep_elements
+from .importer.records import build_records
+from .importer.source import Source, open_source
+from .importer.verify import Comparison, compare
+from .importer.weights import Weights
+from .model_file import Record, is_model_file, read_model, write_model
+
+__all__ = ["Comparison", "convert", "list_heads", "load_records", "verify"]
+
+
+def convert(
+    source: str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    head: str | None = None,
+    elements: Sequence[str] | None = None,
+) -> Path:
+    """Convert a model file of DeePMD-kit to ``.dpa2``.
+
+    Parameters
+    ----------
+    source
+        A ``.pt``, ``.pth``, ``.pt2``, ``.dp`` or ``.yaml`` file (or a ``.dpa2`` file, to keep
+        fewer elements).
+    output
+        The file to write; default: `source` with the extension ``.dpa2``.
+    head
+        Which head of a multi-task model; its name in any case, or an alias.
+    elements
+        Keep only these elements, in this order.
+
+    Returns
+    -------
+    Path
+        The file written; it appears under its name only when it is complete.
+
+    Raises
+    ------
+    ModelError
+        When the file is damaged, malicious, or describes something that dpa2md can't compute.
+    OSError
+        When a file can't be read or written.
+    """
+    source = Path(source)
+    output = source.with_suffix(".dpa2") if output is None else Path(output)
+    if output.exists() and output.samefile(source):
+        raise ModelError(f"{source}: the output would replace the source; name another output.")
+    write_model(output, load_records(source, head, elements))
+    return output
+
+
+def list_heads(source: str | os.PathLike) -> list[str]:
+    """The heads of a multi-task model file; an empty list for a model with a single head.
+
+    Raises
+    ------
+    ModelError
+        When the file is damaged, malicious, or no model file.
+    """
+    source = Path(source)
+    if is_model_file(source):
+        return []
+    with _named(source), open_source(source) as contents:
+        return list(contents.heads)
+
+
+def load_records(
+    source: str | os.PathLike,
+    head: str | None = None,
+    elements: Sequence[str] | None = None,
+) -> dict[str, Record]:
+    """The records (docs/model-format.md) of a model file of any supported format.
+
+    Raises
+    ------
+    ModelError
+        When the file is damaged, malicious, or describes something that dpa2md can't compute.
+    """
+    source = Path(source)
+    if is_model_file(source):
+        records = read_model(source)
+        with _named(source):
+            if head is not None:
+                raise ModelError(f"A .dpa2 file has a single head, so leave out --head {head}.")
+    else:
+        with _named(source), open_source(source) as contents:
+            chosen = contents.choose(head)
+            model = read_config(chosen.config)
+            records = _meta(source, chosen) | build_records(model, Weights(chosen.tensors))
+    if elements is not None:
+        with _named(source):
+            records = keep_elements(records, list(elements))
+    return records
+
+
+def verify(
+    source: str | os.PathLike, output: str | os.PathLike, head: str | None = None
+) -> Comparison:
+    """Compare energies and forces of a converted model with DeePMD-kit's own.
+
+    Needs an environment in which DeePMD-kit (with PyTorch) and dpa2md's engine are installed.
+
+    Raises
+    ------
+    ModelError
+        When the two differ by more than rounding, or when DeePMD-kit is not installed.
+    """
+    return compare(Path(source), Path(output), head)
+
+
+def _meta(path: Path, source: Source) -> dict[str, str]:
+    try:
+        version = importlib.metadata.version("dpa2md")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        version = "unknown"
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    meta = {
+        "meta.source": path.name,
+        "meta.source_sha256": digest.hexdigest(),
+        "meta.converter": version,
+        "meta.config": json.dumps(source.config),
+    }
+    return meta if source.head is None else meta | {"meta.head": source.head}
+
+
+class _named:
+    """Put the file's name in front of the message of a ModelError."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, ModelError):
+            raise type(error)(f"{self._path}: {error}") from None

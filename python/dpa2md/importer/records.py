@@ -1,0 +1,426 @@
+"""From settings and tensors to the records of docs/model-format.md, section by section."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..econf import configuration_table
+from ..errors import ModelError, UnsupportedModelError
+from .config import Descriptor, EmbeddingBlock, Fitting, Model, Repformer
+from .nets import Layer, evaluate, skip_kind
+from .weights import Weights
+
+Records = dict[str, Any]
+
+
+def build_records(model: Model, weights: Weights) -> Records:
+    """All records of a model but `meta.*`.
+
+    Raises
+    ------
+    ModelError
+        When a tensor is missing, has a wrong shape, or is one too many.
+    """
+    count = len(model.elements)
+    atomic = weights.scope("atomic_model")
+    descriptor, fitting = model.descriptor, model.fitting
+    records: Records = {
+        "model.kind": descriptor.kind,
+        "model.elements": "\n".join(model.elements),
+        "model.precision": descriptor.precision,
+        "model.fitting_precision": fitting.precision,
+    }
+    if model.pair_exclude:
+        records["model.pair_exclude"] = _pair_matrix(model.pair_exclude, count)
+    if model.atom_exclude:
+        records["model.atom_exclude"] = _type_mask(model.atom_exclude, count)
+    weights_d = atomic.scope("descriptor", descriptor.precision)
+    records |= _descriptor_records(descriptor, model.elements, weights_d)
+    width = descriptor.repformer.g1_dim if descriptor.repformer else _axis_width(descriptor.repinit)
+    width += descriptor.tebd_dim if descriptor.concat_tebd else 0
+    weights_f = atomic.scope("fitting_net", fitting.precision)
+    records |= _fitting_records(fitting, width, count, weights_f)
+    records["fitting.out_bias"] = atomic.take("out_bias", 1, count, 1).reshape(count)
+    weights.finish()
+    return records
+
+
+def _pair_matrix(pairs: list[tuple[int, int]], count: int) -> np.ndarray:
+    matrix = np.zeros((count, count), dtype=np.int64)
+    for i, j in pairs:
+        matrix[i, j] = matrix[j, i] = 1
+    return matrix
+
+
+def _type_mask(indices: list[int], count: int) -> np.ndarray:
+    mask = np.zeros(count, dtype=np.int64)
+    mask[indices] = 1
+    return mask
+
+
+def _axis_width(block: EmbeddingBlock) -> int:
+    return block.neuron[-1] * block.axis
+
+
+# Nets ---------------------------------------------------------------------------------------------
+
+
+def _take_layers(
+    weights: Weights, widths: list[int], resnet_dt: bool, bias: bool = True
+) -> list[Layer]:
+    """The layers of an embedding net, `widths` from input to output."""
+    layers = []
+    for k, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        layer = weights.scope(f"layers.{k}")
+        w = layer.take("matrix", n_in, n_out)
+        b = layer.take("bias", n_out) if bias else None
+        timestep = resnet_dt and skip_kind(n_in, n_out) > 0
+        idt = layer.take("idt", n_out) if timestep else None
+        layers.append((w, b, idt))
+    return layers
+
+
+def _net_records(name: str, layers: list[Layer], linear_end: bool = False) -> Records:
+    records: Records = {f"{name}.layers": len(layers)}
+    skips = [skip_kind(*w.shape) for w, _, _ in layers]
+    if linear_end:
+        skips[-1] = 0
+    records[f"{name}.skip"] = np.array(skips, dtype=np.int64)
+    for k, (w, b, idt) in enumerate(layers):
+        records[f"{name}.{k}.w"] = w
+        if b is not None:
+            records[f"{name}.{k}.b"] = b
+        if idt is not None:
+            records[f"{name}.{k}.idt"] = idt
+    return records
+
+
+# Descriptor ---------------------------------------------------------------------------------------
+
+
+def _descriptor_records(descriptor: Descriptor, elements: list[str], weights: Weights) -> Records:
+    count = len(elements)
+    records: Records = {
+        "descriptor.env_protection": descriptor.env_protection,
+        "descriptor.smooth": int(descriptor.smooth),
+        "descriptor.concat_tebd": int(descriptor.concat_tebd),
+    }
+    if descriptor.exclude:
+        records["descriptor.exclude"] = _pair_matrix(descriptor.exclude, count)
+    tebd = _type_embedding(descriptor, elements, weights.scope("type_embedding.embedding"))
+    records["type_embedding"] = tebd
+    repinit = descriptor.repinit
+    is_dpa2 = descriptor.kind == "dpa2"
+    records |= _repinit_records(
+        repinit, tebd, descriptor.smooth, weights.scope("repinit" if is_dpa2 else "se_atten")
+    )
+    if descriptor.repformer is None:
+        return records
+    width = _axis_width(repinit)
+    if descriptor.three_body is not None:
+        width += descriptor.three_body.neuron[-1]
+        records |= _three_body_records(
+            descriptor.three_body, tebd, weights.scope("repinit_three_body")
+        )
+    g1_dim = descriptor.repformer.g1_dim
+    if width != g1_dim:
+        records["g1_transform"] = weights.take("g1_shape_tranform.matrix", width, g1_dim)
+    if descriptor.add_tebd:
+        records["tebd_transform"] = weights.take(
+            "tebd_transform.matrix", descriptor.tebd_dim, g1_dim
+        )
+        if weights.has("tebd_transform.bias"):
+            raise UnsupportedModelError("The model's tebd_transform has a bias; refused.")
+    return records | _repformer_records(descriptor.repformer, count, weights.scope("repformers"))
+
+
+def _type_embedding(descriptor: Descriptor, elements: list[str], weights: Weights) -> np.ndarray:
+    """The evaluated table, float64 (nt, tebd_dim), without the row for padding."""
+    if descriptor.use_econf_tebd:
+        inputs = configuration_table(elements)
+    else:
+        inputs = np.eye(len(elements))
+    widths = [inputs.shape[1], descriptor.tebd_dim]
+    layers = _take_layers(
+        weights.scope("embedding_net"), widths, resnet_dt=False, bias=descriptor.use_tebd_bias
+    )
+    return evaluate(layers, inputs, "linear")
+
+
+def _statistics(block: Any, count: int, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """davg and dstd, (nt, 4), which must be the same in all of the block's slots."""
+    statistics = []
+    for name in ("mean", "stddev"):
+        array = weights.take(name, count, block.nsel, 4)
+        if not (array == array[:, :1]).all():
+            raise UnsupportedModelError(
+                f"The model's statistics {name!r} differ between neighbour slots, as no trained "
+                "DPA-2 model's do; refused."
+            )
+        statistics.append(array[:, 0].copy())
+    davg, dstd = statistics
+    if not (dstd > 0).all():
+        raise ModelError("The model's statistics 'stddev' are not positive; the file is damaged.")
+    return davg, dstd
+
+
+def _list_records(name: str, block: Any, davg: np.ndarray, dstd: np.ndarray) -> Records:
+    return {
+        f"{name}.rcut": block.rcut,
+        f"{name}.rcut_smth": block.rcut_smth,
+        f"{name}.nsel": block.nsel,
+        f"{name}.activation": block.activation,
+        f"{name}.davg": davg,
+        f"{name}.dstd": dstd,
+    }
+
+
+def _repinit_records(
+    block: EmbeddingBlock, tebd: np.ndarray, smooth: bool, weights: Weights
+) -> Records:
+    count, tebd_dim = tebd.shape
+    davg, dstd = _statistics(block, count, weights)
+    if (davg != 0).any() and not (block.mode == "strip" and smooth):
+        raise UnsupportedModelError(
+            "The model has nonzero averages (davg) in a descriptor whose empty neighbour slots are "
+            "not gated off, where DeePMD-kit's energy depends on the order of the atoms; train "
+            "with set_davg_zero, or with tebd_input_mode strip and smooth."
+        )
+    records = _list_records("repinit", block, davg, dstd)
+    records |= {
+        "repinit.axis": block.axis,
+        "repinit.mode": block.mode,
+        "repinit.one_side": int(block.one_side),
+    }
+    concat = block.mode == "concat"
+    pair_width = tebd_dim if block.one_side else 2 * tebd_dim
+    if weights.shape("compress_data.0") != (0,):
+        return records | _tabulated_records(block, count, weights)
+    layers = _take_layers(
+        weights.scope("filter_layers.networks.0"),
+        [1 + pair_width if concat else 1, *block.neuron],
+        block.resnet_dt,
+    )
+    records |= _net_records("repinit.net", layers)
+    if concat:
+        return records
+    if weights.shape("type_embd_data") != (0,):
+        records["repinit.strip_table"] = _compressed_types(block, count, weights)
+        return records
+    strip = _take_layers(
+        weights.scope("filter_layers_strip.networks.0"),
+        [pair_width, *block.neuron],
+        block.resnet_dt,
+    )
+    if block.one_side:
+        table = evaluate(strip, tebd, block.activation)[None]
+    else:
+        table = _pair_table(strip, tebd, block.activation).transpose(1, 0, 2)  # to (i, j)
+    records["repinit.strip_table"] = np.ascontiguousarray(table)
+    return records
+
+
+def _pair_table(layers: list[Layer], tebd: np.ndarray, activation: str) -> np.ndarray:
+    """The strip net on (t_a, t_b) for all pairs of elements: float64 (nt, nt, ng) by (a, b)."""
+    count = len(tebd)
+    first = np.repeat(tebd, count, axis=0)
+    second = np.tile(tebd, (count, 1))
+    table = evaluate(layers, np.concatenate([first, second], axis=1), activation)
+    return table.reshape(count, count, -1)
+
+
+def _compressed_types(block: EmbeddingBlock, count: int, weights: Weights) -> np.ndarray:
+    """T of a compressed model, with the rows and columns of the padding type removed."""
+    if block.mode != "strip":
+        raise ModelError("The file has compressed types in a model without strip; it is damaged.")
+    padded = count + 1
+    weights.skip("filter_layers_strip")
+    ng = block.neuron[-1]
+    if block.one_side:
+        return weights.take("type_embd_data", padded, ng)[None, :count].copy()
+    table = weights.take("type_embd_data", padded * padded, ng)
+    return table.reshape(padded, padded, ng)[:count, :count].copy()
+
+
+def _tabulated_records(block: EmbeddingBlock, count: int, weights: Weights) -> Records:
+    """A compressed model: quintic coefficients instead of the net of em_0."""
+    if block.mode != "strip" or block.resnet_dt:
+        raise ModelError(
+            "The file is a compressed model without strip, or with resnet_dt, which DeePMD-kit "
+            "does not write; it is damaged."
+        )
+    lower, upper, maximum, fine, coarse, _ = info = weights.take("compress_info.0", 6)
+    table = weights.take("compress_data.0", None, 6 * block.neuron[-1])
+    ordered = 0 < fine <= coarse and lower < upper <= maximum
+    rows = (upper - lower) / fine + (maximum - upper) / coarse if ordered else np.inf
+    if not len(table) >= rows - 1.5:  # the bounds are rounded in float32
+        raise ModelError("The compressed model's table does not span its range; it is damaged.")
+    weights.skip("filter_layers")
+    return {
+        "repinit.table": table,
+        "repinit.table_info": info[:5].astype(np.float64),
+        "repinit.strip_table": _compressed_types(block, count, weights),
+    }
+
+
+def _three_body_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weights) -> Records:
+    if weights.shape("compress_data.0") != (0,) or weights.shape("type_embd_data") != (0,):
+        raise UnsupportedModelError(
+            "The model's three-body block is compressed, which is not supported; "
+            "convert the uncompressed model."
+        )
+    count, tebd_dim = tebd.shape
+    davg, dstd = _statistics(block, count, weights)
+    if (davg[:, 1:] != 0).any():
+        raise UnsupportedModelError(
+            "The model's three-body block has nonzero averages (davg) of vectors, which break "
+            "rotational symmetry; refused."
+        )
+    records = _list_records("three_body", block, davg, dstd)
+    records["three_body.mode"] = block.mode
+    concat = block.mode == "concat"
+    layers = _take_layers(
+        weights.scope("filter_layers.networks.0"),
+        [1 + 2 * tebd_dim if concat else 1, *block.neuron],
+        block.resnet_dt,
+    )
+    records |= _net_records("three_body.net", layers)
+    if not concat:
+        strip = _take_layers(
+            weights.scope("filter_layers_strip.networks.0"),
+            [2 * tebd_dim, *block.neuron],
+            block.resnet_dt,
+        )
+        records["three_body.strip_table"] = _pair_table(strip, tebd, block.activation)
+    return records
+
+
+# Repformers ---------------------------------------------------------------------------------------
+
+
+def _repformer_records(block: Repformer, count: int, weights: Weights) -> Records:
+    records = _list_records("repformer", block, *_statistics(block, count, weights))
+    for name in (
+        "nlayers", "g1_dim", "g2_dim", "axis", "direct_dist", "has_conv", "has_grrg", "has_drrd",
+        "has_g1_attn", "has_g1g1", "has_g2_attn", "update_h2", "attn1_hidden", "attn1_nhead",
+        "attn2_hidden", "attn2_nhead", "attn2_gate", "use_sqrt_nnei", "g1_out_conv", "g1_out_mlp",
+    ):  # fmt: skip
+        records[f"repformer.{name}"] = int(getattr(block, name))
+    records["repformer.update_style"] = block.update_style
+    records["repformer.ln_eps"] = block.ln_eps
+    records["repformer.g2_embd.w"] = weights.take("g2_embd.matrix", 1, block.g2_dim)
+    records["repformer.g2_embd.b"] = weights.take("g2_embd.bias", block.g2_dim)
+    for index in range(block.nlayers):
+        last = index == block.nlayers - 1
+        layer = _layer_records(block, last, weights.scope(f"layers.{index}"))
+        records |= {f"repformer.{index}.{name}": array for name, array in layer.items()}
+    return records
+
+
+def _layer_records(block: Repformer, last: bool, weights: Weights) -> Records:
+    """One repformer layer; the last one updates g1 only."""
+    g1, g2 = block.g1_dim, block.g2_dim
+    in_mlp = block.axis * (g2 * block.has_grrg + g1 * block.has_drrd)
+    in_mlp += 0 if block.g1_out_mlp else g1
+    in_mlp += g2 if block.has_conv and not block.g1_out_conv else 0
+    if in_mlp == 0:
+        raise UnsupportedModelError("The model's repformer layers have no input to g1; refused.")
+    records: Records = {}
+
+    def linear(name: str, original: str, n_in: int, n_out: int, bias: bool) -> None:
+        records[f"{name}.w"] = weights.take(f"{original}.matrix", n_in, n_out)
+        if bias:
+            records[f"{name}.b"] = weights.take(f"{original}.bias", n_out)
+
+    linear("linear1", "linear1", in_mlp, g1, bias=True)
+    if block.g1_out_mlp:
+        linear("g1_self", "g1_self_mlp", g1, g1, bias=True)
+    if block.has_conv:
+        widths = (g2, g1) if block.g1_out_conv else (g1, g2)
+        linear("conv", "proj_g1g2", *widths, bias=False)
+    if block.has_g1_attn:
+        nhead, hidden = block.attn1_nhead, block.attn1_hidden
+        linear("attn1.q", "loc_attn.mapq", g1, hidden * nhead, bias=False)
+        linear("attn1.kv", "loc_attn.mapkv", g1, (hidden + g1) * nhead, bias=False)
+        linear("attn1.head", "loc_attn.head_map", g1 * nhead, g1, bias=True)
+    if not last:
+        linear("linear2", "linear2", g2, g2, bias=True)
+        if block.has_g1g1:
+            linear("g1g1", "proj_g1g1g2", g1, g2, bias=False)
+        nhead = block.attn2_nhead
+        if block.has_g2_attn or block.update_h2:
+            width = 2 * block.attn2_hidden * nhead
+            linear("attn2.qk", "attn2g_map.mapqk", g2, width, bias=False)
+        if block.has_g2_attn:
+            linear("attn2.v", "attn2_mh_apply.mapv", g2, g2 * nhead, bias=False)
+            linear("attn2.head", "attn2_mh_apply.head_map", g2 * nhead, g2, bias=True)
+            records["attn2.ln.w"] = weights.take("attn2_lm.matrix", g2)
+            records["attn2.ln.b"] = weights.take("attn2_lm.bias", g2)
+        if block.update_h2:
+            linear("attn2.h2_head", "attn2_ev_apply.head_map", nhead, 1, bias=False)
+    if block.update_style == "res_residual":
+        records |= _residual_records(block, last, weights)
+    return records
+
+
+def _residual_records(block: Repformer, last: bool, weights: Weights) -> Records:
+    """The learned factors of the updates, one row for each in the order in which they are added."""
+    updates_g2 = not last
+    counts = {
+        "g1": (1 + block.g1_out_mlp + (block.has_conv and block.g1_out_conv) + block.has_g1_attn),
+        "g2": updates_g2 * (1 + block.has_g1g1 + block.has_g2_attn),
+        "h2": updates_g2 * block.update_h2,
+    }
+    widths = {"g1": block.g1_dim, "g2": block.g2_dim, "h2": 1}
+    return {
+        f"{name}_residual": np.stack(
+            [weights.take(f"{name}_residual.{k}", widths[name]) for k in range(count)]
+        )
+        for name, count in counts.items()
+        if count
+    }
+
+
+# Fitting ------------------------------------------------------------------------------------------
+
+
+def _fitting_records(fitting: Fitting, width: int, count: int, weights: Weights) -> Records:
+    records: Records = {
+        "fitting.activation": fitting.activation,
+        "fitting.bias_atom_e": weights.take("bias_atom_e", count, 1).reshape(count),
+        "fitting.vacuum": int(fitting.vacuum),
+    }
+    if fitting.exclude:
+        records["fitting.exclude"] = _type_mask(fitting.exclude, count)
+    if fitting.nfparam:
+        width += fitting.nfparam
+        for name in ("fparam_avg", "fparam_inv_std"):
+            records[f"fitting.{name}"] = weights.take(name, fitting.nfparam)
+        if fitting.default_fparam is not None:
+            records["fitting.default_fparam"] = _default_fparam(fitting, weights)
+    if fitting.naparam:
+        width += 0 if fitting.aparam_is_mask else fitting.naparam
+        for name in ("aparam_avg", "aparam_inv_std"):
+            array = weights.take(name, fitting.naparam)
+            if not fitting.aparam_is_mask:
+                records[f"fitting.{name}"] = array
+    if fitting.ncase:
+        width += fitting.ncase
+        records["fitting.case_embedding"] = weights.take("case_embd", fitting.ncase)
+    net = weights.scope("filter_layers.networks.0")
+    widths = [width, *fitting.neuron]
+    layers = _take_layers(net, widths, fitting.resnet_dt)
+    final = net.scope(f"layers.{len(layers)}")
+    layers.append((final.take("matrix", fitting.neuron[-1], 1), final.take("bias", 1), None))
+    return records | _net_records("fitting.net", layers, linear_end=True)
+
+
+def _default_fparam(fitting: Fitting, weights: Weights) -> np.ndarray:
+    """What DeePMD-kit uses when the caller gives none: a tensor, in the precision of the net."""
+    if weights.has("default_fparam_tensor"):
+        values = weights.take("default_fparam_tensor", fitting.nfparam)
+    else:
+        values = np.array(fitting.default_fparam, dtype=fitting.precision)
+    return values.astype(np.float64)
