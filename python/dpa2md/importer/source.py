@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import HeadError, ModelError
-from ..unpickle import Tensor
+from ..torch_zip import Tensor
 from .keys import first_lines
 
 FORMATS = ".pt, .pth, .pt2, .dp, .yaml and .yml"

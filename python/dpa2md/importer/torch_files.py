@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, UnsupportedModelError
-from ..unpickle import ScriptObject, Tensor, TorchZip
+from ..torch_zip import Tensor, TorchZip
+from ..unpickle import ScriptObject, read_pickle
 from .keys import plain
 from .old_files import modernise
 from .source import Contents, Source
@@ -25,7 +26,7 @@ _SHARED = ("type_map", "descriptor", "fitting_net")
 def read_checkpoint(path: Path) -> Iterator[Contents]:
     """A `.pt` file: the state of a training run, with one or several heads."""
     with TorchZip(path) as archive:
-        state = archive.pickle()
+        state = read_pickle(archive)
         if isinstance(state, ScriptObject):
             raise ModelError("The file is a frozen model; give it the extension .pth.")
         if isinstance(state, dict) and isinstance(state.get("model"), dict):
@@ -85,7 +86,7 @@ def _source(
 def read_script(path: Path) -> Iterator[Contents]:
     """A `.pth` file: a frozen TorchScript model, whose code is not looked at."""
     with TorchZip(path) as archive:
-        root = archive.pickle()
+        root = read_pickle(archive)
         if not isinstance(root, ScriptObject):
             raise ModelError("The file is not a frozen model; a checkpoint's extension is .pt.")
         class_name = re.sub(r"\.___torch_mangle_\d+", "", root.class_name)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, UnsupportedModelError
-from ..unpickle import TorchZip
+from ..torch_zip import TorchZip
 from .keys import MAX_DEPTH, plain
 from .source import Contents
 from .tree import tree_source
