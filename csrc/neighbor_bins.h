@@ -1,0 +1,180 @@
+// The neighbour list's bins: each frame's atoms, wrapped into its cell and sorted by bin, and the search
+// around one.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lattice.h"
+
+namespace dpa2md {
+
+// One frame's bins, along the axes of its reduced basis.
+struct Grid {
+  Lattice lattice;
+  int atoms_begin, atoms_end;  // the frame's atoms in bin order; virtual atoms have no place there
+  std::int64_t bins_begin;     // of its bins in bin_start, axis 0 fastest
+  std::int64_t nbins[3];
+  double reach;  // rcut + skin, and the round-off of positions
+  // Edges of one bin in an orthonormal frame: axis 0 = (xx, 0, 0), axis 1 = (yx, yy, 0), axis 2 = (zx, zy,
+  // zz).
+  double xx, yx, yy, zx, zy, zz;
+  double per_x, per_y, per_z;             // 1/xx, 1/yy, 1/zz
+  std::int64_t key_weight[3];             // integer shift S (reduced basis) <-> key = S . key_weight
+  bool wrapped;                           // no atom lies outside the cell: a run of atoms then has one shift
+  std::int64_t shifts_begin, shifts_end;  // the frame's shifts among all used ones
+};
+
+// Real atoms of all frames in bin order; filled frame by frame, searched around any atom.
+struct AtomBins {
+  std::vector<Grid> grids;             // one a frame
+  std::vector<double> px, py, pz;      // position, wrapped into the cell, angstrom
+  std::vector<double> ux, uy, uz;      // the same in bins
+  std::vector<std::int64_t> wrap_key;  // key of the lattice vector removed by wrapping
+  std::vector<std::int32_t> atom_of, grid_of;
+  std::vector<std::int32_t> bin_start;  // first atom of each bin; one more entry at each frame's end
+
+  void clear();
+  // Appends atoms begin ... end - 1 as the next frame; throws Error as NeighborList::update says.
+  void add_frame(const double* x, const int* type, int begin, int end, const Cell& cell, double reach);
+
+  // Calls visit(hits, n, key): n atoms (in bin order, the atom itself left out) within reach of atom k. Their
+  // image is shifted by key + wrap_key[k] - wrap_key[hit].
+  template <class Visit>
+  void visit_hits(std::int64_t k, Visit visit) const;
+
+ private:
+  static constexpr int kRun = 128;  // atoms tested at a time
+
+  template <class Visit>
+  void visit_runs(std::int64_t k, Visit visit) const;
+  double take_real_atoms(const double* x, const int* type, int frame, int begin, int end);
+  void wrap_atoms(const double* x, Grid& grid, int frame);
+  void choose_bins(Grid& grid);
+  void squeeze_gaps(int axis, double reach);
+  void sort_into_bins(const double* x, Grid& grid, int frame);
+
+  // Scratch of one frame.
+  std::vector<int> real;
+  std::vector<std::array<double, 3>> frac;
+  std::vector<std::array<std::int64_t, 3>> wrap;  // whole cells removed from each atom, above lowest_wrap
+  std::array<std::int64_t, 3> lowest_wrap;
+  std::vector<std::int32_t> bin, order;
+};
+
+constexpr double kMostPairs = 1e7;  // per atom
+std::string atom_name(int atom, int frame);
+
+inline std::int64_t floor_of(double v) {
+  const auto whole = static_cast<std::int64_t>(v);
+  return whole - (v < static_cast<double>(whole));
+}
+
+// floor(a / b), quick where a lies in the cell or next to it.
+inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) {
+  if (a >= 0) return a < b ? 0 : a / b;
+  return a >= -b ? -1 : -((-a + b - 1) / b);
+}
+
+struct Interval {
+  double low, high;
+  double square_from_zero() const {
+    const double gap = std::max({0.0, low, -high});
+    return gap * gap;
+  }
+};
+inline Interval operator+(Interval a, Interval b) { return {a.low + b.low, a.high + b.high}; }
+inline Interval scaled(Interval a, double s) {
+  return s >= 0.0 ? Interval{a.low * s, a.high * s} : Interval{a.high * s, a.low * s};
+}
+
+// Calls visit(begin, end, centre, key) for runs of atoms (in bin order) that hold everything within reach of
+// atom k: candidates of one image each, as seen from `centre`; key is the image's shift. Rows of bins are cut
+// where their nearest point is beyond reach.
+template <class Visit>
+void AtomBins::visit_runs(std::int64_t k, Visit visit) const {
+  const Grid& g = grids[grid_of[k]];
+  const double reach2 = g.reach * g.reach;
+  const double* h = g.lattice.h;
+  // The bins that [low, high] touches; bins of a periodic axis go on beyond the cell.
+  const auto bins = [&g](int axis, double low, double high) {
+    std::int64_t first = floor_of(low), last = floor_of(high);
+    if (!g.lattice.periodic[axis]) {
+      // Everything beyond the outermost bins' edges (round-off) was put into them.
+      first = std::clamp(first, std::int64_t{0}, g.nbins[axis] - 1);
+      last = std::clamp(last, std::int64_t{0}, g.nbins[axis] - 1);
+    }
+    return std::pair<std::int64_t, std::int64_t>(first, last);
+  };
+  const auto [z_first, z_last] = bins(2, uz[k] - g.reach * g.per_z, uz[k] + g.reach * g.per_z);
+  for (std::int64_t cz = z_first; cz <= z_last; ++cz) {
+    const Interval z{cz - uz[k], cz + 1 - uz[k]};
+    const double yz2 = reach2 - scaled(z, g.zz).square_from_zero();
+    if (yz2 < 0.0) continue;
+    const std::int64_t sz = floor_divide(cz, g.nbins[2]);
+    const Interval z_along_y = scaled(z, g.zy);
+    const double half_y = std::sqrt(yz2);
+    const auto [y_first, y_last] =
+        bins(1, uy[k] + (-half_y - z_along_y.high) * g.per_y, uy[k] + (half_y - z_along_y.low) * g.per_y);
+    for (std::int64_t cy = y_first; cy <= y_last; ++cy) {
+      const Interval y{cy - uy[k], cy + 1 - uy[k]};
+      const double x2 = yz2 - (scaled(y, g.yy) + z_along_y).square_from_zero();
+      if (x2 < 0.0) continue;
+      const std::int64_t sy = floor_divide(cy, g.nbins[1]);
+      const Interval yz_along_x = scaled(y, g.yx) + scaled(z, g.zx);
+      const double half_x = std::sqrt(x2);
+      const auto [x_first, x_last] =
+          bins(0, ux[k] + (-half_x - yz_along_x.high) * g.per_x, ux[k] + (half_x - yz_along_x.low) * g.per_x);
+      const std::int64_t row = (cz - sz * g.nbins[2]) * g.nbins[1] + cy - sy * g.nbins[1];
+      const int32_t* start = bin_start.data() + g.bins_begin + row * g.nbins[0];
+      for (std::int64_t sx = floor_divide(x_first, g.nbins[0]); sx * g.nbins[0] <= x_last; ++sx) {
+        const std::int64_t left = sx * g.nbins[0];
+        const std::int32_t begin = start[std::max(x_first - left, std::int64_t{0})];
+        const std::int32_t end = start[std::min(x_last - left, g.nbins[0] - 1) + 1];
+        if (begin == end) continue;
+        std::array<double, 3> centre{px[k], py[k], pz[k]};
+        for (int c = 0; c < 3; ++c) centre[c] -= sx * h[c] + sy * h[3 + c] + sz * h[6 + c];
+        const std::int64_t key = sx * g.key_weight[0] + sy * g.key_weight[1] + sz * g.key_weight[2];
+        if (key == 0 && begin <= k && k < end) {  // without the atom itself
+          visit(begin, static_cast<std::int32_t>(k), centre, key);
+          visit(static_cast<std::int32_t>(k + 1), end, centre, key);
+        } else {
+          visit(begin, end, centre, key);
+        }
+      }
+    }
+  }
+}
+
+// Calls visit(hits, n, key): n atoms (in bin order) within reach of atom k, from visit_runs.
+template <class Visit>
+void AtomBins::visit_hits(std::int64_t k, Visit visit) const {
+  const double reach = grids[grid_of[k]].reach;
+  const double reach2 = reach * reach;
+  visit_runs(
+      k, [&](std::int32_t begin, std::int32_t end, const std::array<double, 3>& centre, std::int64_t key) {
+        for (; begin < end; begin += kRun) {
+          const std::int32_t m = std::min(end - begin, kRun);
+          const double *x = px.data() + begin, *y = py.data() + begin, *z = pz.data() + begin;
+          double r2[kRun];
+          for (std::int32_t j = 0; j < m; ++j) {
+            const double dx = x[j] - centre[0], dy = y[j] - centre[1], dz = z[j] - centre[2];
+            r2[j] = dx * dx + dy * dy + dz * dz;
+          }
+          std::int32_t hits[kRun];
+          std::int32_t n = 0;
+          for (std::int32_t j = 0; j < m; ++j) {
+            hits[n] = begin + j;
+            n += r2[j] <= reach2;
+          }
+          if (n > 0) visit(hits, n, key);
+        }
+      });
+}
+
+}  // namespace dpa2md
