@@ -21,13 +21,11 @@ struct Grid {
   std::int64_t bins_begin;     // of its bins in bin_start, axis 0 fastest
   std::int64_t nbins[3];
   double reach;  // rcut + skin, and the round-off of positions
-  // Edges of one bin in an orthonormal frame: axis 0 = (xx, 0, 0), axis 1 = (yx, yy, 0), axis 2 = (zx, zy,
-  // zz).
+  // Edges of one bin in an orthonormal frame: (xx, 0, 0), (yx, yy, 0), (zx, zy, zz).
   double xx, yx, yy, zx, zy, zz;
-  double per_x, per_y, per_z;             // 1/xx, 1/yy, 1/zz
-  std::int64_t key_weight[3];             // integer shift S (reduced basis) <-> key = S . key_weight
-  bool wrapped;                           // no atom lies outside the cell: a run of atoms then has one shift
-  std::int64_t shifts_begin, shifts_end;  // the frame's shifts among all used ones
+  double per_x, per_y, per_z;  // 1/xx, 1/yy, 1/zz
+  std::int64_t key_weight[3];  // integer shift S (reduced basis) <-> key = S . key_weight
+  bool wrapped;                // all atoms lie in the same cell: a run of them then has one shift
 };
 
 // Real atoms of all frames in bin order; filled frame by frame, searched around any atom.
@@ -131,7 +129,7 @@ void AtomBins::visit_runs(std::int64_t k, Visit visit) const {
       const auto [x_first, x_last] =
           bins(0, ux[k] + (-half_x - yz_along_x.high) * g.per_x, ux[k] + (half_x - yz_along_x.low) * g.per_x);
       const std::int64_t row = (cz - sz * g.nbins[2]) * g.nbins[1] + cy - sy * g.nbins[1];
-      const int32_t* start = bin_start.data() + g.bins_begin + row * g.nbins[0];
+      const std::int32_t* start = bin_start.data() + g.bins_begin + row * g.nbins[0];
       for (std::int64_t sx = floor_divide(x_first, g.nbins[0]); sx * g.nbins[0] <= x_last; ++sx) {
         const std::int64_t left = sx * g.nbins[0];
         const std::int32_t begin = start[std::max(x_first - left, std::int64_t{0})];

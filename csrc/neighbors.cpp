@@ -36,17 +36,25 @@ struct ShiftCache {
     ShiftKey shift{-1, 0};
     int32_t id = 0;
   };
-  std::array<Slot, 256> slots;
+  std::array<Slot, 1024> slots;
   Slot& slot(const ShiftKey& shift) {
     const auto hash = static_cast<std::uint64_t>(shift.key) * 0x9E3779B97F4A7C15u;
-    return slots[hash >> 56];
+    return slots[hash >> 54];
   }
 };
 
 // The pairs of kBlock consecutive atoms in bin order. Shift 0 is zero, n + 1 is shifts[n].
 struct PairBlock {
-  std::vector<int32_t> atom, shift;
+  std::vector<int32_t> atom,
+      shift;  // the first npairs entries; room ahead, so that a run is written in place
+  size_t npairs = 0;
   std::vector<ShiftKey> shifts;
+
+  void make_room(size_t n) {
+    if (npairs + n <= atom.size()) return;
+    atom.resize(2 * npairs + n + 4096);
+    shift.resize(atom.size());
+  }
 };
 
 // Calls body(block) for 0 ... nblocks - 1, possibly in parallel; passes on an exception.
@@ -81,7 +89,8 @@ struct NeighborList::Impl {
   std::vector<int> built_frame_start;
   std::vector<Cell> built_cells;
   AtomBins bins;
-  std::vector<ShiftKey> shifts;                       // used nonzero shifts, sorted; index + 1 in Candidates
+  std::vector<PairBlock> blocks;  // kept for their memory: fresh pages cost a third of a build
+  std::vector<ShiftKey> shifts;   // used nonzero shifts, sorted; index + 1 in Candidates
   std::vector<std::array<int64_t, 3>> shift_numbers;  // the same as multiples of the cell's own vectors
 
   bool can_reuse(const double* x, const int* type, const std::vector<int>& frame_start,
@@ -90,7 +99,7 @@ struct NeighborList::Impl {
   void build(const double* x, const int* type, const std::vector<int>& frame_start,
              const std::vector<Cell>& cells);
   void search(PairBlock& block, int64_t begin, int64_t end);
-  void number_shifts(const std::vector<PairBlock>& blocks);
+  void number_shifts();
   void copy_rows(const PairBlock& block, int64_t begin, int64_t end);
   void set_shift_vectors(const std::vector<Cell>& cells);
 };
@@ -153,18 +162,16 @@ void NeighborList::Impl::build(const double* x, const int* type, const std::vect
     bins.add_frame(x, type, frame_start[f], frame_start[f + 1], cells[f], rcut + skin);
 
   const auto nsorted = static_cast<int64_t>(bins.atom_of.size());
-  std::vector<PairBlock> blocks((nsorted + kBlock - 1) / kBlock);
-  const auto nblocks = static_cast<int64_t>(blocks.size());
+  const int64_t nblocks = (nsorted + kBlock - 1) / kBlock;
+  blocks.resize(nblocks);
   out.first.assign(natoms + 1, 0);
   for_blocks(nblocks, [&](int64_t b) { search(blocks[b], b * kBlock, std::min(nsorted, (b + 1) * kBlock)); });
-  number_shifts(blocks);
+  number_shifts();
   std::partial_sum(out.first.begin(), out.first.end(), out.first.begin());
   out.atom.resize(out.first.back());
   out.shift.resize(out.first.back());
-  for_blocks(nblocks, [&](int64_t b) {
-    copy_rows(blocks[b], b * kBlock, std::min(nsorted, (b + 1) * kBlock));
-    blocks[b] = PairBlock();
-  });
+  for_blocks(nblocks,
+             [&](int64_t b) { copy_rows(blocks[b], b * kBlock, std::min(nsorted, (b + 1) * kBlock)); });
 
   built_x.assign(x, x + 3 * int64_t{natoms});
   built_virtual.resize(natoms);
@@ -177,6 +184,8 @@ void NeighborList::Impl::build(const double* x, const int* type, const std::vect
 // Collects the pairs of atoms begin ... end - 1 in bin order; their number goes to out.first, one place up.
 void NeighborList::Impl::search(PairBlock& block, int64_t begin, int64_t end) {
   ShiftCache cache;
+  block.npairs = 0;
+  block.shifts.clear();
   const auto id_of = [&](const ShiftKey& shift) -> int32_t {
     if (shift.key == 0) return 0;
     auto& slot = cache.slot(shift);
@@ -189,17 +198,21 @@ void NeighborList::Impl::search(PairBlock& block, int64_t begin, int64_t end) {
   for (int64_t k = begin; k < end; ++k) {
     const int32_t grid = bins.grid_of[k];
     const bool wrapped = bins.grids[grid].wrapped;
-    const size_t row = block.atom.size();
+    const size_t row = block.npairs;
     bins.visit_hits(k, [&](const int32_t* hits, int32_t n, int64_t key) {
-      const size_t at = block.atom.size();
-      block.atom.resize(at + n);
-      for (int32_t h = 0; h < n; ++h) block.atom[at + h] = bins.atom_of[hits[h]];
-      if (wrapped) return block.shift.resize(at + n, id_of({grid, key}));
-      block.shift.resize(at + n);
-      for (int32_t h = 0; h < n; ++h)
-        block.shift[at + h] = id_of({grid, key + bins.wrap_key[k] - bins.wrap_key[hits[h]]});
+      block.make_room(n);
+      int32_t* atom = block.atom.data() + block.npairs;
+      int32_t* shift = block.shift.data() + block.npairs;
+      for (int32_t h = 0; h < n; ++h) atom[h] = bins.atom_of[hits[h]];
+      if (wrapped) {
+        std::fill(shift, shift + n, id_of({grid, key}));
+      } else {
+        for (int32_t h = 0; h < n; ++h)
+          shift[h] = id_of({grid, key + bins.wrap_key[k] - bins.wrap_key[hits[h]]});
+      }
+      block.npairs += n;
     });
-    const size_t count = block.atom.size() - row;
+    const size_t count = block.npairs - row;
     if (static_cast<double>(count) > kMostPairs)
       throw Error(atom_name(bins.atom_of[k], grid) +
                   " has more than 1e7 neighbours: check the cell and the cutoff.");
@@ -209,7 +222,7 @@ void NeighborList::Impl::search(PairBlock& block, int64_t begin, int64_t end) {
 
 // Numbers the shifts in use, by frame and key, so that nothing depends on threads. Keys become multiples of
 // the cell's own vectors.
-void NeighborList::Impl::number_shifts(const std::vector<PairBlock>& blocks) {
+void NeighborList::Impl::number_shifts() {
   shifts.clear();
   for (const auto& block : blocks) shifts.insert(shifts.end(), block.shifts.begin(), block.shifts.end());
   std::sort(shifts.begin(), shifts.end());

@@ -1,0 +1,75 @@
+// The stages of the model as a backend implements them. The engine (engine.cpp) is the only list of stages
+// and their order; how a stage computes, stores or recomputes is the backend's own business, the pair state
+// in particular.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pairs.h"
+
+namespace dpa2md {
+
+struct Model;
+
+struct Range {
+  int begin, end;
+  int size() const { return end - begin; }
+};
+
+struct StepInput {
+  const PairList* pairs = nullptr;
+  bool forces = true;
+  const double* fparam = nullptr;  // (frames, nfparam), physical values, or null
+  const int* frame = nullptr;      // (natoms) frame of each atom, or null: all 0
+  const double* aparam = nullptr;  // (natoms, naparam)
+};
+
+struct StepOutput {
+  double* energy = nullptr;  // (natoms) eV
+  double* force = nullptr;   // (nrows, 3) eV/angstrom; ghost rows hold what belongs to their owners
+  double* virial = nullptr;  // (nrows, 9) eV: half of each pair's -r (x) dE/dr with either of its rows
+};
+
+// Every stage takes a range of atoms, returns nothing and does not throw; different ranges may run at the
+// same time.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Sizes all buffers for this step. Throws Error when memory would not suffice.
+  virtual void begin(const StepInput& input, const StepOutput& output) = 0;
+  // Calls `stage` for blocks that together cover 0 … count-1 (CPU: over threads; GPU: one block).
+  virtual void run(int count, const std::function<void(Range)>& stage) = 0;
+
+  virtual void env_mat(Range) = 0;
+  virtual void repinit(Range) = 0;
+  virtual void three_body(Range) = 0;
+  virtual void g1_transform(Range) = 0;
+  virtual void pair_init(Range) = 0;             // g2, h2 of layer 0
+  virtual void pair_step(int layer, Range) = 0;  // pair state layer -> layer + 1
+  virtual void node_step(int layer, Range) = 0;  // g1 layer -> layer + 1
+  virtual void fitting(Range) = 0;               // energies and, with forces, the gradient of the descriptor
+
+  virtual void node_step_backward(int layer, Range) = 0;
+  virtual void pair_step_backward(int layer, Range) = 0;
+  virtual void gather_g1_gradient(int layer, Range) = 0;  // over rows: sums the pairs' shares of d g1
+  virtual void pair_init_backward(Range) = 0;
+  virtual void g1_transform_backward(Range) = 0;
+  virtual void three_body_backward(Range) = 0;
+  virtual void repinit_backward(Range) = 0;
+  virtual void env_mat_backward(Range) = 0;  // one 3-vector a pair
+  virtual void forces(Range) = 0;            // over rows: forces and virial from those vectors
+
+  virtual void* g1_rows(int layer) = 0;  // (nrows, g1_dim)
+  virtual void* g1_gradient_rows(int layer) = 0;
+  virtual bool single() const = 0;              // float rows
+  virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
+};
+
+// precision "float32" or "float64"; threads < 1: OMP_NUM_THREADS or all cores.
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads);
+
+}  // namespace dpa2md

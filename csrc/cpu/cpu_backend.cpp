@@ -1,0 +1,332 @@
+// Weights folded once, buffers sized once a step, blocks of atoms handed to threads.
+#include "cpu_backend.h"
+
+#include <algorithm>
+#include <cmath>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "memory_limit.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+namespace {
+int thread_index() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+int choose_threads(int wanted) {
+#ifdef _OPENMP
+  return wanted > 0 ? wanted : omp_get_max_threads();
+#else
+  (void)wanted;
+  return 1;
+#endif
+}
+
+#define DPA2MD_STRING(x) DPA2MD_STRING_(x)
+#define DPA2MD_STRING_(x) #x
+}  // namespace
+
+template <class T>
+void Linear<T>::prepare(const Tensor& weight, const Tensor* bias) {
+  in = static_cast<int>(weight.shape[0]), out = static_cast<int>(weight.shape[1]);
+  w = cast<T>(weight);
+  wt.resize(w.size());
+  transpose(in, out, w.data(), out, wt.data(), in);
+  if (bias) b = cast<T>(*bias);
+}
+
+template <class T>
+void Linear<T>::forward(int rows, const T* x, int ldx, T* y, int ldy) const {
+  for (int r = 0; r < rows && !b.empty(); ++r)
+    std::copy(b.data(), b.data() + out, y + static_cast<std::size_t>(r) * ldy);
+  gemm(rows, out, in, plain(x, ldx), w.data(), out, y, ldy, !b.empty());
+}
+
+template <class T>
+void Linear<T>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const {
+  gemm(rows, in, out, plain(dy, ldy), wt.data(), in, dx, ldx, add);
+}
+
+template <class T>
+CpuBackend<T>::CpuBackend(const Model& model, int threads)
+    : model_(model), threads_(choose_threads(threads)), arenas_(new Arena[threads_]) {
+  prepare();
+}
+
+template <class T>
+CpuBackend<T>::~CpuBackend() {
+  delete[] arenas_;
+  delete[] layers_;
+}
+
+template <class T>
+Arena& CpuBackend<T>::arena() const {
+  return arenas_[thread_index()];
+}
+
+template <class T>
+std::string CpuBackend<T>::description() const {
+  return std::string("cpu (") + (DPA2MD_STRING(DPA2MD_ISA) + 4) + ", " + (single() ? "float32" : "float64") +
+         ", " + std::to_string(threads_) + (threads_ == 1 ? " thread)" : " threads)");
+}
+
+template <class T>
+void CpuBackend<T>::prepare() {
+  const Model& m = model_;
+  types_ = cast<T>(m.type_embedding);
+  const auto embedding = [](const Embedding& e, EmbeddingWeights<T>* w) {
+    if (!e.net.empty()) w->net.prepare(e.net);
+    w->gate = cast<T>(e.strip_table);
+    w->table = cast<T>(e.table.coefficients);
+  };
+  embedding(m.repinit, &w_repinit_);
+  prepare_empty_slots();
+  repinit_width_ = m.repinit.ng * m.repinit_axis;
+  env_repinit_.block = &m.repinit;
+  w_fitting_.prepare(m.fitting.net);
+  if (!m.is_dpa2) return;
+  if (m.has_three_body) {
+    embedding(m.three_body, &w_three_);
+    repinit_width_ += m.three_body.ng;
+    env_three_.block = &m.three_body;
+  }
+  env_rep_.block = &m.repformer;
+  env_rep_.direct = m.repformer.direct_dist;
+  if (!m.g1_transform.empty()) w_transform_.prepare(m.g1_transform, nullptr);
+  if (!m.tebd_transform.empty()) {
+    const int nt = m.ntypes(), width = m.repformer.g1_dim;
+    w_tebd_.resize(static_cast<std::size_t>(nt) * width);
+    for (int t = 0; t < nt; ++t) {
+      for (int c = 0; c < width; ++c) {
+        double sum = 0;
+        for (int k = 0; k < m.tebd_dim(); ++k) sum += m.type_embedding(t, k) * m.tebd_transform(k, c);
+        w_tebd_[static_cast<std::size_t>(t) * width + c] = T(sum);
+      }
+    }
+  }
+  w_g2_embd_ = cast<T>(m.repformer.g2_embd.w);
+  b_g2_embd_ = cast<T>(m.repformer.g2_embd.b);
+  layers_ = new RepformerWeights<T>[m.repformer.nlayers];
+  for (int l = 0; l < m.repformer.nlayers; ++l) prepare_repformer_layer(l);
+}
+
+namespace {
+
+// Column of channel c, head h in an output viewed as (channels, heads): the head runs fastest.
+int head_fastest(int c, int h, int heads) { return c * heads + h; }
+
+// Per head: sum_c left[a][column(c)] right[b][column'(c)] -> Tensor (heads, rows, cols), in double.
+template <class F>
+Tensor fold(int heads, int rows, int cols, F&& element) {
+  Tensor t{{heads, rows, cols}, std::vector<double>(static_cast<std::size_t>(heads) * rows * cols)};
+  for (int h = 0; h < heads; ++h) {
+    for (int a = 0; a < rows; ++a) {
+      for (int b = 0; b < cols; ++b)
+        t.data[(static_cast<std::size_t>(h) * rows + a) * cols + b] = element(h, a, b);
+    }
+  }
+  return t;
+}
+
+Tensor heads_transposed(const Tensor& t) {
+  const int rows = static_cast<int>(t.shape[1]), cols = static_cast<int>(t.shape[2]);
+  return fold(static_cast<int>(t.shape[0]), cols, rows, [&](int h, int a, int b) {
+    return t.data[(static_cast<std::size_t>(h) * rows + b) * cols + a];
+  });
+}
+
+}  // namespace
+
+template <class T>
+void CpuBackend<T>::prepare_repformer_layer(int l) {
+  const Repformer& f = rep();
+  const RepformerLayer& m = f.layers[l];
+  RepformerWeights<T>& w = layers_[l];
+  const int g1w = f.g1_dim, g2w = f.g2_dim;
+  const bool pair_update = l + 1 < f.nlayers;
+
+  // x' = alpha x + sum of scaled updates, in the order of the original's update list
+  const auto scales = [&](int updates, const Tensor& residual, int width, T* alpha) {
+    *alpha = f.style == Repformer::Style::kAvg ? T(1.0 / std::sqrt(updates + 1.0)) : T(1);
+    return [=, &residual, &f, next = 0]() mutable {
+      Buffer<T> s;
+      s.resize(width);
+      for (int c = 0; c < width; ++c) {
+        s[c] = f.style == Repformer::Style::kResidual ? T(residual(next, c))
+               : f.style == Repformer::Style::kAvg    ? T(1.0 / std::sqrt(updates + 1.0))
+                                                      : T(1.0 / std::sqrt(double(updates)));
+      }
+      ++next;
+      return s;
+    };
+  };
+  const int g1_updates = 1 + f.g1_out_mlp + (f.has_conv && f.g1_out_conv) + f.has_g1_attn;
+  auto next_g1 = scales(g1_updates, m.g1_residual, g1w, &w.g1_alpha);
+  if (f.g1_out_mlp) w.scale_self = next_g1();
+  if (f.has_conv && f.g1_out_conv) w.scale_conv = next_g1();
+  w.scale_mlp = next_g1();
+  if (f.has_g1_attn) w.scale_attn1 = next_g1();
+
+  w.mlp.prepare(m.linear1.w, &m.linear1.b);
+  if (f.g1_out_mlp) w.self.prepare(m.g1_self.w, &m.g1_self.b);
+  if (f.has_conv) {
+    w.conv.resize(static_cast<std::size_t>(g2w) * g1w);
+    for (int k = 0; k < g2w; ++k) {
+      for (int c = 0; c < g1w; ++c) w.conv[k * g1w + c] = T(f.g1_out_conv ? m.conv(k, c) : m.conv(c, k));
+    }
+  }
+  if (f.has_g1_attn) {
+    const int nd = f.attn1_hidden, nh = f.attn1_nhead;
+    Tensor query{{g1w, nh * g1w}, std::vector<double>(static_cast<std::size_t>(g1w) * nh * g1w, 0.0)};
+    Tensor value{{nh * g1w, g1w}, std::vector<double>(static_cast<std::size_t>(g1w) * nh * g1w, 0.0)};
+    for (int h = 0; h < nh; ++h) {
+      for (int a = 0; a < g1w; ++a) {
+        double* q = &query.data[static_cast<std::size_t>(a) * nh * g1w + h * g1w];
+        double* v = &value.data[static_cast<std::size_t>(h * g1w + a) * g1w];
+        for (int b = 0; b < g1w; ++b) {
+          for (int c = 0; c < nd; ++c) {
+            q[b] += m.attn1_q(a, head_fastest(c, h, nh)) * m.attn1_kv(b, head_fastest(c, h, nh)) /
+                    std::sqrt(double(nd));
+          }
+        }
+        for (int c = 0; c < g1w; ++c) {
+          const double x = m.attn1_kv(a, head_fastest(nd + c, h, nh));
+          for (int b = 0; b < g1w; ++b) v[b] += x * m.attn1_head.w(h * g1w + c, b);
+        }
+      }
+    }
+    w.attn1_query.prepare(query, nullptr);
+    w.attn1_value.prepare(value, &m.attn1_head.b);
+  }
+  w.g2_alpha = w.h2_alpha = T(1);
+  w.h2_scale = T(0);
+  if (!pair_update) return;
+
+  const int g2_updates = 1 + f.has_g1g1 + f.has_g2_attn;
+  auto next_g2 = scales(g2_updates, m.g2_residual, g2w, &w.g2_alpha);
+  w.scale_linear2 = next_g2();
+  if (f.has_g1g1) w.scale_g1g1 = next_g2();
+  if (f.has_g2_attn) w.scale_attn2 = next_g2();
+  w.linear2.prepare(m.linear2.w, &m.linear2.b);
+  if (f.has_g1g1) w.g1g1.prepare(m.g1g1, nullptr);
+  const int nd = f.attn2_hidden, nh = f.attn2_nhead;
+  if (f.has_g2_attn || f.update_h2) {
+    const Tensor map = fold(nh, g2w, g2w, [&](int h, int a, int b) {
+      double sum = 0;  // q are heads 0 … nh-1 of the 2 nh, k the rest
+      for (int c = 0; c < nd; ++c) {
+        sum += m.attn2_qk(a, head_fastest(c, h, 2 * nh)) * m.attn2_qk(b, head_fastest(c, nh + h, 2 * nh));
+      }
+      return sum / std::sqrt(double(nd));
+    });
+    w.attn2_map = cast<T>(map);
+    w.attn2_map_t = cast<T>(heads_transposed(map));
+  }
+  if (f.has_g2_attn) {
+    const Tensor value = fold(nh, g2w, g2w, [&](int h, int a, int b) {
+      double sum = 0;
+      for (int c = 0; c < g2w; ++c) {
+        sum += m.attn2_v(a, head_fastest(c, h, nh)) * m.attn2_head.w(head_fastest(c, h, nh), b);
+      }
+      return sum;
+    });
+    w.attn2_value = cast<T>(value);
+    w.attn2_value_t = cast<T>(heads_transposed(value));
+    w.attn2_bias = cast<T>(m.attn2_head.b);
+    w.ln_w = cast<T>(m.ln_w);
+    w.ln_b = cast<T>(m.ln_b);
+  }
+  if (f.update_h2) {
+    w.h2_head = cast<T>(m.attn2_h2_head);
+    w.h2_scale = scales(1, m.h2_residual, 1, &w.h2_alpha)()[0];
+  }
+}
+
+template <class T>
+void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
+  input_ = input;
+  output_ = output;
+  env_repinit_.prefix = &pairs().repinit;
+  env_three_.prefix = &pairs().three_body;
+  env_rep_.prefix = &pairs().repformer;
+  reserve();
+}
+
+template <class T>
+void CpuBackend<T>::reserve() {
+  const Repformer& f = rep();
+  const std::size_t n = pairs().natoms, rows = pairs().nrows, all = pairs().repinit.first[n];
+  const std::size_t three = pairs().three_body.first[n], near = pairs().repformer.first[n];
+  const bool back = input_.forces;
+  g1_stride_ = rows * f.g1_dim;
+  g2_stride_ = near * f.g2_dim;
+  h2_stride_ = near * 3;
+  const std::size_t g2_layers = f.nlayers, h2_layers = f.update_h2 ? f.nlayers : (f.nlayers > 0);
+  const std::size_t dg2_layers = !back ? 0 : model_.chain() ? f.nlayers : 2;
+  const std::size_t dh2_layers = !back || !f.nlayers ? 0 : !f.update_h2 ? 1 : dg2_layers;
+
+  struct Plan {
+    Buffer<T>* buffer;
+    std::size_t size;
+  };
+  const Plan plan[] = {
+      {&env_repinit_.em, 4 * all},
+      {&env_repinit_.dem, back * 4 * all},
+      {&env_repinit_.sw, all},
+      {&env_repinit_.dsw, back * all},
+      {&env_three_.em, 4 * three},
+      {&env_three_.dem, back * 4 * three},
+      {&env_three_.sw, three},
+      {&env_three_.dsw, back * three},
+      {&env_rep_.em, 4 * near},
+      {&env_rep_.dem, back * 4 * near},
+      {&env_rep_.sw, near},
+      {&env_rep_.dsw, back * near},
+      {&rep_out_, n * repinit_width_},
+      {&drep_out_, back * n * repinit_width_},
+      {&g1_slope_, n * f.g1_dim},
+      {&g1_, (f.nlayers ? f.nlayers + 1 : 0) * g1_stride_},
+      {&dg1_, back * 2 * g1_stride_},
+      {&g2_, g2_layers * g2_stride_},
+      {&dg2_, dg2_layers * g2_stride_},
+      {&h2_, h2_layers * h2_stride_},
+      {&dh2_, dh2_layers * h2_stride_},
+      {&dgg1_, back * near * f.g1_dim},
+  };
+  std::size_t bytes = back * 3 * all * sizeof(double);
+  std::size_t held = pair_force_.size() * sizeof(double);
+  for (const Plan& p : plan) bytes += p.size * sizeof(T), held += p.buffer->size() * sizeof(T);
+  check_memory(bytes, held, static_cast<std::int64_t>(n));
+  for (const Plan& p : plan) p.buffer->resize(p.size);
+  pair_force_.resize(back * 3 * all);
+}
+
+template <class T>
+void CpuBackend<T>::run(int count, const std::function<void(Range)>& stage) {
+  // blocks of 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly
+  const int block = std::clamp(count / (4 * threads_), 4, 32);
+  const int blocks = (count + block - 1) / block;
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) if (threads_ > 1)
+  for (int b = 0; b < blocks; ++b) stage({b * block, std::min(count, (b + 1) * block)});
+}
+
+template struct Linear<float>;
+template struct Linear<double>;
+template class CpuBackend<float>;
+template class CpuBackend<double>;
+
+std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads) {
+  if (single) return std::make_unique<CpuBackend<float>>(model, threads);
+  return std::make_unique<CpuBackend<double>>(model, threads);
+}
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

@@ -1,0 +1,168 @@
+// The CPU backend for one instruction set: buffers, folded weights, and the stages as member functions that
+// live in the file of their name (env_mat.cpp, repinit.cpp, three_body.cpp, repformer_node.cpp,
+// repformer_pair.cpp, fitting.cpp). T is float or double: features and their gradients; distances, energies
+// and forces are double.
+#pragma once
+
+#include "../backend.h"
+#include "net.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+// A block's environment matrix and what the reverse sweep collects for it.
+template <class T>
+struct Env {
+  const Block* block = nullptr;
+  const Prefix* prefix = nullptr;
+  bool direct = false;  // (r, x, y, z)/rcut instead of the smooth environment (repformer direct_dist)
+  Buffer<T> em, dem;    // (pairs, 4)
+  Buffer<T> sw, dsw;    // (pairs)
+};
+
+// x W + b with both orders of the weight, forward and reverse.
+template <class T>
+struct Linear {
+  int in = 0, out = 0;
+  Buffer<T> w, wt, b;
+  void prepare(const Tensor& weight, const Tensor* bias);
+  // y (rows, out) = x (rows, in) w + b
+  void forward(int rows, const T* x, int ldx, T* y, int ldy) const;
+  // dx (rows, in) [+]= dy (rows, out) w^T
+  void backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const;
+};
+
+// An embedding block (repinit, three-body): net or table, gate of strip mode.
+template <class T>
+struct EmbeddingWeights {
+  NetWeights<T> net;
+  Buffer<T> gate;   // (nt or 1, nt, ng)
+  Buffer<T> types;  // (nt, tebd)
+  Buffer<T> table;  // (rows, 6 ng)
+  Buffer<T> empty;  // (nt, ng, 4): what one empty slot adds to the moments (nonzero davg only)
+};
+
+template <class T>
+struct RepformerWeights {
+  // The update x' = alpha x + sum_i scale_i * x_i, whatever the update style.
+  T g1_alpha, g2_alpha, h2_alpha, h2_scale;
+  Buffer<T> scale_self, scale_conv, scale_mlp, scale_attn1;  // (g1_dim)
+  Buffer<T> scale_linear2, scale_g1g1, scale_attn2;          // (g2_dim)
+  Linear<T> mlp, self, linear2, g1g1;                        // linear1, g1_self_mlp, linear2, proj_g1g1g2
+  Buffer<T> conv;                        // (g2_dim, g1_dim), either direction of proj_g1g2
+  Linear<T> attn1_query;                 // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
+  Linear<T> attn1_value;                 // per head Wv Wo: (head, g1) -> g1, with head_map's bias
+  Buffer<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
+  Buffer<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo
+  Buffer<T> attn2_bias, ln_w, ln_b;      // (g2)
+  Buffer<T> h2_head;                     // (head)
+};
+
+template <class T>
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Model& model, int threads);
+  ~CpuBackend() override;
+
+  void begin(const StepInput& input, const StepOutput& output) override;
+  void run(int count, const std::function<void(Range)>& stage) override;
+  void env_mat(Range) override;
+  void repinit(Range) override;
+  void three_body(Range) override;
+  void g1_transform(Range) override;
+  void pair_init(Range) override;
+  void pair_step(int layer, Range) override;
+  void node_step(int layer, Range) override;
+  void fitting(Range) override;
+  void node_step_backward(int layer, Range) override;
+  void pair_step_backward(int layer, Range) override;
+  void gather_g1_gradient(int layer, Range) override;
+  void pair_init_backward(Range) override;
+  void g1_transform_backward(Range) override;
+  void three_body_backward(Range) override;
+  void repinit_backward(Range) override;
+  void env_mat_backward(Range) override;
+  void forces(Range) override;
+  void* g1_rows(int layer) override { return g1(layer); }
+  void* g1_gradient_rows(int layer) override { return dg1(layer); }
+  bool single() const override { return sizeof(T) == 4; }
+  std::string description() const override;
+
+ private:
+  // ---- shared by the stages
+  Arena& arena() const;
+  const PairList& pairs() const { return *input_.pairs; }
+  const Repformer& rep() const { return model_.repformer; }
+  T* g1(int l) { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
+  T* dg1(int l) { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
+  // pair state of a layer; h2 changes only with update_h2
+  T* g2(int l) { return g2_.data() + static_cast<std::size_t>(l) * g2_stride_; }
+  T* h2(int l) { return h2_.data() + static_cast<std::size_t>(rep().update_h2 ? l : 0) * h2_stride_; }
+  T* dg2(int l) { return dg2_.data() + static_cast<std::size_t>(model_.chain() ? l : l % 2) * g2_stride_; }
+  T* dh2(int l) {
+    return dh2_.data() + static_cast<std::size_t>(!rep().update_h2 ? 0
+                                                  : model_.chain() ? l
+                                                                   : l % 2) *
+                             h2_stride_;
+  }
+
+  void prepare();
+  void prepare_repformer_layer(int l);
+  void reserve();
+
+  // ---- env_mat.cpp
+  void env_mat_block(Env<T>& env, Range range);
+
+  // ---- repinit.cpp
+  struct RepinitState;
+  void repinit_atom(int i, Arena& arena, bool tape, RepinitState* s);
+  void prepare_empty_slots();
+
+  // ---- three_body.cpp
+  struct TripleState;
+  void triples_atom(int i, Arena& arena, TripleState* s);
+  void triples_row(const std::int32_t* type, int j, Arena& arena, bool tape, TripleState* s);
+
+  // ---- repformer_node.cpp
+  struct NodeBlock;
+  void node_block(int l, Range range, Arena& arena, NodeBlock* s);
+  struct LocalAttention;
+  void local_attention(int i, const T* gg1, const T* u, LocalAttention* s);
+
+  // ---- repformer_pair.cpp
+  struct PairAttention;
+  void pair_attention(int l, int i, Arena& arena, PairAttention* s);
+
+  // reads neighbours' g1 rows of atom i into gg1 (n, g1_dim)
+  void gather_g1(int l, int i, T* gg1);
+  // 1/N factors (dpa2-model: N is nsel in smooth models, else the count of real neighbours)
+  T inverse_count(int n) const;   // of conv
+  T inverse_moment(int n) const;  // of the symmetrised moments
+
+  const Model& model_;
+  int threads_;
+  Arena* arenas_ = nullptr;
+
+  Env<T> env_repinit_, env_three_, env_rep_;
+  EmbeddingWeights<T> w_repinit_, w_three_;
+  Linear<T> w_transform_;
+  Buffer<T> w_tebd_;  // (nt, g1_dim): type embedding through tebd_transform
+  Buffer<T> w_g2_embd_, b_g2_embd_;
+  RepformerWeights<T>* layers_ = nullptr;
+  NetWeights<T> w_fitting_;
+  Buffer<T> types_;  // (nt, tebd)
+
+  StepInput input_;
+  StepOutput output_;
+  std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
+  int repinit_width_ = 0;
+  Buffer<T> rep_out_, drep_out_;   // (natoms, repinit width): [D | three-body]
+  Buffer<T> g1_slope_;             // (natoms, g1_dim): act' where g1 enters the repformers
+  Buffer<T> g1_, dg1_;             // layers of (nrows, g1_dim); two gradients in turn
+  Buffer<T> g2_, dg2_, h2_, dh2_;  // layers of (pairs, g2_dim), (pairs, 3)
+  Buffer<T> dgg1_;                 // (pairs, g1_dim): each pair's share of its neighbour's gradient
+  Buffer<double> pair_force_;      // (pairs, 3): dE/d(r_j - r_i)
+};
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

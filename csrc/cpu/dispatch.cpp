@@ -1,0 +1,80 @@
+// Chooses the instruction set at run time. The stages are compiled once per set, each in its own namespace.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "../backend.h"
+#include "../error.h"
+#include "memory_limit.h"
+
+namespace dpa2md {
+
+#define DPA2MD_DECLARE(isa)                                                            \
+  namespace isa {                                                                      \
+  std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads); \
+  }
+DPA2MD_DECLARE(cpu_portable)
+#ifdef DPA2MD_HAVE_X86
+DPA2MD_DECLARE(cpu_avx2)
+DPA2MD_DECLARE(cpu_avx512)
+#endif
+
+namespace {
+
+// DPA2MD_ISA=portable|avx2|avx512 asks for a lower set than the processor has, for tests and for comparing.
+std::string choose_isa() {
+  const char* wanted = std::getenv("DPA2MD_ISA");
+  const std::string ask = wanted ? wanted : "";
+  if (!ask.empty() && ask != "portable" && ask != "avx2" && ask != "avx512") {
+    throw Error("DPA2MD_ISA=" + ask + " is unknown: use portable, avx2 or avx512, or unset it.");
+  }
+#ifdef DPA2MD_HAVE_X86
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if ((ask == "avx512" && !avx512) || (ask == "avx2" && !avx2)) {
+    throw Error("DPA2MD_ISA=" + ask + " asks for instructions that this processor does not have: unset it.");
+  }
+  if (avx512 && (ask.empty() || ask == "avx512")) return "avx512";
+  if (avx2 && ask != "portable") return "avx2";
+#endif
+  return "portable";
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads) {
+  const bool single = precision == "float32";
+  const std::string isa = choose_isa();
+#ifdef DPA2MD_HAVE_X86
+  if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads);
+  if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads);
+#endif
+  return cpu_portable::make_backend(model, single, threads);
+}
+
+void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms) {
+  if (bytes <= held || bytes < (std::size_t{1} << 28)) return;
+  std::ifstream in("/proc/meminfo");
+  std::string key, unit;
+  std::size_t kilobytes = 0;
+  while (in >> key >> kilobytes >> unit) {
+    if (key != "MemAvailable:") continue;
+    if ((bytes - held) / 1024 > kilobytes) {
+      char text[256];
+      std::snprintf(
+          text, sizeof(text),
+          "%lld atoms need %.1f GB of memory, but only %.1f GB are free: use fewer atoms, more ranks or "
+          "precision float32.",
+          static_cast<long long>(natoms), bytes / 1e9, (kilobytes * 1024.0 + held) / 1e9);
+      throw Error(text);
+    }
+    return;
+  }
+}
+
+}  // namespace dpa2md

@@ -1,0 +1,110 @@
+#include "engine.h"
+
+#include <cmath>
+
+#include "error.h"
+
+namespace dpa2md {
+namespace {
+
+std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
+                                      const std::string& device) {
+  if (device == "cpu") return make_cpu_backend(model, precision, threads);
+  if (device == "cuda") throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
+  throw Error("the device \"" + device + "\" is unknown: use \"cpu\" or \"cuda\".");
+}
+
+std::string choose_precision(const Model& model, const std::string& wanted) {
+  if (wanted.empty()) return model.precision;
+  if (wanted == "float32" || wanted == "float64") return wanted;
+  throw Error("the precision \"" + wanted + "\" is unknown: use \"float32\" or \"float64\".");
+}
+
+}  // namespace
+
+Engine::Engine(const std::string& path, const std::string& precision, int threads, const std::string& device)
+    : model_(Model::read(path)),
+      precision_(choose_precision(model_, precision)),
+      backend_(make_backend(model_, precision_, threads, device)) {}
+
+const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
+                              const int* frame, Exchange* exchange) {
+  build_pairs(model_, atoms, forces, &pairs_);
+  result_.energy.assign(atoms.natoms, 0);
+  result_.force.assign(forces ? 3 * static_cast<std::size_t>(atoms.nrows) : 0, 0);
+  result_.virial.assign(forces ? 9 * static_cast<std::size_t>(atoms.nrows) : 0, 0);
+  if (model_.fitting.nfparam() && !fparam && model_.fitting.default_fparam.empty()) {
+    throw Error("the model needs " + std::to_string(model_.fitting.nfparam()) +
+                " frame parameters: give fparam.");
+  }
+  if (model_.fitting.naparam() && !aparam) {
+    throw Error("the model needs " + std::to_string(model_.fitting.naparam()) +
+                " parameters per atom: give aparam.");
+  }
+  StepInput input{&pairs_, forces, fparam, frame, aparam};
+  backend_->begin(input, {result_.energy.data(), result_.force.data(), result_.virial.data()});
+  forward(exchange);
+  if (forces) backward(exchange);
+
+  for (int i = 0; i < atoms.natoms; ++i) {
+    bool ok = std::isfinite(result_.energy[i]);
+    for (int c = 0; forces && c < 3; ++c) ok = ok && std::isfinite(result_.force[3 * i + c]);
+    if (!ok) {
+      throw Error("the energy or force of atom " + std::to_string(i) +
+                  " is not a finite number: the structure is far outside of what the model can describe.");
+    }
+  }
+  return result_;
+}
+
+// The names and their order are those of docs/story.md.
+void Engine::forward(Exchange* exchange) {
+  Backend& b = *backend_;
+  const int natoms = pairs_.natoms, layers = model_.repformer.nlayers;
+  const int width = model_.repformer.g1_dim;
+  b.run(natoms, [&](Range a) {
+    b.env_mat(a);
+    b.repinit(a);
+    if (model_.has_three_body) b.three_body(a);
+    if (!model_.is_dpa2) return;
+    b.g1_transform(a);
+    b.pair_init(a);
+    // g2 that never depends on g1: all its layers while the atom's pairs are in cache
+    for (int l = 0; model_.chain() && l + 1 < layers; ++l) b.pair_step(l, a);
+  });
+  for (int l = 0; l < layers; ++l) {
+    if (exchange) exchange->forward(b.g1_rows(l), width, b.single());
+    b.run(natoms, [&](Range a) {
+      b.node_step(l, a);
+      if (!model_.chain() && l + 1 < layers) b.pair_step(l, a);
+    });
+  }
+  b.run(natoms, [&](Range a) { b.fitting(a); });
+}
+
+void Engine::backward(Exchange* exchange) {
+  Backend& b = *backend_;
+  const int natoms = pairs_.natoms, nrows = pairs_.nrows, layers = model_.repformer.nlayers;
+  const int width = model_.repformer.g1_dim;
+  for (int l = layers - 1; l >= 0; --l) {
+    b.run(natoms, [&](Range a) {
+      b.node_step_backward(l, a);
+      if (!model_.chain() && l + 1 < layers) b.pair_step_backward(l, a);
+    });
+    b.run(nrows, [&](Range rows) { b.gather_g1_gradient(l, rows); });
+    if (exchange) exchange->reverse(b.g1_gradient_rows(l), width, b.single());
+  }
+  b.run(natoms, [&](Range a) {
+    if (model_.is_dpa2) {
+      for (int l = layers - 2; model_.chain() && l >= 0; --l) b.pair_step_backward(l, a);
+      b.pair_init_backward(a);
+      b.g1_transform_backward(a);
+    }
+    if (model_.has_three_body) b.three_body_backward(a);
+    b.repinit_backward(a);
+    b.env_mat_backward(a);
+  });
+  b.run(nrows, [&](Range rows) { b.forces(rows); });
+}
+
+}  // namespace dpa2md

@@ -1,0 +1,197 @@
+#include "pairs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "error.h"
+#include "model.h"
+
+namespace dpa2md {
+namespace {
+
+constexpr double kCoincident = 1e-4;  // angstrom: closer atoms are an input error, not physics
+
+struct Near {
+  double vec[3];
+  double r;
+  int position;
+};
+bool closer(const Near& a, const Near& b) { return a.r != b.r ? a.r < b.r : a.position < b.position; }
+
+// All candidates of atom i within rcut, in the candidates' order.
+void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
+  out->clear();
+  if (atoms.type[i] < 0) return;
+  const Candidates& c = *atoms.candidates;
+  const double* xi = atoms.x + 3 * i;
+  for (std::int64_t k = c.first[i]; k < c.first[i + 1]; ++k) {
+    const int j = c.atom[k];
+    if (atoms.type[j] < 0) continue;
+    const double* xj = atoms.x + 3 * static_cast<std::int64_t>(j);
+    const double* s = c.shift_vectors.data() + 3 * static_cast<std::int64_t>(c.shift[k]);
+    Near p{{xj[0] + s[0] - xi[0], xj[1] + s[1] - xi[1], xj[2] + s[2] - xi[2]}, 0, j};
+    const double r2 = p.vec[0] * p.vec[0] + p.vec[1] * p.vec[1] + p.vec[2] * p.vec[2];
+    p.r = std::sqrt(r2);
+    if (p.r <= rcut) out->push_back(p);
+  }
+}
+
+// How many of `near` block `b` sees, excluded pairs counted: they use up their slots.
+int slots(const Block& b, const std::vector<Near>& near) {
+  const auto inside = std::count_if(near.begin(), near.end(), [&](const Near& p) { return p.r <= b.rcut; });
+  return static_cast<int>(std::min<std::ptrdiff_t>(inside, b.nsel));
+}
+
+struct Selection {
+  std::vector<Near> near;
+  int repinit = 0, three_body = 0, repformer = 0;
+  int zeroed = 0;    // removed by descriptor exclusion
+  int overfull = 0;  // neighbours inside a cutoff whose nsel is too small
+  int nsel = 0;      // that nsel
+};
+
+void note_overfull(const Block& b, const std::vector<Near>& near, Selection* s) {
+  const auto inside = std::count_if(near.begin(), near.end(), [&](const Near& p) { return p.r <= b.rcut; });
+  if (inside > b.nsel && inside > s->overfull) s->overfull = static_cast<int>(inside), s->nsel = b.nsel;
+}
+
+// Orders `near` so that each block's neighbours are a prefix, cuts it at repinit's, and drops excluded pairs.
+void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
+  collect(atoms, i, m.repinit.rcut, &s->near);
+  auto& near = s->near;
+  s->overfull = s->zeroed = 0;
+  s->repinit = slots(m.repinit, near);
+  s->three_body = m.has_three_body ? slots(m.three_body, near) : 0;
+  s->repformer = m.repformer.nlayers ? slots(m.repformer, near) : 0;
+  note_overfull(m.repinit, near, s);
+  if (m.has_three_body) note_overfull(m.three_body, near, s);
+  if (m.repformer.nlayers) note_overfull(m.repformer, near, s);
+  int cuts[3] = {s->repinit, s->three_body, s->repformer};
+  std::sort(cuts, cuts + 3);
+  for (int c = 2; c >= 0; --c) {
+    const int end = c == 2 ? static_cast<int>(near.size()) : cuts[c + 1];
+    if (cuts[c] < end) std::nth_element(near.begin(), near.begin() + cuts[c], near.begin() + end, closer);
+  }
+  near.resize(s->repinit);
+
+  const int nt = m.ntypes(), ti = atoms.type[i];
+  int kept = 0;
+  const int three_body = s->three_body, repformer = s->repformer;
+  for (int k = 0; k < s->repinit; ++k) {
+    const int tj = atoms.type[near[k].position];
+    const bool by_model = m.pair_exclude[ti * nt + tj], by_descriptor = m.descriptor_exclude[ti * nt + tj];
+    if (!by_model && by_descriptor) ++s->zeroed;
+    if (by_model || by_descriptor) {
+      s->three_body -= k < three_body;
+      s->repformer -= k < repformer;
+    } else {
+      near[kept++] = near[k];
+    }
+  }
+  s->repinit = kept;
+  near.resize(kept);
+}
+
+void start(Prefix* p, int natoms) {
+  p->count.assign(natoms, 0);
+  p->first.assign(natoms + 1, 0);
+}
+void finish(Prefix* p) {
+  for (std::size_t i = 0; i < p->count.size(); ++i) p->first[i + 1] = p->first[i] + p->count[i];
+}
+
+// Pairs of the prefix `p`, numbered in it, grouped by neighbour row; ascending within a row.
+void transpose(const PairList& pairs, const Prefix& p, Transpose* t) {
+  t->first.assign(pairs.nrows + 1, 0);
+  for (int i = 0; i < pairs.natoms; ++i) {
+    for (int k = 0; k < p.count[i]; ++k) ++t->first[pairs.row[pairs.repinit.first[i] + k] + 1];
+  }
+  for (int r = 0; r < pairs.nrows; ++r) t->first[r + 1] += t->first[r];
+  t->pair.resize(static_cast<std::size_t>(t->first[pairs.nrows]));
+  std::vector<std::int64_t> next(t->first.begin(), t->first.end() - 1);
+  for (int i = 0; i < pairs.natoms; ++i) {
+    for (int k = 0; k < p.count[i]; ++k) {
+      t->pair[next[pairs.row[pairs.repinit.first[i] + k]]++] = p.first[i] + k;
+    }
+  }
+}
+
+void check_atoms(const Model& m, const Atoms& atoms) {
+  for (int i = 0; i < atoms.natoms; ++i) {
+    if (atoms.type[i] >= m.ntypes()) {
+      throw Error("atom " + std::to_string(i) + " has type " + std::to_string(atoms.type[i]) +
+                  ", but the model has " + std::to_string(m.ntypes()) + " elements: check the type map.");
+    }
+  }
+}
+
+}  // namespace
+
+void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList* out) {
+  check_atoms(model, atoms);
+  const int n = atoms.natoms;
+  out->natoms = n;
+  out->nrows = atoms.nrows;
+  for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) start(p, n);
+  out->center_type.assign(atoms.type, atoms.type + n);
+  out->zeroed.assign(n, 0);
+  std::vector<int> overfull(n, 0), nsel(n, 0);
+
+#pragma omp parallel
+  {
+    Selection s;
+#pragma omp for schedule(static, 64)
+    for (int i = 0; i < n; ++i) {
+      select(model, atoms, i, &s);
+      out->repinit.count[i] = s.repinit;
+      out->three_body.count[i] = s.three_body;
+      out->repformer.count[i] = s.repformer;
+      out->zeroed[i] = s.zeroed;
+      overfull[i] = s.overfull;
+      nsel[i] = s.nsel;
+    }
+  }
+  for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) finish(p);
+  const std::size_t size = static_cast<std::size_t>(out->repinit.first[n]);
+  out->vec.resize(3 * size);
+  out->r.resize(size);
+  out->row.resize(size);
+  out->type.resize(size);
+  int coincident = -1;
+#pragma omp parallel
+  {
+    Selection s;
+#pragma omp for schedule(static, 64)
+    for (int i = 0; i < n; ++i) {
+      select(model, atoms, i, &s);
+      std::int64_t k = out->repinit.first[i];
+      for (const Near& p : s.near) {
+        for (int c = 0; c < 3; ++c) out->vec[3 * k + c] = p.vec[c];
+        out->r[k] = p.r;
+        out->row[k] = atoms.row ? atoms.row[p.position] : p.position;
+        out->type[k] = atoms.type[p.position];
+        if (p.r < kCoincident) {
+#pragma omp critical
+          coincident = coincident < 0 ? i : std::min(coincident, i);
+        }
+        ++k;
+      }
+    }
+  }
+  if (coincident >= 0) {
+    throw Error("atom " + std::to_string(coincident) +
+                " sits on top of another atom (closer than 0.0001 angstrom): " + "remove one of the two.");
+  }
+  out->max_count = n ? *std::max_element(out->repinit.count.begin(), out->repinit.count.end()) : 0;
+  const auto most = std::max_element(overfull.begin(), overfull.end());
+  out->overfull_atom = n && *most > 0 ? static_cast<int>(most - overfull.begin()) : -1;
+  out->overfull_count = n ? *most : 0;
+  out->overfull_nsel = out->overfull_atom >= 0 ? nsel[out->overfull_atom] : 0;
+  if (reverse) {
+    transpose(*out, out->repinit, &out->by_row);
+    if (model.repformer.nlayers) transpose(*out, out->repformer, &out->by_row_repformer);
+  }
+}
+
+}  // namespace dpa2md

@@ -1,0 +1,182 @@
+// The scalar formulas of the model (switch function, activations and their derivatives), once for every
+// backend: this header is read by the host compiler and by nvcc. The host versions of exp and tanh are free
+// of branches and calls, so that loops over them vectorise without -ffast-math; both are accurate to about 2
+// ulp.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define DPA2MD_HD __host__ __device__ inline
+#elif defined(__GNUC__)
+#define DPA2MD_HD __attribute__((always_inline)) inline
+#else
+#define DPA2MD_HD inline
+#endif
+
+namespace dpa2md {
+
+namespace math {
+
+// exp(x) - 1 for x in [-87, 88] (float32) or [-708, 709] (float64): x = k ln2 + r, the polynomial is
+// expm1(r), and 2^k is put together from the bits of k + 1.5 2^52 (2^23).
+DPA2MD_HD double expm1_bounded(double x) {
+  const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
+  const double k = shifted - 6755399441055744.0;
+  const double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+  double p = 1.0 / 6227020800.0;
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  p = r + r * r * p;
+  std::uint64_t bits;
+  std::memcpy(&bits, &shifted, 8);
+  bits = (bits + 1023) << 52;
+  double scale;
+  std::memcpy(&scale, &bits, 8);
+  return (scale - 1.0) + scale * p;
+}
+
+DPA2MD_HD float expm1_bounded(float x) {
+  const float shifted = x * 1.44269504f + 12582912.0f;
+  const float k = shifted - 12582912.0f;
+  const float r = (x - k * 6.93359375e-01f) + k * 2.12194440e-4f;
+  float p = 1.0f / 5040.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = r + r * r * p;
+  std::uint32_t bits;
+  std::memcpy(&bits, &shifted, 4);
+  bits = (bits + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return (scale - 1.0f) + scale * p;
+}
+
+DPA2MD_HD double clamp(double x, double lo, double hi) { return x < lo ? lo : (x > hi ? hi : x); }
+DPA2MD_HD float clamp(float x, float lo, float hi) { return x < lo ? lo : (x > hi ? hi : x); }
+
+#if defined(__CUDA_ARCH__)
+DPA2MD_HD double exp(double x) { return ::exp(x); }
+DPA2MD_HD float exp(float x) { return ::expf(x); }
+DPA2MD_HD double tanh(double x) { return ::tanh(x); }
+DPA2MD_HD float tanh(float x) { return ::tanhf(x); }
+#else
+DPA2MD_HD double exp(double x) { return 1.0 + expm1_bounded(clamp(x, -708.0, 709.0)); }
+DPA2MD_HD float exp(float x) { return 1.0f + expm1_bounded(clamp(x, -87.0f, 88.0f)); }
+// tanh(x) = e/(e + 2) with e = expm1(2|x|): exact for small x, and 1 to rounding from 20 (float32: 10) on.
+DPA2MD_HD double tanh(double x) {
+  const double e = expm1_bounded(clamp(2.0 * std::fabs(x), 0.0, 40.0));
+  return std::copysign(e / (e + 2.0), x);
+}
+DPA2MD_HD float tanh(float x) {
+  const float e = expm1_bounded(clamp(2.0f * std::fabs(x), 0.0f, 20.0f));
+  return std::copysign(e / (e + 2.0f), x);
+}
+#endif
+
+template <class T>
+DPA2MD_HD T sigmoid(T x) {
+  return T(0.5) * (T(1) + tanh(T(0.5) * x));
+}
+
+}  // namespace math
+
+// sw(r) of the environment matrix and its derivative: 1 below rcut_smth, 0 beyond rcut, a quintic between.
+DPA2MD_HD void switch_function(double r, double rcut_smth, double rcut, double* sw, double* dsw) {
+  const double width = rcut - rcut_smth;
+  const double u = math::clamp((r - rcut_smth) / width, 0.0, 1.0);
+  *sw = 1.0 + u * u * u * (-10.0 + u * (15.0 - 6.0 * u));
+  *dsw = u * u * (-30.0 + u * (60.0 - 30.0 * u)) / width;
+}
+
+struct Activation {
+  enum Kind { kLinear, kTanh, kRelu, kRelu6, kSoftplus, kSigmoid, kSilu, kGelu, kSilut } kind = kLinear;
+  double threshold = 0, slope = 0, offset = 0;  // silut: T, silu'(T), silu(T)
+};
+
+// value and derivative of the activation K at x
+template <Activation::Kind K, class T>
+DPA2MD_HD void activate(const Activation& a, T x, T* value, T* slope) {
+  if constexpr (K == Activation::kTanh) {
+    const T t = math::tanh(x);
+    *value = t;
+    *slope = T(1) - t * t;
+  } else if constexpr (K == Activation::kRelu) {
+    *value = x > T(0) ? x : T(0);
+    *slope = x > T(0) ? T(1) : T(0);
+  } else if constexpr (K == Activation::kRelu6) {
+    *value = math::clamp(x, T(0), T(6));
+    *slope = (x > T(0) && x < T(6)) ? T(1) : T(0);
+  } else if constexpr (K == Activation::kSoftplus) {
+    *value = x > T(20) ? x : T(std::log1p(std::exp(double(x))));
+    *slope = x > T(20) ? T(1) : math::sigmoid(x);
+  } else if constexpr (K == Activation::kSigmoid) {
+    const T s = math::sigmoid(x);
+    *value = s;
+    *slope = s * (T(1) - s);
+  } else if constexpr (K == Activation::kSilu) {
+    const T s = math::sigmoid(x);
+    *value = x * s;
+    *slope = s * (T(1) + x * (T(1) - s));
+  } else if constexpr (K == Activation::kGelu) {
+    const T c = T(0.7978845608028654);  // sqrt(2/pi)
+    const T t = math::tanh(c * (x + T(0.044715) * x * x * x));
+    *value = T(0.5) * x * (T(1) + t);
+    *slope = T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * c * (T(1) + T(3 * 0.044715) * x * x);
+  } else if constexpr (K == Activation::kSilut) {
+    const T s = math::sigmoid(x);
+    const T t = math::tanh(T(a.slope) * (x - T(a.threshold)));
+    const bool tail = x >= T(a.threshold);
+    *value = tail ? t + T(a.offset) : x * s;
+    *slope = tail ? (T(1) - t * t) * T(a.slope) : s * (T(1) + x * (T(1) - s));
+  } else {
+    *value = x;
+    *slope = T(1);
+  }
+}
+
+// Calls f(std::integral_constant-like tag) for the activation's kind: `dispatch(a, [&](auto k) {
+// activate<k.value>… })`.
+template <Activation::Kind K>
+struct ActivationTag {
+  static constexpr Activation::Kind value = K;
+};
+template <class F>
+void dispatch(const Activation& a, F&& f) {
+  switch (a.kind) {
+    case Activation::kTanh:
+      return f(ActivationTag<Activation::kTanh>{});
+    case Activation::kRelu:
+      return f(ActivationTag<Activation::kRelu>{});
+    case Activation::kRelu6:
+      return f(ActivationTag<Activation::kRelu6>{});
+    case Activation::kSoftplus:
+      return f(ActivationTag<Activation::kSoftplus>{});
+    case Activation::kSigmoid:
+      return f(ActivationTag<Activation::kSigmoid>{});
+    case Activation::kSilu:
+      return f(ActivationTag<Activation::kSilu>{});
+    case Activation::kGelu:
+      return f(ActivationTag<Activation::kGelu>{});
+    case Activation::kSilut:
+      return f(ActivationTag<Activation::kSilut>{});
+    case Activation::kLinear:
+      return f(ActivationTag<Activation::kLinear>{});
+  }
+}
+
+}  // namespace dpa2md
