@@ -112,7 +112,7 @@ def _pack(name: str, value: Record) -> bytes:
     return b"".join((head, bytes(_pad(len(head))), data, bytes(_pad(len(data)))))
 
 
-def _storable(name: str, value: int | float | np.ndarray) -> np.ndarray:
+def _storable(name: str, value: float | np.ndarray) -> np.ndarray:
     if isinstance(value, (bool, int)):
         array = np.array(value, dtype="<i8")
     elif isinstance(value, float):

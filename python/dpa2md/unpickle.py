@@ -158,8 +158,8 @@ def _encode(args: tuple) -> bytes:
 
 
 def _numpy_dtype(args: tuple) -> _Inert:
-    if args[0] not in ("f8", "f4", "i8", "i4", "b1"):
-        raise _bad(f"the numpy type {args[0]!r:.40}")
+    if type(args[0]) is not str or args[0] not in ("f8", "f4", "i8", "i4", "b1"):
+        raise _bad("a numpy type other than plain numbers")
     return _Inert(args[0])
 
 

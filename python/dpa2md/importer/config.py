@@ -22,7 +22,6 @@ class Fitting:
     activation: str
     resnet_dt: bool
     precision: str
-    exclude: list[int]
     vacuum: bool
     nfparam: int
     naparam: int
@@ -105,6 +104,8 @@ def _fitting(value: Any, elements: list[str]) -> Fitting:
     keys.only("type_map", elements, None, reason="it differs from the model's type map")
     keys.only("dim_out", 1, reason="an energy is one number")
     keys.only("var_name", "energy", reason="only energies are supported")
+    # DeePMD-kit overwrites the net's exclude_types with the model's atom_exclude_types
+    keys.ignore("exclude_types")
     keys.ignore(
         "trainable", "rcond", "seed", "layer_name", "bias_atom_e", "dim_descrpt", "_comment"
     )
@@ -116,9 +117,6 @@ def _fitting(value: Any, elements: list[str]) -> Fitting:
         activation=activation(keys),
         resnet_dt=keys.flag("resnet_dt", True),
         precision=precision(keys),
-        exclude=type_indices(
-            keys.take("exclude_types", []), len(elements), "fitting_net.exclude_types"
-        ),
         vacuum=any(energy is not None for energy in atom_ener),
         nfparam=keys.integer("numb_fparam", 0, least=0),
         naparam=keys.integer("numb_aparam", 0, least=0),

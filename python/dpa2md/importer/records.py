@@ -280,8 +280,6 @@ def _fitting_records(fitting: Fitting, width: int, count: int, weights: Weights)
         "fitting.bias_atom_e": weights.take("bias_atom_e", count, 1).reshape(count),
         "fitting.vacuum": int(fitting.vacuum),
     }
-    if fitting.exclude:
-        records["fitting.exclude"] = _type_mask(fitting.exclude, count)
     if fitting.nfparam:
         width += fitting.nfparam
         for name in ("fparam_avg", "fparam_inv_std"):

@@ -17,7 +17,7 @@ from .old_files import modernise
 from .source import Contents, Source
 
 MAX_CONFIG_ENTRIES = 2_000_000
-_MAX_MODULES = 1_000_000
+_MAX_ATTRIBUTES = 500_000
 _ENERGY_MODEL = "deepmd.pt.model.model.ener_model.EnergyModel"
 _SHARED = ("type_map", "descriptor", "fitting_net")
 
@@ -113,7 +113,7 @@ def _module_tensors(root: ScriptObject) -> dict[str, Tensor]:
         prefix, module = pending.pop()
         for name, value in module.attributes.items():
             count += 1
-            if count > _MAX_MODULES or prefix.count(".") > 50:
+            if count > _MAX_ATTRIBUTES or prefix.count(".") > 50:
                 raise ModelError("The frozen model's modules are nested without end; refused.")
             if isinstance(value, Tensor):
                 tensors[prefix + name] = value

@@ -78,6 +78,8 @@ def read_yaml(path: Path) -> Iterator[Contents]:
         if isinstance(error, ModelError):
             raise
         raise ModelError("The file is not valid YAML; it is damaged.") from None
+    # an alias can repeat a part of the tree, which real files do for short lists only
+    tree = plain(tree, path.stat().st_size + 100_000)
     yield Contents(single=tree_source(_fill(tree, None)))
 
 
@@ -161,24 +163,18 @@ def _from_json(text: str) -> dict[str, Any]:
 def _fill(tree: Any, fetch: Any) -> Any:
     """Put arrays where the tree refers to them: below "@variables", by name or written out."""
 
-    def visit(value: Any, variable: bool, depth: int) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0 or depth > MAX_DEPTH:
-            raise ModelError("The tree in the file is nested without end; refused.")
+    def visit(value: Any, variable: bool) -> Any:
         if isinstance(value, dict) and value.get("@class") == "np.ndarray":
             return _array(value)
         if isinstance(value, dict):
             return {
-                key: visit(entry, variable or key == "@variables", depth + 1)
-                for key, entry in value.items()
+                key: visit(entry, variable or key == "@variables") for key, entry in value.items()
             }
         if isinstance(value, list):
-            return [visit(entry, variable, depth + 1) for entry in value]
+            return [visit(entry, variable) for entry in value]
         return fetch(value) if variable and fetch and value is not None else value
 
-    left = 20_000_000
-    return visit(tree, False, 0)
+    return visit(tree, False)
 
 
 def _array(node: dict[str, Any]) -> np.ndarray:
