@@ -11,6 +11,10 @@
 #include "error.h"
 #include "neighbors.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 using namespace dpa2md;
 
 namespace {
@@ -154,6 +158,12 @@ bool well_formed(const System& system, const Candidates& c, double reach) {
              3 * static_cast<size_t>(c.shift[p]) < c.shift_vectors.size();
   }
   return good && listed_pairs(system, c, reach + 1e-5).size() == c.atom.size();
+}
+
+void set_threads([[maybe_unused]] int n) {
+#ifdef _OPENMP
+  omp_set_num_threads(n);
+#endif
 }
 
 // A cell of random shape: edges of `low` to `high` angstrom, tilted by up to `tilt` edges, either handedness.
@@ -389,7 +399,9 @@ void test_order_is_deterministic() {
   System system;
   add_frame(system, random, random_cell(random, 20.0, 22.0, 0.5, 7), 4000, 1, true);
   NeighborList one(3.0, 0.2), two(3.0, 0.2);
+  set_threads(1);
   update(one, system);
+  set_threads(4);
   update(two, system);
   CHECK(one.candidates().first == two.candidates().first && one.candidates().atom == two.candidates().atom);
   CHECK(one.candidates().shift == two.candidates().shift);
