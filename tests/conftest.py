@@ -1,0 +1,95 @@
+"""What the test files share: the golden models, how they are evaluated, and every tolerance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden.suite import MODELS, Golden
+from golden.systems import Structure
+
+# Each is the largest deviation allowed; those that multiply a scale of the case say so.
+TOLERANCES = {
+    # float64 against DeePMD-kit's float64. Both carry rounding of about 1e-16 times the few thousand
+    # terms of an atom, times at most 1e3 where short distances or small dstd amplify it.
+    "energy": 1e-10,  # eV, times max(1, |energy|)
+    "atom_energy": 1e-10,  # eV, times max(1, |atom energy|)
+    "forces": 1e-9,  # eV/angstrom: a derivative divides by distances and dstd of about 0.1
+    "virial": 1e-8,  # eV: sums forces times distances over all pairs
+    # float32: at most so many times DeePMD-kit's own float32 error. A sum in another order may be
+    # unlucky, an arithmetic that loses a digit is ten times worse.
+    "float32_factor": 3.0,
+    # ... plus some units in the last place of float32 (2^-24) of the quantity itself, because
+    # DeePMD-kit's error of a single atom or of a symmetric structure is zero by luck or symmetry.
+    "float32_floor": 8 * 2.0**-24,
+    # Symmetry operations change only the order of sums and the rounding of positions (1e-15 of
+    # distances up to 1e2 angstrom), amplified as above.
+    "invariance": 1e-9,  # eV and eV/angstrom, times max(1, the quantity)
+    # Central differences: their order of convergence, fitted over halved steps. The next term of
+    # the series and the jumps of the third derivative at cutoffs bend it a little.
+    "order_of_convergence": 0.25,
+    # Richardson's extrapolation removes the h^2 term; what is left is the h^4 term and the rounding
+    # of the energy, 1e-14 eV divided by the smallest step, 2.5e-4.
+    "extrapolated_derivative": 2e-7,  # eV/angstrom or eV, times max(1, the derivative)
+}
+
+
+class Results(dict):
+    """`energy` (), `atom_energy` (n,), `forces` (n, 3), `virial` (3, 3); eV and angstrom."""
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        return self[name]
+
+
+class Evaluator:
+    """Converts golden models and evaluates them with the compiled engine; keeps what it loaded."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._engines: dict = {}
+
+    def path(self, model: Golden) -> Path:
+        """The `.dpa2` file of a golden model."""
+        from dpa2md.convert import convert
+
+        output = self._folder / f"{model.name}.dpa2"
+        if not output.exists():
+            convert(model.write(self._folder), output, head=model.head)
+        return output
+
+    def __call__(
+        self, model: Golden, structure: Structure, precision: str | None = "float64"
+    ) -> Results:
+        """Results of a golden model (`precision` None: the file's own) for any structure."""
+        from dpa2md.engine import Engine
+
+        key = (model.name, precision)
+        if key not in self._engines:
+            self._engines[key] = Engine(self.path(model), precision=precision, threads=1)
+        result = self._engines[key].compute(
+            structure.positions,
+            model.types(structure),
+            cell=structure.cell,
+            pbc=structure.pbc,
+            fparam=model.fparam(),
+            aparam=model.aparam(structure),
+        )
+        return Results(
+            energy=np.sum(result.energies),
+            atom_energy=result.energies,
+            forces=result.forces,
+            virial=result.virial,
+        )
+
+
+@pytest.fixture(scope="session")
+def evaluate(tmp_path_factory) -> Evaluator:
+    return Evaluator(tmp_path_factory.mktemp("golden"))
+
+
+def golden_models(*names: str) -> pytest.MarkDecorator:
+    """Parametrises `model` over golden models, all of them without `names`."""
+    return pytest.mark.parametrize(
+        "model", [MODELS[n] for n in names or MODELS], ids=lambda m: m.name
+    )

@@ -1,0 +1,201 @@
+"""Derivatives, symmetries and smoothness: what any interatomic potential must obey."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import TOLERANCES, golden_models
+from golden.suite import MODELS, STRUCTURES
+from golden.systems import Structure
+
+SMOOTH = (
+    "medium",
+    "full",
+    "generation_2_0",
+    "strip",
+    "res_incr_h2",
+    "direct_distance",
+    "env_protection",
+    "davg_strip",
+    "fparam_aparam_case",
+    "dpa1",
+    "se_atten_v2",
+)
+# Without `smooth` the energy jumps at cutoffs, but between them forces are still its derivative.
+NOT_SMOOTH = ("not_smooth", "not_smooth_mean", "not_smooth_strip")
+# Where a pair crosses a cutoff of the models within the steps of the derivative tests.
+CROSSING = ("triclinic", "dense", "tilted")
+STEPS = 4e-3 / 2.0 ** np.arange(5)
+PERIODIC = ("triclinic", "tilted", "metal_2", "slab", "wire")
+
+
+def derivative_cases(*structures: str) -> pytest.MarkDecorator:
+    """Parametrises `model` and `name`: the structures for smooth models, those without a crossing
+    for the others."""
+    smooth = (*SMOOTH, "activation_gelu", "activation_silut_2.0")
+    cases = [(model, name) for model in smooth for name in structures]
+    cases += [(model, name) for model in NOT_SMOOTH for name in structures if name not in CROSSING]
+    return pytest.mark.parametrize(
+        ("model", "name"), [pytest.param(MODELS[m], name, id=f"{m}-{name}") for m, name in cases]
+    )
+
+
+def derivative_by_differences(energy) -> tuple[np.ndarray, float]:
+    """Central differences of `energy(t)` at 0 for all STEPS, and their extrapolation to step 0."""
+    differences = np.array([(energy(h) - energy(-h)) / (2 * h) for h in STEPS])
+    return differences, (4 * differences[-1] - differences[-2]) / 3
+
+
+def check_derivative(energy, derivative: float):
+    """`derivative` is that of `energy(t)` at 0, and the differences converge to it as step^2."""
+    differences, extrapolated = derivative_by_differences(energy)
+    scale = max(1, abs(derivative))
+    assert abs(extrapolated - derivative) <= TOLERANCES["extrapolated_derivative"] * scale
+    errors = np.abs(differences - derivative)
+    # Below this the rounding of the energies, not the step, decides.
+    visible = errors > 1e3 * np.finfo(float).eps * max(1, abs(energy(0))) / STEPS
+    if visible.sum() >= 3:
+        order = np.polyfit(np.log(STEPS[visible]), np.log(errors[visible]), 1)[0]
+        assert order == pytest.approx(2, abs=TOLERANCES["order_of_convergence"])
+
+
+def replaced(structure: Structure, **changes) -> Structure:
+    return dataclasses.replace(structure, **changes)
+
+
+def assert_same(a, b, scale=1.0):
+    allowed = TOLERANCES["invariance"] * max(1, np.abs(np.asarray(b)).max()) * scale
+    np.testing.assert_allclose(a, b, rtol=0, atol=allowed)
+
+
+@derivative_cases("molecule", "triclinic", "slab", "metal_2", "dense")
+def test_forces_are_the_gradient(model, name, evaluate):
+    structure = STRUCTURES[name]
+    direction = np.random.RandomState(1).normal(size=structure.positions.shape)
+    direction /= np.linalg.norm(direction)
+    forces = evaluate(model, structure).forces
+
+    def energy(step):
+        moved = replaced(structure, positions=structure.positions + step * direction)
+        return evaluate(model, moved).energy
+
+    check_derivative(energy, -np.sum(forces * direction))
+
+
+@derivative_cases("molecule", "triclinic", "wire", "metal_1", "tilted")
+def test_virial_is_the_strain_derivative(model, name, evaluate):
+    structure = STRUCTURES[name]
+    strain = np.random.RandomState(1).normal(size=(3, 3))
+    strain /= np.linalg.norm(strain)
+    virial = evaluate(model, structure).virial
+
+    def energy(step):
+        deformation = np.eye(3) + step * strain
+        strained = replaced(
+            structure,
+            positions=structure.positions @ deformation,
+            cell=structure.cell @ deformation,
+        )
+        return evaluate(model, strained).energy
+
+    check_derivative(energy, -np.sum(virial * strain))
+
+
+@pytest.mark.parametrize("name", ["molecule", *PERIODIC])
+@golden_models(*SMOOTH, "not_smooth")
+def test_translation(model, name, evaluate):
+    structure = STRUCTURES[name]
+    before = evaluate(model, structure)
+    after = evaluate(model, replaced(structure, positions=structure.positions + [1.3, -7.7, 20.1]))
+    for quantity, value in before.items():
+        assert_same(after[quantity], value)
+
+
+@pytest.mark.parametrize("name", ["molecule", *PERIODIC])
+@golden_models(*SMOOTH, "not_smooth")
+def test_rotation_and_reflection(model, name, evaluate):
+    structure = STRUCTURES[name]
+    rotation = np.linalg.qr(np.random.RandomState(2).normal(size=(3, 3)))[0]
+    before = evaluate(model, structure)
+    for matrix in (rotation, -rotation):
+        rotated = replaced(
+            structure, positions=structure.positions @ matrix, cell=structure.cell @ matrix
+        )
+        after = evaluate(model, rotated)
+        assert_same(after.atom_energy, before.atom_energy)
+        assert_same(after.forces, before.forces @ matrix)
+        assert_same(after.virial, matrix.T @ before.virial @ matrix)
+
+
+@pytest.mark.parametrize("name", ["water", "overfull", "five_elements"])
+@golden_models(*(name for name in SMOOTH if name != "fparam_aparam_case"), "not_smooth")
+def test_permutation(model, name, evaluate):
+    """Relabelling atoms relabels results. (Atomic parameters belong to a place in the list.)"""
+    structure = STRUCTURES[name]
+    order = np.random.RandomState(3).permutation(len(structure))
+    shuffled = replaced(
+        structure, positions=structure.positions[order], kinds=structure.kinds[order]
+    )
+    before, after = evaluate(model, structure), evaluate(model, shuffled)
+    assert_same(after.atom_energy, before.atom_energy[order])
+    assert_same(after.forces, before.forces[order])
+    assert_same(after.virial, before.virial)
+
+
+@pytest.mark.parametrize("name", ["water", *PERIODIC])
+@golden_models(*SMOOTH, "not_smooth")
+def test_lattice_shifts_of_single_atoms(model, name, evaluate):
+    structure = STRUCTURES[name]
+    shifts = np.random.RandomState(4).randint(-3, 4, size=(len(structure), 3)) * structure.pbc
+    moved = replaced(structure, positions=structure.positions + shifts @ structure.cell)
+    before, after = evaluate(model, structure), evaluate(model, moved)
+    for quantity, value in before.items():
+        assert_same(after[quantity], value)
+
+
+@pytest.mark.parametrize("name", [*PERIODIC, "overfull"])
+@golden_models(*(name for name in SMOOTH if name != "fparam_aparam_case"), "not_smooth")
+def test_supercell(model, name, evaluate):
+    """Doubling the cell along a periodic axis doubles energy and virial and repeats the forces."""
+    structure = STRUCTURES[name]
+    before = evaluate(model, structure)
+    for axis in np.flatnonzero(structure.pbc):
+        cell = structure.cell.copy()
+        cell[axis] *= 2
+        double = replaced(
+            structure,
+            positions=np.concatenate([structure.positions, structure.positions + cell[axis] / 2]),
+            kinds=np.tile(structure.kinds, 2),
+            cell=cell,
+        )
+        after = evaluate(model, double)
+        assert_same(after.energy, 2 * before.energy)
+        assert_same(after.forces, np.tile(before.forces, (2, 1)))
+        assert_same(after.virial, 2 * before.virial)
+
+
+@pytest.mark.parametrize("cutoff", [3.5, 4.0, 5.0])
+@golden_models(*(name for name in SMOOTH if name != "generation_2_0"))
+def test_smooth_at_the_cutoffs(model, cutoff, evaluate):
+    """An atom crosses a cutoff: between both sides the energy changes by what the forces say.
+
+    The trapezoid rule errs by step^3; a jump of the energy or of the forces would stand out.
+    """
+    rng = np.random.RandomState(5)
+    core = np.array([[0, 0, 0], [0.9, 0.3, 0.1], [-0.2, 1.0, 0.6]])
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    step = 1e-4
+
+    def at(distance):
+        positions = np.concatenate([core, [distance * direction]])
+        structure = Structure(
+            "probe", positions, np.array([0, 1, 1, 0]), np.zeros((3, 3)), (False,) * 3
+        )
+        result = evaluate(model, structure)
+        return result.energy, result.forces[3] @ direction
+
+    (inner, pull_inner), (outer, pull_outer) = at(cutoff - step), at(cutoff + step)
+    assert abs(outer - inner + step * (pull_inner + pull_outer)) < 1e-9
