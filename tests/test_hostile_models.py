@@ -324,6 +324,9 @@ def test_entries_that_share_bytes_are_refused(tmp_path):
 # Trees --------------------------------------------------------------------------------------------
 
 
+ARRAY = "model: {'@class': Model, '@variables': {out_bias: {'@class': np.ndarray, %s}}}"
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -338,10 +341,8 @@ def test_entries_that_share_bytes_are_refused(tmp_path):
         "a: 'unfinished",
         "\x00",
         "model: {}",
-        "model: {'@class': Model, '@variables': {out_bias: {'@class': np.ndarray, dtype: object, "
-        "value: []}}}",
-        "model: {'@class': Model, '@variables': {out_bias: {'@class': np.ndarray, dtype: float64, "
-        "value: [[1], 2]}}}",
+        ARRAY % "dtype: object, value: []",
+        ARRAY % "dtype: float64, value: [[1], 2]",
         "",
     ],
 )

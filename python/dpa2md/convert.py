@@ -11,9 +11,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from .errors import ModelError
 from .importer.config import read_config
@@ -127,7 +127,7 @@ def verify(
     return compare(Path(source), Path(output), head)
 
 
-def _meta(path: Path, source: Source) -> dict[str, str]:
+def _meta(path: Path, source: Source) -> dict[str, Record]:
     try:
         version = importlib.metadata.version("dpa2md")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree
@@ -136,7 +136,7 @@ def _meta(path: Path, source: Source) -> dict[str, str]:
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    meta = {
+    meta: dict[str, Record] = {
         "meta.source": path.name,
         "meta.source_sha256": digest.hexdigest(),
         "meta.converter": version,
@@ -145,15 +145,10 @@ def _meta(path: Path, source: Source) -> dict[str, str]:
     return meta if source.head is None else meta | {"meta.head": source.head}
 
 
-class _named:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     """Put the file's name in front of the message of a ModelError."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, ModelError):
-            raise type(error)(f"{self._path}: {error}") from None
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from None

@@ -13,7 +13,7 @@ from .errors import ModelError
 
 
 class TorchZip:
-    """The zip container of a ``.pt``, ``.pth`` or ``.pt2`` file; use it in a ``with`` statement."""
+    """The zip container of a ``.pt``, ``.pth`` or ``.pt2`` file; `close` it after use."""
 
     def __init__(self, path: str | os.PathLike):
         self._size = os.path.getsize(path)
@@ -30,10 +30,7 @@ class TorchZip:
             self._zip.close()
             raise
 
-    def __enter__(self) -> TorchZip:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._zip.close()
 
     def _check_members(self) -> dict[str, zipfile.ZipInfo]:

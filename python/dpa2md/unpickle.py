@@ -345,11 +345,11 @@ def _constant(value: Any) -> Callable[[_Machine], None]:
     return lambda m: m.push(value)
 
 
-_STEPS: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x80": lambda m: m.take(1) and None,  # PROTO
-    b"\x95": lambda m: m.take(8) and None,  # FRAME
+_STEPS: dict[bytes, Callable[[_Machine], Any]] = {
+    b"\x80": lambda m: m.take(1),  # PROTO
+    b"\x95": lambda m: m.take(8),  # FRAME
     b"(": lambda m: m.marks.append(len(m.stack)),
-    b"0": lambda m: m.stack.pop() and None,
+    b"0": lambda m: m.stack.pop(),
     b"N": _constant(None),
     b"\x88": _constant(True),
     b"\x89": _constant(False),

@@ -74,7 +74,7 @@ class Descriptor:
 
 def _cutoffs(
     keys: Keys, prefix: str = "", defaults: tuple[Any, Any] = (REQUIRED, REQUIRED)
-) -> dict[str, float]:
+) -> dict[str, Any]:
     rcut = keys.number(prefix + "rcut", defaults[0])
     rcut_smth = keys.number(prefix + "rcut_smth", defaults[1])
     if not rcut_smth < rcut <= 1000.0:
@@ -120,7 +120,7 @@ def _dpa2(keys: Keys, elements: list[str]) -> Descriptor:
     common = _common(keys, elements)
     inner = Keys(keys.take("repinit"), "descriptor.repinit")
     tebd_dim = inner.integer("tebd_dim", 8)
-    shared = {
+    shared: dict[str, Any] = {
         "activation": activation(inner),
         "mode": inner.choice("tebd_input_mode", ("concat", "strip"), "concat"),
         "resnet_dt": inner.flag("resnet_dt", False),

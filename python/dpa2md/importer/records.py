@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..econf import configuration_table
@@ -71,7 +73,7 @@ def _take_layers(
 ) -> list[Layer]:
     """The layers of an embedding net, `widths` from input to output."""
     layers = []
-    for k, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for k, (n_in, n_out) in enumerate(pairwise(widths)):
         layer = weights.scope(f"layers.{k}")
         w = layer.take("matrix", n_in, n_out)
         b = layer.take("bias", n_out) if bias else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _SHARED = ("type_map", "descriptor", "fitting_net")
 @contextmanager
 def read_checkpoint(path: Path) -> Iterator[Contents]:
     """A `.pt` file: the state of a training run, with one or several heads."""
-    with TorchZip(path) as archive:
+    with closing(TorchZip(path)) as archive:
         state = read_pickle(archive)
         if isinstance(state, ScriptObject):
             raise ModelError("The file is a frozen model; give it the extension .pth.")
@@ -85,7 +85,7 @@ def _source(
 @contextmanager
 def read_script(path: Path) -> Iterator[Contents]:
     """A `.pth` file: a frozen TorchScript model, whose code is not looked at."""
-    with TorchZip(path) as archive:
+    with closing(TorchZip(path)) as archive:
         root = read_pickle(archive)
         if not isinstance(root, ScriptObject):
             raise ModelError("The file is not a frozen model; a checkpoint's extension is .pt.")

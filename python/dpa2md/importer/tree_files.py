@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _yaml_scalar(yaml: Any, resolver: Any, event: Any) -> Any:
 @contextmanager
 def read_pt2(path: Path) -> Iterator[Contents]:
     """A `.pt2` file, of which only the JSON with the weights is read."""
-    with TorchZip(path) as archive:
+    with closing(TorchZip(path)) as archive:
         name = "extra/model.json"
         if name not in archive.names():
             raise UnsupportedModelError(
