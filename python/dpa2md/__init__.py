@@ -1,0 +1,30 @@
+"""Molecular dynamics with DeePMD-kit's DPA-2 models through a compiled core, without libtorch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .convert import convert
+
+if TYPE_CHECKING:
+    from ._core import __version__
+    from .batch import evaluate
+    from .calculator import DPA2Calculator
+
+__all__ = ["DPA2Calculator", "__version__", "convert", "evaluate"]
+
+_HOMES = {"DPA2Calculator": ".calculator", "evaluate": ".batch", "__version__": "._core"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs ASE or the compiled core at its first use, so that the rest stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpa2md' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

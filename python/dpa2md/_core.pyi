@@ -1,0 +1,30 @@
+from typing import Any
+
+import numpy as np
+
+__version__: str
+
+class CoreError(ValueError): ...
+
+class Engine:
+    def __init__(
+        self, path: str, precision: str = "", threads: int = 0, device: str = "cpu"
+    ) -> None: ...
+    def compute(
+        self,
+        positions: np.ndarray,
+        types: np.ndarray,
+        frame_start: np.ndarray,
+        cells: np.ndarray,
+        pbc: np.ndarray,
+        skin: float,
+        forces: bool = True,
+        fparam: np.ndarray | None = None,
+        aparam: np.ndarray | None = None,
+    ) -> dict[str, Any]: ...
+    @property
+    def info(self) -> dict[str, Any]: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def description(self) -> str: ...

@@ -1,0 +1,155 @@
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from .engine import DEFAULT_SKIN, Engine, Result
+
+
+class DPA2Calculator(Calculator):
+    """Energies, forces and stresses of a DPA-2 model.
+
+    Parameters
+    ----------
+    path
+        A ``.dpa2`` file, or a model file of DeePMD-kit (.pt, .pth, .dp), converted on the fly.
+    precision
+        "float64" or "float32"; None: the precision that the model was trained in.
+    threads
+        Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores).
+    device
+        "cpu".
+    skin
+        Angstrom; how far beyond the cutoff neighbours are listed. It changes the speed only.
+    head
+        The head of a multi-task model file of DeePMD-kit.
+    fparam
+        (nfparam,), for models with frame parameters; None: ``atoms.info["fparam"]``, or else the
+        model's default.
+    aparam
+        (n, naparam), or (naparam,) for all atoms, for models with atomic parameters; None:
+        ``atoms.arrays["aparam"]``.
+
+    Raises
+    ------
+    ModelError
+        When the file is damaged or describes something that dpa2md can't compute.
+    OSError
+        When the file can't be read.
+
+    Examples
+    --------
+    >>> atoms.calc = DPA2Calculator("water.dpa2")
+    >>> atoms.get_potential_energy()
+    """
+
+    name = "dpa2"
+    # ASE declares both as plain attributes.
+    implemented_properties = [  # noqa: RUF012
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "stresses",
+    ]
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        precision: str | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        *,
+        skin: float = DEFAULT_SKIN,
+        head: str | None = None,
+        fparam: float | Sequence[float] | np.ndarray | None = None,
+        aparam: float | Sequence[float] | np.ndarray | None = None,
+    ):
+        super().__init__()
+        self.engine = Engine(path, precision, threads, device, head=head)
+        self.skin = skin
+        self.fparam = fparam
+        self.aparam = aparam
+        self._used: tuple[Any, Any] = (None, None)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation, the model's extra parameters included."""
+        changes = list(super().check_state(atoms, tol))
+        for name, old, new in zip(
+            ("fparam", "aparam"), self._used, self._parameters(atoms), strict=True
+        ):
+            if not np.array_equal(old, new):
+                changes.append(name)
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Compute all properties of `atoms`; energies alone when no more is asked for."""
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        if atoms.cell.rank < 3 and {"stress", "stresses"} & set(properties):
+            raise PropertyNotImplementedError(
+                "A stress needs a cell with three independent vectors; give the structure a full cell."
+            )
+        fparam, aparam = self._parameters(atoms)
+        self._used = (_copy(fparam), _copy(aparam))
+        result = self.engine.compute(
+            atoms.positions,
+            self.engine.types(atoms.get_chemical_symbols()),
+            cell=atoms.cell.array,
+            pbc=atoms.pbc,
+            fparam=fparam,
+            aparam=aparam,
+            forces=bool({"forces", "stress", "stresses"} & set(properties)),
+            skin=self.skin,
+        )
+        self.results = as_ase(result, atoms)
+
+    def _parameters(self, atoms: Atoms) -> tuple[Any, Any]:
+        fparam, aparam = self.fparam, self.aparam
+        if fparam is None and self.engine.nfparam:
+            fparam = atoms.info.get("fparam")
+        if aparam is None and self.engine.naparam:
+            aparam = atoms.arrays.get("aparam")
+        return fparam, aparam
+
+
+def as_ase(result: Result, atoms: Atoms) -> dict[str, Any]:
+    """Results in ASE's names, units, signs and Voigt order (xx, yy, zz, yz, xz, xy).
+
+    The stress is dE/dstrain / volume; `stresses` add up to it.
+    """
+    results: dict[str, Any] = {
+        "energy": result.energy,
+        "free_energy": result.energy,
+        "energies": result.energies,
+    }
+    if result.forces is not None and result.virial is not None and result.virials is not None:
+        results["forces"] = result.forces
+        if atoms.cell.rank == 3:
+            volume = atoms.cell.volume
+            results["stress"] = full_3x3_to_voigt_6_stress(-result.virial / volume)
+            results["stresses"] = full_3x3_to_voigt_6_stress(-result.virials / volume)
+    return results
+
+
+def _copy(value: Any) -> Any:
+    return None if value is None else np.array(value)
