@@ -69,7 +69,7 @@ class Backend {
   virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
 };
 
-// precision "float32" or "float64"; threads < 1: OMP_NUM_THREADS or all cores.
+// precision "float32" or "float64"; threads >= 1, the caller's OpenMP setting must agree (threads.h).
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads);
 
 }  // namespace dpa2md

@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "error.h"
 #include "neighbors.h"
+#include "threads.h"
 
 namespace py = pybind11;
 namespace dpa2md {
@@ -54,6 +55,7 @@ class PeriodicEngine {
     const Result* result = nullptr;
     {
       py::gil_scoped_release release;
+      const ThreadScope scope(engine_.threads());
       if (!neighbors_ || skin != skin_)
         neighbors_ = std::make_unique<NeighborList>(engine_.model().rcut(), skin_ = skin);
       rebuilt = neighbors_->update(x, type, start, boxes);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "error.h"
+#include "threads.h"
 
 namespace dpa2md {
 namespace {
@@ -25,10 +26,12 @@ std::string choose_precision(const Model& model, const std::string& wanted) {
 Engine::Engine(const std::string& path, const std::string& precision, int threads, const std::string& device)
     : model_(Model::read(path)),
       precision_(choose_precision(model_, precision)),
-      backend_(make_backend(model_, precision_, threads, device)) {}
+      threads_(threads > 0 ? threads : default_threads()),
+      backend_(make_backend(model_, precision_, threads_, device)) {}
 
 const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                               const int* frame, Exchange* exchange) {
+  const ThreadScope scope(threads_);
   build_pairs(model_, atoms, forces, &pairs_);
   result_.energy.assign(atoms.natoms, 0);
   result_.force.assign(forces ? 3 * static_cast<std::size_t>(atoms.nrows) : 0, 0);

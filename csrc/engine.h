@@ -19,11 +19,13 @@ struct Result {
 
 class Engine {
  public:
-  // precision: "float64", "float32" or "" for the model's own. device: "cpu" or "cuda".
+  // precision: "float64", "float32" or "" for the model's own. threads < 1: OMP_NUM_THREADS, or all cores.
+  // device: "cpu" or "cuda".
   Engine(const std::string& path, const std::string& precision, int threads, const std::string& device);
 
   const Model& model() const { return model_; }
   const std::string& precision() const { return precision_; }
+  int threads() const { return threads_; }
   std::string description() const { return backend_->description(); }
 
   // Energies (and forces, virial when `forces`) of the atoms. fparam (frames, nfparam) and aparam (natoms,
@@ -40,6 +42,7 @@ class Engine {
 
   Model model_;
   std::string precision_;
+  int threads_;
   std::unique_ptr<Backend> backend_;
   PairList pairs_;
   Result result_;

@@ -4,33 +4,13 @@
 #include <algorithm>
 #include <cmath>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
+#include "../threads.h"
 #include "memory_limit.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
 namespace {
-int thread_index() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-int choose_threads(int wanted) {
-#ifdef _OPENMP
-  return wanted > 0 ? wanted : omp_get_max_threads();
-#else
-  (void)wanted;
-  return 1;
-#endif
-}
-
 #define DPA2MD_STRING(x) DPA2MD_STRING_(x)
 #define DPA2MD_STRING_(x) #x
 }  // namespace
@@ -58,7 +38,7 @@ void Linear<T>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool ad
 
 template <class T>
 CpuBackend<T>::CpuBackend(const Model& model, int threads)
-    : model_(model), threads_(choose_threads(threads)), arenas_(new Arena[threads_]) {
+    : model_(model), threads_(threads), arenas_(new Arena[threads_]) {
   prepare();
 }
 
@@ -314,7 +294,7 @@ void CpuBackend<T>::run(int count, const std::function<void(Range)>& stage) {
   // blocks of 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly
   const int block = std::clamp(count / (4 * threads_), 4, 32);
   const int blocks = (count + block - 1) / block;
-#pragma omp parallel for num_threads(threads_) schedule(dynamic) if (threads_ > 1)
+#pragma omp parallel for schedule(dynamic) if (threads_ > 1)
   for (int b = 0; b < blocks; ++b) stage({b * block, std::min(count, (b + 1) * block)});
 }
 
