@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dpa2md.convert import load_records
 
 STORAGES = {"float64": "DoubleStorage", "float32": "FloatStorage", "int64": "LongStorage"}
 
@@ -239,3 +240,49 @@ def _repformer_tensors(
                 for r in range(size):
                     make.add(f"{layer}{part}_residual.{r}", channels)
     return g1
+
+
+def records_of(
+    folder: Path,
+    config: dict[str, Any],
+    tensors: dict[str, np.ndarray] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """What the converter makes of a model; its tensors are `make_tensors(config)` by default."""
+    tensors = make_tensors(config) if tensors is None else tensors
+    return load_records(write_model(folder / "model.pt", config, tensors), **options)
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """The same records, to the bit and type, apart from their provenance."""
+    first, second = (
+        {name: value for name, value in records.items() if not name.startswith("meta.")}
+        for records in (first, second)
+    )
+    assert first.keys() == second.keys()
+    for name in first:
+        assert type(first[name]) is type(second[name]), name
+        if isinstance(first[name], np.ndarray):
+            assert first[name].dtype == second[name].dtype, name
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        else:
+            assert first[name] == second[name], name
+
+
+SECTIONS = {
+    "model": (),
+    "descriptor": ("descriptor",),
+    "descriptor.repinit": ("descriptor", "repinit"),
+    "descriptor.repformer": ("descriptor", "repformer"),
+    "fitting_net": ("fitting_net",),
+}
+
+
+def changed(config: dict[str, Any], section: str, **values: Any) -> dict[str, Any]:
+    """A copy of a configuration with some keys of one section changed."""
+    config = copy.deepcopy(config)
+    target = config
+    for key in SECTIONS[section]:
+        target = target[key]
+    target |= values
+    return config

@@ -13,3 +13,7 @@ class UnsupportedModelError(ModelError):
 
 class HeadError(ModelError):
     """A multi-task file needs a head (branch) name, or has no head of the name given."""
+
+
+class RunError(RuntimeError):
+    """A molecular dynamics run can't start or be continued, or has exploded."""

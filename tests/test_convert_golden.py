@@ -1,0 +1,93 @@
+"""Files that DeePMD-kit wrote itself, in every format (see DPA2MD_GOLDEN_DIR below)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import (
+    assert_same,
+)
+from dpa2md.convert import list_heads, load_records
+from dpa2md.errors import ModelError
+
+EXACT = 1e-14  # two float64 evaluations of a layer with below 20 inputs of order 1
+
+
+GOLDEN = Path(os.environ.get("DPA2MD_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason="DPA2MD_GOLDEN_DIR names no directory with DeePMD-kit's files"
+)
+
+
+@needs_golden
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.pt")), ids=lambda path: path.name)
+def test_every_golden_checkpoint_converts(path):
+    for head in list_heads(path) or [None]:
+        records = load_records(path, head)
+        assert records["model.kind"] == ("dpa1" if "student" in path.name else "dpa2")
+
+
+@needs_golden
+@pytest.mark.parametrize("name", ["medium-like.pth", "medium-like.dp", "medium-like.yaml",
+                                  "strip.pth", "student-se_atten_v2.pth"])  # fmt: skip
+def test_all_formats_give_the_same_records(name):
+    if name.endswith(".dp"):
+        pytest.importorskip("h5py")
+    if name.endswith(".yaml"):
+        pytest.importorskip("yaml")
+    path = GOLDEN / name
+    assert_same(load_records(path), load_records(path.with_suffix(".pt")))
+
+
+@needs_golden
+@pytest.mark.parametrize("name", ["strip", "student-se_atten_v2"])
+def test_compressed_files_hold_the_same_type_table(name):
+    """DeePMD-kit stored T when it compressed the model; the converter evaluates the same net."""
+    plain = load_records(GOLDEN / f"{name}.pt")["repinit.strip_table"]
+    stored = load_records(GOLDEN / f"{name}-compressed.pth")["repinit.strip_table"]
+    np.testing.assert_allclose(plain, stored, atol=EXACT)
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ('"@version":3,"ntypes"', '"@version":99,"ntypes"', "@version.*update"),
+        ('"smooth":true', '"brand_new":1,"smooth":true', "brand_new"),
+        ('"use_exp_switch":false', '"use_exp_switch":true', "exponential switch"),
+        ('"attnw_shift":20.0', '"attnw_shift":10.0', "attnw_shift"),
+        ('"resnet":true', '"resnet":false', "skip connection"),
+        ('"mixed_types":true', '"mixed_types":false', "one net for each element"),
+        ('"type":"standard"', '"type":"zbl"', "standard"),
+        ('"ndim":0', '"ndim":1', "one net for each element"),
+        ('"@variables":{"davg"', '"compress":{},"@variables":{"davg"', "compressed"),
+        ('"davg":"/variable_0010"', '"davg":null', "mean"),
+        ('"davg":"/variable_0010"', '"davg":"/variable_0000"', "mean.*shape"),
+        ('"neuron":[8]', '"neuron":[8,8]', "one linear layer"),
+    ],
+)
+def test_changed_trees_are_refused_by_name(tmp_path, old, new, words):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "model.dp"
+    path.write_bytes((GOLDEN / "medium-like.dp").read_bytes())
+    with h5py.File(path, "r+") as file:
+        text = file.attrs["json"]
+        assert old in text
+        file.attrs["json"] = text.replace(old, new)
+    with pytest.raises(ModelError, match=words):
+        load_records(path)
+
+
+@needs_golden
+def test_trees_of_version_2_have_no_separate_g1_updates(tmp_path):
+    """Before version 3 of the tree three switches did not exist; here their tensors give it away."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "model.dp"
+    path.write_bytes((GOLDEN / "medium-like.dp").read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["json"] = file.attrs["json"].replace('"@version":3,"ntypes"', '"ntypes"')
+    with pytest.raises(ModelError, match=r"layers\.0\.linear1\.matrix.*shape"):
+        load_records(path)
