@@ -1,0 +1,83 @@
+"""The command ``dpa2md``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from . import cli_convert, cli_info, cli_md
+from .errors import ModelError, RunError
+
+_EXAMPLES = """\
+examples:
+  dpa2md convert model.pt                  a model of DeePMD-kit to model.dpa2
+  dpa2md info model.dpa2                   what is in it
+  dpa2md md water.xyz --model model.dpa2 --ensemble nvt --temperature 300 --steps 10000
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 2 with one sentence on stderr."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    warnings.showwarning = _show_warning
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ase")
+    try:
+        return args.run(args)
+    except BrokenPipeError:  # the reader of a pipe has gone
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        message = "stopped."
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}." if error.filename else str(error)
+    except (ModelError, RunError, ValueError, ImportError, MemoryError) as error:
+        message = str(error) or "out of memory; take a smaller structure."
+    print(f"dpa2md {args.command}: {message}", file=sys.stderr)
+    return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all sub-commands."""
+    parser = argparse.ArgumentParser(
+        prog="dpa2md",
+        description="Molecular dynamics with DPA-2 models of DeePMD-kit.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, help="show the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (cli_convert, cli_info, cli_md):
+        module.add_parser(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Reads the version, and with it the compiled core, only when asked."""
+
+    def __init__(self, **options: Any):
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from . import __version__
+
+        print(f"dpa2md {__version__}")
+        parser.exit()
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"dpa2md: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The molecular dynamics loop: steps, outputs, checkpoints, and continuing from one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.io import write
+
+from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
+from .dynamics import BAR, Settings, draw_velocities, make_dynamics
+from .errors import RunError
+from .outputs import ThermoLog, check_trajectory_name, open_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    first_step: int
+    last_step: int
+    seconds: float
+    interrupted: bool
+
+    def __str__(self) -> str:
+        return f"steps {self.first_step} to {self.last_step} in {self.seconds:.1f} s"
+
+
+# Called after every step with the step number, and with the thermo row at logged steps.
+Report = Callable[[int, "dict[str, float] | None"], None]
+
+
+def run_md(
+    atoms: Atoms,
+    settings: Settings,
+    *,
+    trajectory: Path | None = None,
+    log: Path | None = None,
+    checkpoint: Path | None = None,
+    restart: bool = False,
+    report: Report | None = None,
+) -> Outcome:
+    """Run molecular dynamics up to step ``settings.steps``.
+
+    Parameters
+    ----------
+    atoms
+        With a calculator; without momenta they are drawn at the temperature. Changed in place.
+    trajectory, log, checkpoint
+        Files to write, each optional. Continuing from a periodic checkpoint repeats the unbroken
+        run bit for bit on the same machine with the same versions.
+    restart
+        Continue from `checkpoint` if it exists.
+    report
+        Called as ``report(step, row)`` after every step; row is a dict at logged steps, else None.
+
+    Raises
+    ------
+    RunError
+        When the run can't start or be continued, or explodes; then the last frame is saved.
+    """
+    if trajectory is not None:
+        check_trajectory_name(trajectory)
+    rng = np.random.default_rng(settings.seed)
+    arrays, facts = None, None
+    if restart and checkpoint is not None and checkpoint.exists():
+        arrays, facts = load_checkpoint(checkpoint)
+        _check_same(checkpoint, facts, settings, atoms)
+        restore_atoms(checkpoint, atoms, arrays)
+    elif not atoms.has("momenta"):
+        draw_velocities(atoms, settings.temperature, rng)
+    dynamics = make_dynamics(atoms, settings, rng)
+    if checkpoint is not None and arrays is not None and facts is not None:
+        restore_dynamics(checkpoint, dynamics, rng, arrays, facts)
+    run = _Run(atoms, settings, dynamics, rng, checkpoint, report)
+    with contextlib.ExitStack() as stack:
+        run.open_outputs(stack, trajectory, log, facts)
+        return run.loop(facts["step"] if facts else None)
+
+
+class _Run:
+    def __init__(
+        self,
+        atoms: Atoms,
+        settings: Settings,
+        dynamics: Any,
+        rng: np.random.Generator,
+        checkpoint: Path | None,
+        report: Report | None,
+    ):
+        self.atoms, self.settings, self.dynamics, self.rng = atoms, settings, dynamics, rng
+        self.checkpoint, self.report = checkpoint, report
+        self.outputs: dict[str, Any] = {}
+
+    def open_outputs(
+        self,
+        stack: contextlib.ExitStack,
+        trajectory: Path | None,
+        log: Path | None,
+        facts: dict[str, Any] | None,
+    ) -> None:
+        self.failed_frame = (trajectory or log or Path("md")).with_suffix(".failed.extxyz")
+        for name, path, opener in (("log", log, ThermoLog), ("frames", trajectory, open_frames)):
+            if path is None:
+                continue
+            at = facts["outputs"].get(name) if facts else None
+            self.outputs[name] = opener(path, at)
+            stack.callback(self.outputs[name].close)
+
+    def loop(self, done: int | None) -> Outcome:
+        """Step from after `done`; None: from the start, which is logged as step 0."""
+        first = done or 0
+        began = time.perf_counter()
+        step = first
+        with _interruptible() as interrupted:
+            if done is None:
+                self._log(0)
+            stop = False
+            while step < self.settings.steps and not stop:
+                step += 1
+                self._step(step)
+                row = self._log(step) if step % self.settings.interval == 0 else None
+                stop = interrupted.is_set()
+                last = stop or step == self.settings.steps
+                if last or step % self.settings.checkpoint_interval == 0:
+                    self._save(step)
+                if self.report and row is None:
+                    self.report(step, None)
+        return Outcome(first, step, time.perf_counter() - began, step < self.settings.steps)
+
+    def _step(self, step: int) -> None:
+        """Do one step; a run that explodes ends here, with its last frame saved."""
+        try:
+            self.dynamics.step()
+            temperature = self.atoms.get_temperature()
+        except (ValueError, FloatingPointError) as error:
+            self._explode(step, str(error).rstrip(". "))
+        if not temperature <= self.settings.limit:  # also when it is not a number
+            self._explode(step, f"the temperature is {temperature:.0f} K")
+
+    def _explode(self, step: int, why: str) -> None:
+        frame = self.atoms.copy()  # without the calculator, whose results may be missing
+        write(self.failed_frame, frame, format="extxyz")
+        raise RunError(
+            f"The run failed at step {step} ({why}); the frame is in {self.failed_frame}: "
+            "relax the structure first, or take a smaller timestep."
+        ) from None
+
+    def _log(self, step: int) -> dict[str, float]:
+        row = thermo(self.atoms, step, self.settings.timestep)
+        if "log" in self.outputs:
+            self.outputs["log"].write(row)
+        if "frames" in self.outputs:
+            self.outputs["frames"].write(self.atoms)
+        if self.report:
+            self.report(step, row)
+        return row
+
+    def _save(self, step: int) -> None:
+        if self.checkpoint is None:
+            return
+        facts = {
+            "step": step,
+            "physics": self.settings.physics(),
+            "model": _model_name(self.atoms),
+            "outputs": {name: output.position() for name, output in self.outputs.items()},
+        }
+        save_checkpoint(self.checkpoint, self.atoms, self.dynamics, self.rng, facts)
+        # A continued run starts with a new neighbour list, whose order decides the last bits of
+        # every sum; so this run, too, goes on with a new one.
+        self.atoms.calc.reset()
+        if hasattr(self.atoms.calc, "engine"):
+            self.atoms.calc.engine.forget_neighbors()
+
+
+def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
+    """One row of the thermo table (`dpa2md.outputs.COLUMNS`); without a cell some are nan."""
+    atoms.get_forces()  # with these come energy and stress
+    potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
+    pressure = volume = density = float("nan")
+    if atoms.cell.rank == 3:
+        volume = float(atoms.get_volume())
+        density = float(atoms.get_masses().sum()) / volume / (units.mol * 1e-24)
+        stress = atoms.get_stress(voigt=False, include_ideal_gas=True)
+        pressure = -float(np.trace(stress)) / 3 / BAR
+    return {
+        "step": step,
+        "time_ps": step * timestep / 1000,
+        "potential_energy_eV": float(potential),
+        "kinetic_energy_eV": float(kinetic),
+        "total_energy_eV": float(potential + kinetic),
+        "temperature_K": float(atoms.get_temperature()),
+        "pressure_bar": pressure,
+        "volume_A3": volume,
+        "density_g_cm3": density,
+    }
+
+
+def _model_name(atoms: Atoms) -> str:
+    engine = getattr(atoms.calc, "engine", None)
+    return "" if engine is None else f"{Path(engine.path).name} in {engine.precision}"
+
+
+def _check_same(path: Path, facts: dict[str, Any], settings: Settings, atoms: Atoms) -> None:
+    for name, value in settings.physics().items():
+        old = facts["physics"].get(name)
+        if old != value:
+            raise RunError(
+                f"{path}: the checkpoint was made with {name} {old}, not {value}; "
+                "give the same settings, or start again from its last frame."
+            )
+    if facts["model"] != _model_name(atoms):
+        raise RunError(
+            f"{path}: the checkpoint was made with {facts['model']}, not {_model_name(atoms)}; "
+            "give the same model, or start again from its last frame."
+        )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event, so that a step is finished and saved; a second Ctrl-C ends
+    the program."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def stop(number: int, _: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,152 @@
+"""Pictures of a run: the thermo table, and radial distribution functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from .errors import RunError
+
+
+def radial_distribution(
+    frames: Sequence[Atoms],
+    first: str = "O",
+    second: str = "O",
+    rmax: float | None = None,
+    bins: int = 150,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The radial distribution function between two elements, averaged over frames.
+
+    Every periodic image within `rmax` is counted, so small and skewed cells are done right.
+
+    Parameters
+    ----------
+    frames
+        Structures, periodic in three directions.
+    first, second
+        Chemical symbols.
+    rmax
+        Angstrom; None: half the smallest height of the first cell, at most 10.
+    bins
+        Number of bins.
+
+    Returns
+    -------
+    r, g
+        Middle of each bin (angstrom) and g there, both (bins,).
+
+    Raises
+    ------
+    RunError
+        When a frame isn't periodic in three directions or lacks one of the elements.
+    """
+    if not frames:
+        raise RunError("There are no frames to make a radial distribution function from.")
+    if rmax is None:
+        rmax = min(10.0, float(_heights(frames[0]).min()) / 2)
+    edges = np.linspace(0, rmax, bins + 1)
+    total = np.zeros(bins)
+    for atoms in frames:
+        if not (atoms.cell.rank == 3 and all(atoms.pbc)):
+            raise RunError("A radial distribution function needs fully periodic structures.")
+        symbols = np.array(atoms.get_chemical_symbols())
+        a, b = (np.flatnonzero(symbols == element) for element in (first, second))
+        if not (len(a) and len(b)):
+            raise RunError(f"The structure has no pair {first}-{second}; name other elements.")
+        expected = len(a) * len(b) / atoms.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
+        total += _count_pairs(atoms, a, b, edges) / expected
+    return (edges[1:] + edges[:-1]) / 2, total / len(frames)
+
+
+def _heights(atoms: Atoms) -> np.ndarray:
+    """Distances (3,) between opposite faces of the cell, angstrom."""
+    return 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+
+
+def _count_pairs(atoms: Atoms, a: np.ndarray, b: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    cell = atoms.cell.array
+    fractional = atoms.positions @ np.linalg.inv(cell)
+    # With differences wrapped to [-1/2, 1/2], an image |S| cells away is no nearer than
+    # (|S| - 1/2) heights.
+    reach = np.floor(edges[-1] / _heights(atoms) + 0.5).astype(int)
+    shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach)), -1).reshape(-1, 3)
+    counts = np.zeros(len(edges) - 1)
+    for i in a:
+        d = fractional[b] - fractional[i]
+        d -= np.round(d)
+        images = (d[:, None] + shifts) @ cell
+        r = np.linalg.norm(images, axis=-1)
+        own = np.all(shifts == 0, axis=1) & (b == i)[:, None]
+        counts += np.histogram(r[~own], edges)[0]
+    return counts
+
+
+def plot_rdf(
+    frames: Sequence[Atoms],
+    path: str | os.PathLike,
+    first: str = "O",
+    second: str = "O",
+    rmax: float | None = None,
+) -> Path:
+    """Draw a radial distribution function into a PNG file; parameters as `radial_distribution`."""
+    r, g = radial_distribution(frames, first, second, rmax)
+    figure, axes = _figure(1)
+    axes[0].plot(r, g)
+    axes[0].axhline(1, color="0.7", linewidth=0.8, zorder=0)
+    axes[0].set(xlabel=f"{first}-{second} distance / Å", ylabel="g(r)", xlim=(0, r[-1]), ylim=0)
+    axes[0].set_title(f"{first}-{second} radial distribution, {len(frames)} frames")
+    return _save(figure, path)
+
+
+def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
+    """Draw the columns of a run's CSV file over time into a PNG file."""
+    table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
+    columns = [
+        ("total_energy_eV", "E total / eV"),
+        ("potential_energy_eV", "E pot / eV"),
+        ("temperature_K", "T / K"),
+        ("pressure_bar", "P / bar"),
+        ("density_g_cm3", "density / (g/cm³)"),
+    ]
+    shown = [(name, label) for name, label in columns if np.isfinite(table[name]).any()]
+    figure, axes = _figure(len(shown))
+    for axis, (name, label) in zip(axes, shown, strict=True):
+        axis.plot(table["time_ps"], table[name])
+        axis.set_ylabel(label)
+        axis.ticklabel_format(axis="y", useOffset=False)
+    axes[-1].set_xlabel("time / ps")
+    return _save(figure, path)
+
+
+def check_matplotlib() -> None:
+    """Raise `RunError` when matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise RunError("Plots need matplotlib: pip install dpa2md[plot].") from None
+
+
+def _figure(rows: int) -> tuple[Any, list[Any]]:
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4 if rows == 1 else 1.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.ravel(figure.subplots(rows, 1, sharex=True)))
+
+
+def _save(figure: Any, path: str | os.PathLike) -> Path:
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png", dpi=150)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
