@@ -1,0 +1,76 @@
+"""Small models with random weights, and structures for them: fast, and free of any file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from checkpoints import dpa2_config, make_tensors, write_checkpoint, write_model
+from dpa2md import convert
+
+
+def small_config(nsel: int = 40, **fitting: int) -> dict:
+    """A DPA-2 model of O, H and Si with a cutoff of 4 angstrom."""
+    config = dpa2_config()
+    repinit, repformer = config["descriptor"]["repinit"], config["descriptor"]["repformer"]
+    repinit.update(rcut=4.0, nsel=nsel, three_body_rcut=3.0, three_body_rcut_smth=2.0)
+    repinit.update(three_body_sel=nsel - 2)
+    repformer.update(rcut=3.5, rcut_smth=2.5, nsel=nsel - 1)
+    config["fitting_net"].update(fitting)
+    return config
+
+
+def small_tensors(config: dict, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Random weights of a size that keeps activations away from saturation.
+
+    The energy's variable part is multiplied by `scale`.
+    """
+    tensors = make_tensors(config)
+    for name, value in tensors.items():
+        if name.endswith(".matrix") and value.ndim == 2:
+            tensors[name] = value * value.shape[0] ** -0.5
+        elif name.endswith((".bias", ".idt")) or "_residual." in name:
+            tensors[name] = value * 0.3
+    last = len(config["fitting_net"]["neuron"])
+    for networks in ("networks", "_networks"):
+        name = f"atomic_model.fitting_net.filter_layers.{networks}.0.layers.{last}.matrix"
+        tensors[name] = tensors[name] * scale
+    return tensors
+
+
+def small_model(folder: Path, nsel: int = 40, scale: float = 300.0, **fitting: int) -> Path:
+    """A converted small model in `folder`."""
+    config = small_config(nsel, **fitting)
+    source = write_model(folder / "small.pt", config, small_tensors(config, scale))
+    return convert(source, folder / f"small-{nsel}-{scale}-{len(fitting)}.dpa2")
+
+
+def two_head_checkpoint(folder: Path) -> Path:
+    """A multi-task checkpoint of DeePMD-kit with the heads A and B; B's energies are twice A's
+    but for the constants."""
+    config = small_config()
+    tensors = {}
+    for head, scale in (("A", 300.0), ("B", 600.0)):
+        for name, value in small_tensors(config, scale).items():
+            tensors[f"model.{head}.{name}"] = value
+    params = {"model_dict": {"A": config, "B": config}, "shared_dict": {}}
+    return write_checkpoint(folder / "heads.pt", params, tensors)
+
+
+def crystal(repeat: tuple[int, int, int] = (2, 2, 2), rattle: float = 0.1, seed: int = 3) -> Atoms:
+    """A rattled, triclinic, periodic crystal of the three elements."""
+    cell = [[3.6, 0, 0], [0.5, 3.4, 0], [-0.3, 0.4, 3.8]]
+    spots = [[0, 0, 0], [0.5, 0.45, 0.05], [0.1, 0.5, 0.55]]
+    atoms = Atoms("SiOH", scaled_positions=spots, cell=cell, pbc=True).repeat(repeat)
+    atoms.rattle(rattle, seed=seed)
+    return atoms
+
+
+def silicon() -> Atoms:
+    """A primitive cell of one atom, smaller than the cutoff."""
+    return Atoms("Si", cell=[[0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]], pbc=True)
+
+
+PYTHON = [sys.executable, "-m", "dpa2md"]
