@@ -1,5 +1,5 @@
-// The thread count of one computation. OpenMP regions below follow the calling thread's setting, which is put back
-// afterwards: the host program's own setting is not ours to change.
+// The thread count of one computation. OpenMP regions below follow the calling thread's setting, which is put
+// back afterwards: the host program's own setting is not ours to change.
 #pragma once
 
 #ifdef _OPENMP

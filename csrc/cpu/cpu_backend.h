@@ -123,15 +123,53 @@ class CpuBackend final : public Backend {
   void triples_atom(int i, Arena& arena, TripleState* s);
   void triples_row(const std::int32_t* type, int j, Arena& arena, bool tape, TripleState* s);
 
-  // ---- repformer_node.cpp
+  // ---- repformer_node.cpp, repformer_node_attention.cpp
   struct NodeBlock;
+  struct NodeRow;
+  // An atom's neighbours as a layer sees them.
+  struct Neighborhood {
+    int n;             // real neighbours
+    std::int64_t q0;   // first pair in the repformer prefix
+    const T *g2, *h2;  // (n, g2_dim), (n, 3)
+    T* sw;             // (n) switch, or 1 in non-smooth models
+    T* gg1 = nullptr;  // (n, g1_dim), when an update reads it
+  };
+  struct NeighborhoodGradient;
+  Neighborhood neighborhood(int l, int i, bool with_g1, Arena& arena);
+  bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
+  bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
+  void grrg(const Neighborhood& a, T* s2, T* out);
+  void grrg_backward(const Neighborhood& a, const T* s2, const T* dout, NeighborhoodGradient* d,
+                     Arena& arena);
+  T* product_left(const Neighborhood& a, Arena& arena);
+  void conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& arena);
+  void conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
+                          NeighborhoodGradient* d, Arena& arena);
+  void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
+  void local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena);
+  void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
+                                NeighborhoodGradient* g, Arena& arena);
+  NodeRow node_row(const NodeBlock& s, int b);
   void node_block(int l, Range range, Arena& arena, NodeBlock* s);
-  struct LocalAttention;
-  void local_attention(int i, const T* gg1, const T* u, LocalAttention* s);
+  void clear_pair_gradients(int l, Range range);
 
-  // ---- repformer_pair.cpp
+  // ---- repformer_pair.cpp, repformer_pair_attention.cpp
   struct PairAttention;
-  void pair_attention(int l, int i, Arena& arena, PairAttention* s);
+  struct PairGradient;
+  void pair_self(int l, const Neighborhood& a, T* out, Arena& arena);
+  void pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena);
+  void pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena);
+  void pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw, Arena& arena);
+  void attention_map(int l, const Neighborhood& a, PairAttention* s, Arena& arena);
+  void attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s, T* dmap,
+                              PairGradient* d, Arena& arena);
+  void attention_g2(int l, const Neighborhood& a, PairAttention* s, Arena& arena);
+  void attention_norm_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout, T* dsum);
+  void attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out, PairGradient* d,
+                          Arena& arena);
+  void attention_h2(int l, const Neighborhood& a, const PairAttention& s, T* out);
+  void attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s, const T* dh2_out,
+                             T* dmap, T* dh2);
 
   // reads neighbours' g1 rows of atom i into gg1 (n, g1_dim)
   void gather_g1(int l, int i, T* gg1);

@@ -2,51 +2,15 @@
 // models):
 //   Q|S = [g2 w | h2 w]^T gg1       conv = sum_k P_kc Q_kc / N      drrd = sym(S c)      grrg = sym((h2 w)^T
 //   g2 c) g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 [...]) + s4 attention
-// so the neighbours' g1 enter through one small product per atom; weights meet whole blocks of atoms.
+// so the neighbours' g1 enter through one small product per atom, and weights meet whole blocks of atoms.
+// Each update stands once: its forward function, then its backward one. The attention has its own file.
+#include "repformer_node.h"
+
 #include <algorithm>
 #include <cmath>
 
-#include "cpu_backend.h"
-
 namespace dpa2md {
 namespace DPA2MD_ISA {
-
-// A block of atoms on its way through a node step; rows are atoms of the block.
-template <class T>
-struct CpuBackend<T>::NodeBlock {
-  T* cat;            // (rows, linear1_in)
-  T* mlp = nullptr;  // act(linear1 cat), and its slope
-  T* mlp_slope = nullptr;
-  T* self = nullptr;  // act(g1_self g1), and its slope
-  T* self_slope = nullptr;
-  T* conv = nullptr;      // (rows, g1), g1_out_conv only
-  T* u = nullptr;         // (rows, head, g1) query against gg1
-  T* weighted = nullptr;  // (rows, head, g1) sum_j a_jh gg1_j
-  T* attn = nullptr;      // (rows, g1)
-  T* s1 = nullptr;        // (rows, 3, g1) moments of gg1
-  T* s2 = nullptr;        // (rows, 3, g2) moments of g2
-  // columns of the concatenation; -1 when absent
-  int at_conv = -1, at_grrg = -1, at_drrd = -1;
-};
-
-// The attention of one atom over its neighbours, all heads.
-template <class T>
-struct CpuBackend<T>::LocalAttention {
-  T* prob;    // (n, head) softmax
-  T* weight;  // (n, head) softmax * sw
-  T* logit;   // (n, head) before the smooth shift
-};
-
-template <class T>
-void CpuBackend<T>::gather_g1(int l, int i, T* gg1) {
-  const int width = rep().g1_dim, n = pairs().repformer.count[i];
-  const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
-  const T* rows = g1(l);
-  for (int j = 0; j < n; ++j) {
-    const T* source = rows + static_cast<std::size_t>(row[j]) * width;
-    std::copy(source, source + width, gg1 + static_cast<std::size_t>(j) * width);
-  }
-}
 
 template <class T>
 T CpuBackend<T>::inverse_count(int n) const {
@@ -59,11 +23,37 @@ T CpuBackend<T>::inverse_moment(int n) const {
   return T(1.0 / (model_.smooth ? std::sqrt(double(rep().nsel)) : 1e-4 + std::sqrt(double(n))));
 }
 
+template <class T>
+void CpuBackend<T>::gather_g1(int l, int i, T* gg1) {
+  const int width = rep().g1_dim, n = pairs().repformer.count[i];
+  const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
+  const T* rows = g1(l);
+  for (int j = 0; j < n; ++j) {
+    const T* source = rows + static_cast<std::size_t>(row[j]) * width;
+    std::copy(source, source + width, gg1 + static_cast<std::size_t>(j) * width);
+  }
+}
+
+// An atom's neighbours as a layer sees them.
+template <class T>
+typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, bool with_g1, Arena& arena) {
+  Neighborhood a;
+  a.n = pairs().repformer.count[i];
+  a.q0 = pairs().repformer.first[i];
+  a.g2 = g2(l) + a.q0 * rep().g2_dim;
+  a.h2 = h2(l) + a.q0 * 3;
+  a.sw = arena.take<T>(a.n);
+  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_rep_.sw[a.q0 + j] : T(1);
+  if (with_g1) {
+    a.gg1 = arena.take<T>(static_cast<std::size_t>(a.n) * rep().g1_dim);
+    gather_g1(l, i, a.gg1);
+  }
+  return a;
+}
+
 namespace {
 
-constexpr double kShift = 20.0;  // DeePMD-kit's attnw_shift
-
-// sym[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis
+// ---- sym(S): out[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis, with S (3, width)
 template <class T>
 void symmetrise(const T* s, int width, int axis, T* out) {
   for (int a = 0; a < axis; ++a) {
@@ -84,121 +74,172 @@ void symmetrise_backward(const T* s, int width, int axis, const T* dout, T* ds) 
   }
 }
 
-// out (3, width) = c sum_j w_j h2_j (x) g_j
-template <class T>
-void moments(int n, const T* h2, const T* w, const T* g, int width, T c, T* out) {
-  std::fill(out, out + 3 * width, T(0));
-  for (int j = 0; j < n; ++j) {
-    for (int x = 0; x < 3; ++x)
-      axpy(width, c * w[j] * h2[3 * j + x], g + static_cast<std::size_t>(j) * width, out + x * width);
-  }
-}
-
 }  // namespace
 
+// ---- grrg: sym of the moments of g2
+
 template <class T>
-void CpuBackend<T>::local_attention(int i, const T* gg1, const T* u, LocalAttention* s) {
-  const int n = pairs().repformer.count[i], heads = rep().attn1_nhead, width = rep().g1_dim;
-  const T* sw = env_rep_.sw.data() + pairs().repformer.first[i];
-  for (int h = 0; h < heads; ++h) {
-    T top = model_.smooth ? T(-kShift) : T(-INFINITY);
-    const auto shifted = [&](int j) {
-      const T l = s->logit[j * heads + h];
-      return model_.smooth ? (l + T(kShift)) * sw[j] - T(kShift) : l;
-    };
-    for (int j = 0; j < n; ++j) {
-      s->logit[j * heads + h] = dot(width, gg1 + static_cast<std::size_t>(j) * width, u + h * width);
-      top = std::max(top, shifted(j));
-    }
-    // the N - n empty slots keep l = -20 and stay in the denominator
-    T sum = model_.smooth ? T(rep().nsel - n) * std::exp(T(-kShift) - top) : T(0);
-    for (int j = 0; j < n; ++j) sum += s->prob[j * heads + h] = std::exp(shifted(j) - top);
-    for (int j = 0; j < n; ++j) {
-      s->prob[j * heads + h] /= sum;
-      s->weight[j * heads + h] = s->prob[j * heads + h] * (model_.smooth ? sw[j] : T(1));
+void CpuBackend<T>::grrg(const Neighborhood& a, T* s2, T* out) {
+  const int width = rep().g2_dim;
+  const T c = inverse_moment(a.n);
+  std::fill(s2, s2 + 3 * width, T(0));
+  for (int j = 0; j < a.n; ++j) {
+    for (int x = 0; x < 3; ++x) axpy(width, c * a.sw[j] * a.h2[3 * j + x], a.g2 + j * width, s2 + x * width);
+  }
+  symmetrise(s2, width, rep().axis, out);
+}
+
+template <class T>
+void CpuBackend<T>::grrg_backward(const Neighborhood& a, const T* s2, const T* dout, NeighborhoodGradient* d,
+                                  Arena& arena) {
+  const int width = rep().g2_dim;
+  const T c = inverse_moment(a.n);
+  T* ds = arena.take<T>(3 * width);
+  symmetrise_backward(s2, width, rep().axis, dout, ds);
+  for (int j = 0; j < a.n; ++j) {
+    for (int x = 0; x < 3; ++x) {
+      axpy(width, c * a.sw[j] * a.h2[3 * j + x], ds + x * width, d->g2 + j * width);
+      const T g = c * dot(width, ds + x * width, a.g2 + j * width);
+      d->h2[3 * j + x] += a.sw[j] * g;
+      d->sw[j] += a.h2[3 * j + x] * g;
     }
   }
 }
 
+// ---- conv and drrd: both are linear in [g2 w | h2 w]^T gg1
+
+template <class T>
+T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
+  const int kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0, k = kq + ks;
+  T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
+  for (int j = 0; j < a.n; ++j) {
+    for (int c = 0; c < kq; ++c) left[j * k + c] = a.g2[j * kq + c] * a.sw[j];
+    for (int c = 0; c < ks; ++c) left[j * k + kq + c] = a.h2[3 * j + c] * a.sw[j];
+  }
+  return left;
+}
+
+template <class T>
+void CpuBackend<T>::conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& arena) {
+  const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0;
+  const T* weight = layers_[l].conv.data();
+  const T* left = product_left(a, arena);
+  T* product = arena.take<T>(static_cast<std::size_t>(kq + ks) * width);
+  gemm(kq + ks, width, a.n, transposed(left, kq + ks), a.gg1, width, product, width, false);
+  const T inv = inverse_count(a.n);
+  if (row.conv) std::fill(row.conv, row.conv + width, T(0));
+  for (int k = 0; k < kq; ++k) {
+    const T* p = weight + k * width;
+    const T* q = product + k * width;
+    if (!row.conv) {  // into the concatenation: projected to g2's width
+      row.cat_conv[k] = inv * dot(width, p, q);
+      continue;
+    }
+#pragma omp simd
+    for (int c = 0; c < width; ++c) row.conv[c] += inv * p[c] * q[c];
+  }
+  if (!ks) return;
+  const T c = inverse_moment(a.n);
+  for (int k = 0; k < 3 * width; ++k) row.s1[k] = c * product[kq * width + k];
+  symmetrise(row.s1, width, rep().axis, row.drrd);
+}
+
+// Assigns d gg1.
+template <class T>
+void CpuBackend<T>::conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
+                                       NeighborhoodGradient* d, Arena& arena) {
+  const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0,
+            kk = kq + ks;
+  const T* weight = layers_[l].conv.data();
+  T* dproduct = arena.take<T>(static_cast<std::size_t>(kk) * width);
+  const T inv = inverse_count(a.n);
+  for (int k = 0; k < kq; ++k) {
+    const T* p = weight + k * width;
+    for (int c = 0; c < width; ++c)
+      dproduct[k * width + c] = inv * p[c] * (dout.conv ? dout.conv[c] : dout.cat_conv[k]);
+  }
+  if (ks) {
+    T* ds = dproduct + kq * width;
+    symmetrise_backward(row.s1, width, rep().axis, dout.drrd, ds);
+    const T c = inverse_moment(a.n);
+    for (int k = 0; k < 3 * width; ++k) ds[k] *= c;
+  }
+  const T* left = product_left(a, arena);
+  gemm(a.n, width, kk, plain(left, kk), dproduct, width, d->gg1, width, false);
+  T* dproduct_t = arena.take<T>(static_cast<std::size_t>(width) * kk);
+  transpose(kk, width, dproduct, width, dproduct_t, kk);
+  T* dleft = arena.take<T>(static_cast<std::size_t>(a.n) * kk);
+  gemm(a.n, kk, width, plain(a.gg1, width), dproduct_t, kk, dleft, kk, false);
+  for (int j = 0; j < a.n; ++j) {
+    const T* g = dleft + j * kk;
+    T along = 0;
+    for (int c = 0; c < kq; ++c) {
+      d->g2[j * kq + c] += g[c] * a.sw[j];
+      along += g[c] * a.g2[j * kq + c];
+    }
+    for (int c = 0; c < ks; ++c) {
+      d->h2[3 * j + c] += g[kq + c] * a.sw[j];
+      along += g[kq + c] * a.h2[3 * j + c];
+    }
+    d->sw[j] += along;
+  }
+}
+
+// ---- the whole step
+
+// Columns of the concatenation that linear1 reads: [g1 unless g1_out_mlp | conv unless g1_out_conv | grrg |
+// drrd].
+template <class T>
+typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int b) {
+  const Repformer& f = rep();
+  const std::size_t width = f.g1_dim;
+  NodeRow r;
+  T* cat = s.cat + static_cast<std::size_t>(b) * f.linear1_in();
+  const auto columns = [&](bool present, int count) {
+    T* at = present ? cat : nullptr;
+    if (present) cat += count;
+    return at;
+  };
+  r.cat_g1 = columns(!f.g1_out_mlp, f.g1_dim);
+  r.cat_conv = columns(f.has_conv && !f.g1_out_conv, f.g2_dim);
+  r.grrg = columns(f.has_grrg, f.axis * f.g2_dim);
+  r.drrd = columns(f.has_drrd, f.axis * f.g1_dim);
+  r.conv = s.conv ? s.conv + b * width : nullptr;
+  r.s1 = s.s1 ? s.s1 + 3 * b * width : nullptr;
+  r.s2 = s.s2 ? s.s2 + 3 * static_cast<std::size_t>(b) * f.g2_dim : nullptr;
+  const std::size_t heads = static_cast<std::size_t>(b) * f.attn1_nhead * width;
+  r.u = s.u ? s.u + heads : nullptr;
+  r.weighted = s.weighted ? s.weighted + heads : nullptr;
+  return r;
+}
+
+// Everything of a block's update but the last sum; the reverse sweep starts from the same state.
 template <class T>
 void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const Repformer& f = rep();
   const RepformerWeights<T>& w = layers_[l];
-  const int rows = range.size(), width = f.g1_dim, g2w = f.g2_dim, heads = f.attn1_nhead, in = f.linear1_in();
+  const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
   const std::size_t block = static_cast<std::size_t>(rows) * width;
-
-  int column = f.g1_out_mlp ? 0 : width;
-  if (f.has_conv && !f.g1_out_conv) s->at_conv = column, column += g2w;
-  if (f.has_grrg) s->at_grrg = column, column += f.axis * g2w;
-  if (f.has_drrd) s->at_drrd = column;
   s->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
   if (f.has_conv && f.g1_out_conv) s->conv = arena.take<T>(block);
   if (f.has_drrd) s->s1 = arena.take<T>(3 * block);
-  if (f.has_grrg) s->s2 = arena.take<T>(3 * static_cast<std::size_t>(rows) * g2w);
+  if (f.has_grrg) s->s2 = arena.take<T>(3 * static_cast<std::size_t>(rows) * f.g2_dim);
   if (f.has_g1_attn) {
     s->u = arena.take<T>(block * heads);
     s->weighted = arena.take<T>(block * heads);
     w.attn1_query.forward(rows, x, width, s->u, heads * width);
   }
-
-  const int kq = f.has_conv ? g2w : 0, ks = f.has_drrd ? 3 : 0;
   for (int b = 0; b < rows; ++b) {
     Arena::Scope scope(arena);
-    const int i = range.begin + b, n = pairs().repformer.count[i];
-    const std::int64_t q0 = pairs().repformer.first[i];
-    const T* pair = g2(l) + q0 * g2w;
-    const T* vec = h2(l) + q0 * 3;
-    T* cat = s->cat + static_cast<std::size_t>(b) * in;
-    if (!f.g1_out_mlp)
-      std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width, cat);
-    T* sw = arena.take<T>(n + 1);
-    for (int j = 0; j < n; ++j) sw[j] = model_.smooth ? env_rep_.sw[q0 + j] : T(1);
-    if (f.has_grrg) {
-      T* s2 = s->s2 + 3 * static_cast<std::size_t>(b) * g2w;
-      moments(n, vec, sw, pair, g2w, inverse_moment(n), s2);
-      symmetrise(s2, g2w, f.axis, cat + s->at_grrg);
-    }
-    if (!f.has_conv && !f.has_drrd && !f.has_g1_attn) continue;
-    T* gg1 = arena.take<T>(static_cast<std::size_t>(n) * width);
-    gather_g1(l, i, gg1);
-    if (kq + ks) {
-      T* left = arena.take<T>(static_cast<std::size_t>(n) * (kq + ks));
-      for (int j = 0; j < n; ++j) {
-        for (int k = 0; k < kq; ++k) left[j * (kq + ks) + k] = pair[j * g2w + k] * sw[j];
-        for (int k = 0; k < ks; ++k) left[j * (kq + ks) + kq + k] = vec[3 * j + k] * sw[j];
-      }
-      T* product = arena.take<T>(static_cast<std::size_t>(kq + ks) * width);
-      gemm(kq + ks, width, n, transposed(left, kq + ks), gg1, width, product, width, false);
-      const T inv = inverse_count(n);
-      if (s->conv) {
-        T* conv = s->conv + static_cast<std::size_t>(b) * width;
-        std::fill(conv, conv + width, T(0));
-        for (int k = 0; k < kq; ++k) {
-          const T* p = w.conv.data() + k * width;
-#pragma omp simd
-          for (int c = 0; c < width; ++c) conv[c] += p[c] * product[k * width + c] * inv;
-        }
-      } else if (f.has_conv) {
-        for (int k = 0; k < kq; ++k)
-          cat[s->at_conv + k] = inv * dot(width, w.conv.data() + k * width, product + k * width);
-      }
-      if (f.has_drrd) {
-        T* s1 = s->s1 + 3 * static_cast<std::size_t>(b) * width;
-        const T c = inverse_moment(n);
-        for (int k = 0; k < 3 * width; ++k) s1[k] = c * product[kq * width + k];
-        symmetrise(s1, width, f.axis, cat + s->at_drrd);
-      }
-    }
-    if (f.has_g1_attn) {
-      LocalAttention a;
-      a.prob = arena.take<T>(static_cast<std::size_t>(n) * heads);
-      a.weight = arena.take<T>(static_cast<std::size_t>(n) * heads);
-      a.logit = arena.take<T>(static_cast<std::size_t>(n) * heads);
-      const std::size_t at = static_cast<std::size_t>(b) * heads * width;
-      local_attention(i, gg1, s->u + at, &a);
-      gemm(heads, width, n, transposed(a.weight, heads), gg1, width, s->weighted + at, width, false);
-    }
+    const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena);
+    const NodeRow row = node_row(*s, b);
+    if (row.cat_g1)
+      std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
+                row.cat_g1);
+    if (f.has_grrg) grrg(a, row.s2, row.grrg);
+    if (f.has_conv || f.has_drrd) conv_drrd(l, a, row, arena);
+    if (f.has_g1_attn) local_attention(a, row, arena);
   }
   s->mlp = arena.take<T>(block);
   s->mlp_slope = arena.take<T>(block);
@@ -218,10 +259,10 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
 
 template <class T>
 void CpuBackend<T>::node_step(int l, Range range) {
-  Arena& a = arena();
-  Arena::Scope scope(a);
+  Arena& arena_ = arena();
+  Arena::Scope scope(arena_);
   NodeBlock s;
-  node_block(l, range, a, &s);
+  node_block(l, range, arena_, &s);
   const RepformerWeights<T>& w = layers_[l];
   const int width = rep().g1_dim;
   for (int b = 0; b < range.size(); ++b) {
@@ -235,193 +276,88 @@ void CpuBackend<T>::node_step(int l, Range range) {
   }
 }
 
+// The layer's gradients of the pair state start here: d g2(l), and with the last layer (or an updated h2) d
+// h2, d sw.
+template <class T>
+void CpuBackend<T>::clear_pair_gradients(int l, Range range) {
+  const std::size_t q0 = pairs().repformer.first[range.begin],
+                    count = pairs().repformer.first[range.end] - q0;
+  const bool last = l == rep().nlayers - 1;
+  if (last) env_rep_.dsw.zero(q0, q0 + count);
+  if (last || rep().update_h2) std::fill_n(dh2(l) + 3 * q0, 3 * count, T(0));
+  std::fill_n(dg2(l) + q0 * rep().g2_dim, count * rep().g2_dim, T(0));
+}
+
 // Assigns d g1(l) of the block's own atoms, d g2(l), and each pair's share dgg1; adds to d h2 and d sw.
 template <class T>
 void CpuBackend<T>::node_step_backward(int l, Range range) {
-  Arena& a = arena();
-  Arena::Scope scope(a);
+  Arena& arena_ = arena();
+  Arena::Scope scope(arena_);
   const Repformer& f = rep();
   const RepformerWeights<T>& w = layers_[l];
-  const int rows = range.size(), width = f.g1_dim, g2w = f.g2_dim, heads = f.attn1_nhead, in = f.linear1_in();
-  const std::size_t block = static_cast<std::size_t>(rows) * width,
-                    first = static_cast<std::size_t>(range.begin) * width;
-  const std::size_t p0 = pairs().repformer.first[range.begin], p1 = pairs().repformer.first[range.end];
-  if (l == f.nlayers - 1) env_rep_.dsw.zero(p0, p1);
-  if (l == f.nlayers - 1 || f.update_h2) std::memset(dh2(l) + 3 * p0, 0, 3 * (p1 - p0) * sizeof(T));
-  std::memset(dg2(l) + p0 * g2w, 0, (p1 - p0) * g2w * sizeof(T));
-  NodeBlock s;
-  node_block(l, range, a, &s);
+  const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
+  const std::size_t block = static_cast<std::size_t>(rows) * width;
+  clear_pair_gradients(l, range);
+  NodeBlock s, d;  // d: gradients with respect to the members of s
+  node_block(l, range, arena_, &s);
 
-  const T* dout = dg1(l + 1) + first;
-  T* dx = dg1(l) + first;
+  const T* dout = dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
+  T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
   for (std::size_t k = 0; k < block; ++k) dx[k] = w.g1_alpha * dout[k];
-  T* d = a.take<T>(block);
-  const auto scaled = [&](const Buffer<T>& scale, const T* slope) {
-    for (int b = 0; b < rows; ++b) {
-      for (int c = 0; c < width; ++c) {
-        const std::size_t k = static_cast<std::size_t>(b) * width + c;
-        d[k] = dout[k] * scale[c] * (slope ? slope[k] : T(1));
-      }
-    }
+  const auto scaled = [&](const Buffer<T>& scale,
+                          const T* slope) {  // dout through x' = ... + scale * act(pre)
+    T* out = arena_.take<T>(block);
+    for (std::size_t k = 0; k < block; ++k) out[k] = dout[k] * scale[k % width] * (slope ? slope[k] : T(1));
+    return out;
   };
-  if (s.self) {
-    scaled(w.scale_self, s.self_slope);
-    w.self.backward(rows, d, width, dx, width, true);
-  }
-  T* dcat = a.take<T>(static_cast<std::size_t>(rows) * in);
-  scaled(w.scale_mlp, s.mlp_slope);
-  w.mlp.backward(rows, d, width, dcat, in, false);
-  T* dweighted = nullptr;
-  T* du = nullptr;
+  if (s.self) w.self.backward(rows, scaled(w.scale_self, s.self_slope), width, dx, width, true);
+  d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
+  w.mlp.backward(rows, scaled(w.scale_mlp, s.mlp_slope), width, d.cat, in, false);
+  if (s.conv) d.conv = scaled(w.scale_conv, nullptr);
   if (s.attn) {
-    dweighted = a.take<T>(block * heads);
-    du = a.take<T>(block * heads);
-    scaled(w.scale_attn1, nullptr);
-    w.attn1_value.backward(rows, d, width, dweighted, heads * width, false);
-  }
-  T* dconv = nullptr;
-  if (s.conv) {
-    dconv = d;
-    scaled(w.scale_conv, nullptr);
+    d.weighted = arena_.take<T>(block * heads);
+    d.u = arena_.take<T>(block * heads);
+    w.attn1_value.backward(rows, scaled(w.scale_attn1, nullptr), width, d.weighted, heads * width, false);
   }
 
-  const int kq = f.has_conv ? g2w : 0, ks = f.has_drrd ? 3 : 0, kk = kq + ks;
   for (int b = 0; b < rows; ++b) {
-    Arena::Scope atom(a);
-    const int i = range.begin + b, n = pairs().repformer.count[i];
-    const std::int64_t q0 = pairs().repformer.first[i];
-    const T* pair = g2(l) + q0 * g2w;
-    const T* vec = h2(l) + q0 * 3;
-    T* dpair = dg2(l) + q0 * g2w;
-    T* dvec = dh2(l) + q0 * 3;
-    const T* dc = dcat + static_cast<std::size_t>(b) * in;
-    T* sw = a.take<T>(n + 1);
-    T* dsw = a.zeros<T>(n + 1);
-    for (int j = 0; j < n; ++j) sw[j] = model_.smooth ? env_rep_.sw[q0 + j] : T(1);
-    if (!f.g1_out_mlp) axpy(width, T(1), dc, dx + static_cast<std::size_t>(b) * width);
-    if (f.has_grrg) {
-      T* ds = a.take<T>(3 * g2w);
-      symmetrise_backward(s.s2 + 3 * static_cast<std::size_t>(b) * g2w, g2w, f.axis, dc + s.at_grrg, ds);
-      const T c = inverse_moment(n);
-      for (int j = 0; j < n; ++j) {
-        T along = 0;
-        for (int x = 0; x < 3; ++x) {
-          axpy(g2w, c * sw[j] * vec[3 * j + x], ds + x * g2w, dpair + j * g2w);
-          const T g = c * dot(g2w, ds + x * g2w, pair + j * g2w);
-          dvec[3 * j + x] += sw[j] * g;
-          along += vec[3 * j + x] * g;
-        }
-        dsw[j] += along;
-      }
+    Arena::Scope atom(arena_);
+    const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena_);
+    const NodeRow row = node_row(s, b), drow = node_row(d, b);
+    NeighborhoodGradient g{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n),
+                           dgg1_.data() + a.q0 * width};
+    if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
+    if (f.has_grrg) grrg_backward(a, row.s2, drow.grrg, &g, arena_);
+    if (f.has_conv || f.has_drrd) {
+      conv_drrd_backward(l, a, row, drow, &g, arena_);
+    } else if (any_reads_gg1()) {
+      std::fill_n(g.gg1, static_cast<std::size_t>(a.n) * width, T(0));
     }
-    if (kk || s.attn) {
-      T* gg1 = a.take<T>(static_cast<std::size_t>(n) * width);
-      T* dgg1 = dgg1_.data() + q0 * width;
-      gather_g1(l, i, gg1);
-      if (kk) {
-        // the same product [g2 w | h2 w]^T gg1, its two factors' gradients
-        T* left = a.take<T>(static_cast<std::size_t>(n) * kk);
-        T* dproduct = a.take<T>(static_cast<std::size_t>(kk) * width);
-        const T inv = inverse_count(n);
-        for (int k = 0; k < kq; ++k) {
-          const T* p = w.conv.data() + k * width;
-          T* out = dproduct + k * width;
-          const T* dcv = dconv ? dconv + static_cast<std::size_t>(b) * width : nullptr;
-          const T one = dconv ? T(0) : dc[s.at_conv + k];
-          for (int c = 0; c < width; ++c) out[c] = p[c] * inv * (dcv ? dcv[c] : one);
-        }
-        if (ks) {
-          symmetrise_backward(s.s1 + 3 * static_cast<std::size_t>(b) * width, width, f.axis, dc + s.at_drrd,
-                              dproduct + kq * width);
-          const T c = inverse_moment(n);
-          for (int k = 0; k < 3 * width; ++k) dproduct[kq * width + k] *= c;
-        }
-        for (int j = 0; j < n; ++j) {
-          for (int k = 0; k < kq; ++k) left[j * kk + k] = pair[j * g2w + k] * sw[j];
-          for (int k = 0; k < ks; ++k) left[j * kk + kq + k] = vec[3 * j + k] * sw[j];
-        }
-        gemm(n, width, kk, plain(left, kk), dproduct, width, dgg1, width, false);
-        T* dproduct_t = a.take<T>(static_cast<std::size_t>(width) * kk);
-        transpose(kk, width, dproduct, width, dproduct_t, kk);
-        T* dleft = a.take<T>(static_cast<std::size_t>(n) * kk);
-        gemm(n, kk, width, plain(gg1, width), dproduct_t, kk, dleft, kk, false);
-        for (int j = 0; j < n; ++j) {
-          T along = 0;
-          for (int k = 0; k < kq; ++k) {
-            dpair[j * g2w + k] += dleft[j * kk + k] * sw[j];
-            along += dleft[j * kk + k] * pair[j * g2w + k];
-          }
-          for (int k = 0; k < ks; ++k) {
-            dvec[3 * j + k] += dleft[j * kk + kq + k] * sw[j];
-            along += dleft[j * kk + kq + k] * vec[3 * j + k];
-          }
-          dsw[j] += along;
-        }
-      } else {
-        std::fill(dgg1, dgg1 + static_cast<std::size_t>(n) * width, T(0));
-      }
-      if (s.attn) {
-        LocalAttention t;
-        t.prob = a.take<T>(static_cast<std::size_t>(n) * heads);
-        t.weight = a.take<T>(static_cast<std::size_t>(n) * heads);
-        t.logit = a.take<T>(static_cast<std::size_t>(n) * heads);
-        const std::size_t at = static_cast<std::size_t>(b) * heads * width;
-        const T* u = s.u + at;
-        const T* dwt = dweighted + at;
-        local_attention(i, gg1, u, &t);
-        T* dprob = a.take<T>(n + 1);
-        std::fill(du + at, du + at + static_cast<std::size_t>(heads) * width, T(0));
-        for (int h = 0; h < heads; ++h) {
-          T mean = 0;
-          for (int j = 0; j < n; ++j) {
-            const T dweight = dot(width, gg1 + static_cast<std::size_t>(j) * width, dwt + h * width);
-            const T p = t.prob[j * heads + h];
-            if (model_.smooth) dsw[j] += dweight * p;
-            dprob[j] = dweight * sw[j];
-            mean += dprob[j] * p;
-          }
-          for (int j = 0; j < n; ++j) {
-            T dl = t.prob[j * heads + h] * (dprob[j] - mean);
-            if (model_.smooth) {
-              dsw[j] += dl * (t.logit[j * heads + h] + T(kShift));
-              dl *= sw[j];
-            }
-            T* out = dgg1 + static_cast<std::size_t>(j) * width;
-            axpy(width, t.weight[j * heads + h], dwt + h * width, out);
-            axpy(width, dl, u + h * width, out);
-            axpy(width, dl, gg1 + static_cast<std::size_t>(j) * width, du + at + h * width);
-          }
-        }
-      }
-    }
-    for (int j = 0; model_.smooth && j < n; ++j) env_rep_.dsw[q0 + j] += dsw[j];
+    if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
+    for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];
   }
-  if (s.attn) w.attn1_query.backward(rows, du, heads * width, dx, width, true);
+  if (s.attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }
 
-// d g1 of a row: what its own node step left there (local rows) plus the shares of all pairs that point at
-// it.
+// d g1 of a row: what its own steps left there (local rows) plus the shares of all pairs that point at it.
 template <class T>
 void CpuBackend<T>::gather_g1_gradient(int l, Range rows) {
-  const Repformer& f = rep();
-  const int width = f.g1_dim;
-  const bool shared = f.has_conv || f.has_drrd || f.has_g1_attn || (f.has_g1g1 && l + 1 < f.nlayers);
+  const int width = rep().g1_dim;
   const Transpose& t = pairs().by_row_repformer;
   for (int row = rows.begin; row < rows.end; ++row) {
     T* d = dg1(l) + static_cast<std::size_t>(row) * width;
-    if (row >= pairs().natoms) std::fill(d, d + width, T(0));
-    for (std::int64_t k = t.first[row]; shared && k < t.first[row + 1]; ++k) {
+    if (row >= pairs().natoms) std::fill_n(d, width, T(0));
+    for (std::int64_t k = t.first[row]; any_reads_gg1() && k < t.first[row + 1]; ++k) {
       axpy(width, T(1), dgg1_.data() + t.pair[k] * width, d);
     }
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                  \
-  template void CpuBackend<T>::gather_g1(int, int, T*);        \
-  template T CpuBackend<T>::inverse_count(int) const;          \
-  template T CpuBackend<T>::inverse_moment(int) const;         \
-  template void CpuBackend<T>::node_step(int, Range);          \
-  template void CpuBackend<T>::node_step_backward(int, Range); \
+#define DPA2MD_INSTANTIATE(T)                                                                        \
+  template void CpuBackend<T>::gather_g1(int, int, T*);                                              \
+  template typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int, int, bool, Arena&); \
+  template void CpuBackend<T>::node_step(int, Range);                                                \
+  template void CpuBackend<T>::node_step_backward(int, Range);                                       \
   template void CpuBackend<T>::gather_g1_gradient(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
