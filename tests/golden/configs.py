@@ -66,7 +66,7 @@ THREE = _elements("O", "H", "Na")
 
 
 def _add_generations() -> None:
-    wide = _repformer(g1_dim=32, nlayers=3, axis_neuron=4)
+    wide = _repformer(g1_dim=32, g2_dim=16, nlayers=3, axis_neuron=4)
     _add("medium", MEDIUM, wide, normalized=True)
     _add("full", FULL, _repformer(g1_dim=16, nlayers=3))
     _add("small", MEDIUM, wide, _repformer(update_g2_has_attn=False), normalized=True)
@@ -109,7 +109,7 @@ def _add_repformer() -> None:
     _add("g1_attention_3_heads", FULL, _repformer(attn1_nhead=3, attn1_hidden=5))
     for heads in (1, 3, 4):
         _add(f"g2_attention_{heads}_heads", FULL, _repformer(attn2_nhead=heads, attn2_hidden=3))
-    _add("wider_axes", FULL, _repinit(axis_neuron=5), _repformer(axis_neuron=4))
+    _add("wider_axes", FULL, _repinit(axis_neuron=5), _repformer(axis_neuron=4, g2_dim=5))
     _add("axes_of_one", FULL, _repinit(axis_neuron=1), _repformer(axis_neuron=1))
     _add("one_layer", FULL, _repformer(nlayers=1))
     _add("layer_norm_eps", MEDIUM, _repformer(ln_eps=1e-2))
@@ -238,8 +238,16 @@ def _add_activations() -> None:
 def _add_students() -> None:
     v2 = {"type": "se_atten_v2"}
     _add("dpa1", DPA1, normalized=True)
-    _add("dpa1_one_side", DPA1, _descriptor(type_one_side=True, resnet_dt=True, neuron=[5, 10, 10]))
-    _add("dpa1_strip", DPA1, _descriptor(tebd_input_mode="strip", type_one_side=True))
+    _add(
+        "dpa1_one_side",
+        DPA1,
+        _descriptor(type_one_side=True, resnet_dt=True, neuron=[5, 10, 10], axis_neuron=4),
+    )
+    _add(
+        "dpa1_strip",
+        DPA1,
+        _descriptor(tebd_input_mode="strip", type_one_side=True, rcut=4.5, rcut_smth=2.0),
+    )
     _add(
         "dpa1_davg",
         DPA1,
@@ -327,11 +335,12 @@ def _add_random(count: int) -> None:
             "axis_neuron": int(rng.randint(1, 5)),
             "nlayers": int(rng.randint(2, 4)),
             "g1_dim": coin(8, 10, 12),
+            "g2_dim": coin(6, 8),
             "update_style": coin("res_avg", "res_incr", "res_residual"),
             "activation_function": coin(*activations),
         }
-        if not (repformer["update_g1_has_grrg"] or repformer["update_g1_has_conv"]):
-            repformer["update_g1_has_grrg"] = True  # else nothing would read g2
+        if not (repformer["update_g1_has_drrd"] and repformer["update_g1_has_conv"]):
+            repformer["update_g1_has_grrg"] = True  # so that g2 is read and linear1 has an input
         descriptor = {
             "smooth": smooth,
             "concat_output_tebd": coin(True, False),

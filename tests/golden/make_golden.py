@@ -82,7 +82,7 @@ def random_value(name: str, case: Case, key: str, shape: tuple[int, ...]) -> np.
     if kind == "matrix":
         # h2 grows by its own third power: a large update would only saturate the activations.
         size = 0.3 if "attn2_ev_apply" in key else 1.0
-        return rng.normal(scale=size * shape[0] ** -0.5, size=shape)
+        return rng.normal(scale=size / np.sqrt(max(1, shape[0])), size=shape)
     if kind in ("stddev", "mean"):
         return statistics(rng, kind, shape, case, key)
     if kind == "case_embd":
@@ -124,6 +124,11 @@ def in_precision(data: bytes, precision: str) -> bytes:
     state = torch.load(io.BytesIO(data), weights_only=True)["model"]
     params = state["_extra_state"]["model_params"]
     for model in params.get("model_dict", {"": params}).values():
+        if model["fitting_net"]["precision"] == "float32":
+            # Kept in float64, used in the precision of the net: what counts is the rounded value.
+            for key in state:
+                if key.endswith("bias_atom_e"):
+                    state[key] = state[key].float().double()
         model["descriptor"]["precision"] = model["fitting_net"]["precision"] = precision
     buffer = io.BytesIO()
     torch.save({"model": state}, buffer)  # loading casts the tensors to the configured precision
@@ -269,7 +274,10 @@ def make(name: str, case: Case, structures: dict[str, Structure]) -> tuple[bytes
                 "types_used": list(case.used),
                 "elements_used": [model["type_map"][t] for t in case.used],
                 "numb_fparam": fitting.get("numb_fparam", 0) if case.give_fparam else 0,
-                "numb_aparam": fitting.get("numb_aparam", 0),
+                # As a mask it changes nothing, but DeePMD-kit asks for it.
+                "numb_aparam": 0
+                if fitting.get("use_aparam_as_mask")
+                else fitting.get("numb_aparam", 0),
                 "structures": [structure.name for structure in used],
                 "overfull": overfull,
             }
@@ -289,7 +297,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     structures = all_structures()
     models, arrays, entries = {}, {}, {}
-    if options.cases:  # keep the others
+    if options.cases and (options.output / "index.json").exists():  # keep the others
         with zipfile.ZipFile(options.output / "models.zip") as archive:
             models = {member[:-3]: archive.read(member) for member in archive.namelist()}
         arrays = dict(np.load(options.output / "results.npz"))
