@@ -5,6 +5,7 @@ The proof is a sentinel file: each attack would make it, as the control at the t
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import struct
@@ -419,3 +420,36 @@ def test_a_head_of_a_hostile_name_stays_a_name(tmp_path):
     tensors = {f"model.{name}.{k}": v for k, v in make_tensors(config).items()}
     path = write_checkpoint(tmp_path / "heads.pt", {"model_dict": {name: config}}, tensors)
     assert load_records(path, head=name)["meta.head"] == name
+
+
+ODD_VALUES = [None, [], {}, "", "x", -1, 0, 1.5, float("nan"), float("inf"), True, [[1]], ["a"],
+              {"a": 1}, 10**9, [None], {"@class": "np.ndarray"}]  # fmt: skip
+
+
+def paths(tree, path=()):
+    """Paths to all entries of a tree of dictionaries and lists."""
+    if isinstance(tree, (dict, list)):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield (*path, key)
+            yield from paths(value, (*path, key))
+
+
+def test_odd_values_anywhere_in_a_configuration(tmp_path):
+    """Any entry of the configuration may be of any type: records or a ModelError, nothing else."""
+    branch = dpa1_config() | {"model_branch_alias": ["other"]}
+    tensors = {f"model.a.{k}": v for k, v in make_tensors(dpa1_config()).items()}
+    plain = {"model_dict": {"a": branch}, "shared_dict": {}}
+    refused_count = 0
+    for path in paths(plain):
+        for value in ODD_VALUES:
+            params = copy.deepcopy(plain)
+            target = params
+            for key in path[:-1]:
+                target = target[key]
+            target[path[-1]] = value
+            file = write_checkpoint(tmp_path / "odd.pt", params, tensors)
+            try:
+                load_records(file, head="a")
+            except ModelError:
+                refused_count += 1
+    assert refused_count > 100

@@ -76,7 +76,7 @@ def read_config(config: dict[str, Any]) -> Model:
         "data_stat_nbatch", "data_stat_protect", "data_bias_nsample", "preset_out_bias", "rcond",
         "srtab_add_bias", "smin_alpha", "sw_rmin", "sw_rmax", "finetune_head", "model_branch_alias",
         "info", "bridging_r_inner", "bridging_r_outer", "hessian_mode", "enable_tf32",
-        "use_compile", "resuming", "new_type_stat", "_comment",
+        "use_compile", "resuming", "new_type_stat",
     )  # fmt: skip
     keys.finish()
     return model
@@ -106,9 +106,7 @@ def _fitting(value: Any, elements: list[str]) -> Fitting:
     keys.only("var_name", "energy", reason="only energies are supported")
     # DeePMD-kit overwrites the net's exclude_types with the model's atom_exclude_types
     keys.ignore("exclude_types")
-    keys.ignore(
-        "trainable", "rcond", "seed", "layer_name", "bias_atom_e", "dim_descrpt", "_comment"
-    )
+    keys.ignore("trainable", "rcond", "seed", "layer_name", "bias_atom_e", "dim_descrpt")
     atom_ener = keys.take("atom_ener", None) or []
     if not isinstance(atom_ener, list):
         raise ModelError("The configuration's fitting_net.atom_ener should be a list; refused.")

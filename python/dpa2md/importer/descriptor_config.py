@@ -103,7 +103,7 @@ def _common(keys: Keys, elements: list[str]) -> dict[str, Any]:
     """What DPA-2 and DPA-1 have in common at the descriptor's top level."""
     keys.only("ntypes", len(elements), reason="the type map has another number of elements")
     keys.only("type_map", elements, None, reason="it differs from the model's type map")
-    keys.ignore("trainable", "seed", "_comment")
+    keys.ignore("trainable", "seed")
     return {
         "precision": precision(keys),
         "concat_tebd": keys.flag("concat_output_tebd", True),

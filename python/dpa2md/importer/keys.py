@@ -97,9 +97,10 @@ class Keys:
 
     def finish(self) -> None:
         """Refuse the model when a key is left that nobody asked for."""
-        for key in sorted(self._left, key=str):
+        # names with an underscore in front are comments, which DeePMD-kit drops too
+        for key in sorted(key for key in map(str, self._left) if not key.startswith("_")):
             raise UnsupportedModelError(
-                f"The configuration's key {self.name(str(key)[:60])} is not known to this version "
+                f"The configuration's key {self.name(key[:60])} is not known to this version "
                 "of dpa2md, so the model is refused instead of being computed wrongly."
             )
 

@@ -66,7 +66,9 @@ def _heads(params: dict[str, Any], tensors: dict[str, Tensor]) -> Contents:
                 config[key] = shared[entry]
         heads[name] = _source(config, tensors, name, name)
         listed = branch.get("model_branch_alias") or []
-        aliases |= {alias: name for alias in listed if isinstance(alias, str)}
+        if not isinstance(listed, list) or not all(isinstance(alias, str) for alias in listed):
+            raise ModelError(f"The aliases of the head {name!r} are no list of names; refused.")
+        aliases |= dict.fromkeys(listed, name)
     return Contents(heads=heads, aliases=aliases)
 
 

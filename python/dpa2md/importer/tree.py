@@ -74,7 +74,8 @@ def _descriptor(value: Any, tensors: Tensors) -> dict[str, Any]:
     config = {k: v for k, v in node.items() if k not in _PARTS and not k.startswith("@")}
     config.pop("compress", None)
     config.setdefault("use_tebd_bias", True)  # the class of older files always had it
-    _type_embedding(parts.take("type_embedding", {}), prefix, tensors)
+    _type_embedding(parts.take("type_embedding", {}), config, prefix, tensors)
+    _same_precision(node, config.get("precision", "float64"))
     if kind == "dpa2":
         _version(keys, 4)
         config["repinit"] = config.pop("repinit_args", None)
@@ -83,7 +84,7 @@ def _descriptor(value: Any, tensors: Tensors) -> dict[str, Any]:
             config["repformer"] |= dict.fromkeys(
                 ("use_sqrt_nnei", "g1_out_conv", "g1_out_mlp"), False
             )
-        _dpa2_tensors(parts, prefix, tensors)
+        _dpa2_tensors(parts, config, prefix, tensors)
     else:
         _version(keys, 4)
         _embedding_block(parts, prefix + "se_atten.", tensors)
@@ -101,7 +102,7 @@ _PARTS = (
 )  # fmt: skip
 
 
-def _dpa2_tensors(parts: Keys, prefix: str, tensors: Tensors) -> None:
+def _dpa2_tensors(parts: Keys, config: dict[str, Any], prefix: str, tensors: Tensors) -> None:
     for name in ("g1_shape_tranform", "tebd_transform"):
         node = parts.take(name, None)
         if node is not None and node.get("@class") != "Identity":
@@ -117,9 +118,13 @@ def _dpa2_tensors(parts: Keys, prefix: str, tensors: Tensors) -> None:
     _env_mat(keys)
     _statistics(keys, prefix + "repformers.", tensors)
     _layer(keys.take("g2_embd"), prefix + "repformers.g2_embd", tensors)
+    block = config["repformer"] if isinstance(config["repformer"], dict) else {}
+    block = block | {key: config[key] for key in ("smooth", "precision", "ntypes") if key in config}
     layers = keys.take("repformer_layers")
     for index, layer in enumerate(layers if isinstance(layers, list) else []):
-        _repformer_layer(layer, f"{prefix}repformers.layers.{index}.", tensors)
+        last = index == len(layers) - 1
+        name = f"{prefix}repformers.layers.{index}."
+        _repformer_layer(layer, block, last, name, tensors)
     keys.finish()
 
 
@@ -151,18 +156,16 @@ def _env_mat(keys: Keys) -> None:
     env_mat.finish()
 
 
-def _type_embedding(value: Any, prefix: str, tensors: Tensors) -> None:
+def _type_embedding(value: Any, config: dict[str, Any], prefix: str, tensors: Tensors) -> None:
     keys = Keys(value, "type_embedding")
+    _repeats(keys, config, ("ntypes", "use_econf_tebd", "use_tebd_bias", "type_map"))
     activation = keys.text("activation_function", "Linear").lower()
     neuron = keys.widths("neuron")
     if activation not in ("linear", "none") or len(neuron) != 1 or keys.flag("resnet_dt", False):
         raise UnsupportedModelError(
             "The model's type embedding is not one linear layer; only that is supported."
         )
-    keys.ignore(
-        "@class", "@version", "ntypes", "precision", "trainable", "padding", "use_econf_tebd",
-        "use_tebd_bias", "type_map",
-    )  # fmt: skip
+    keys.ignore("@class", "@version", "precision", "trainable", "padding")
     _network(keys.take("embedding"), prefix + "type_embedding.embedding.embedding_net.", tensors)
     keys.finish()
 
@@ -182,9 +185,11 @@ def _collection(value: Any, prefix: str, tensors: Tensors) -> None:
 def _network(value: Any, prefix: str, tensors: Tensors) -> None:
     keys = Keys(value, "network")
     layers = keys.take("layers")
+    if not isinstance(layers, list):
+        raise ModelError("A net in the file has no list of layers; it is damaged.")
     final = len(layers) - 1 if keys.has("out_dim") else -1
     activation = str(keys.take("activation_function", "tanh")).lower()
-    for index, layer in enumerate(layers if isinstance(layers, list) else []):
+    for index, layer in enumerate(layers):
         linear_end = index == final
         expected = ("none", "linear") if linear_end else (activation,)
         _layer(layer, f"{prefix}layers.{index}", tensors, expected, resnet=not linear_end)
@@ -218,9 +223,15 @@ def _layer(
     keys.finish()
 
 
-def _repformer_layer(value: Any, prefix: str, tensors: Tensors) -> None:
-    """One layer; its switches repeat the block's, which count (shapes are checked later)."""
+def _repformer_layer(
+    value: Any, block: dict[str, Any], last: bool, prefix: str, tensors: Tensors
+) -> None:
+    """One layer, whose switches must repeat the block's; the last one updates g1 only."""
     keys = Keys(value, "repformer_layer")
+    pair_updates = dict.fromkeys(("update_g2_has_g1g1", "update_g2_has_attn", "update_h2"), False)
+    _repeats(keys, block | pair_updates if last else block, tuple(block))
+    _repeats(keys, {"update_chnnl_2": not last, "sel": [block.get("nsel")]})
+    keys.ignore("@class", "@version", "trainable_ln")
     for name in ("linear1", "linear2", "g1_self_mlp", "proj_g1g2", "proj_g1g1g2"):
         node = keys.take(name, None)
         if node is not None:
@@ -233,24 +244,56 @@ def _repformer_layer(value: Any, prefix: str, tensors: Tensors) -> None:
         for linear in maps:
             _layer(inner.take(linear), f"{prefix}{name}.{linear}", tensors)
         inner.only("attnw_shift", 20.0, reason="only 20 is supported")
-        inner.ignore(
-            "@class", "@version", "input_dim", "hidden_dim", "head_num", "has_gate", "smooth",
-            "precision",
-        )  # fmt: skip
+        size = "attn1" if name == "loc_attn" else "attn2"
+        repeated = {"has_gate": "attn2_has_gate", "smooth": "smooth", "head_num": size + "_nhead",
+                    "hidden_dim": size + "_hidden"}  # fmt: skip
+        _repeats(inner, {k: block[v] for k, v in repeated.items() if v in block})
+        inner.ignore("@class", "@version", "input_dim", "precision")
         inner.finish()
     node = keys.take("attn2_lm", None)
     if node is not None:
         inner = Keys(node, "attn2_lm")
         found: Tensors = {}
         _variables(inner, ("w", "b"), "", found)
+        inner.only("eps", block.get("ln_eps", 1e-5), 1e-5, reason="it differs from ln_eps")
+        inner.ignore("@class", "@version", "trainable", "precision")
+        inner.finish()
         tensors |= {f"{prefix}attn2_lm.{_LAYER_NAMES[k]}": array for k, array in found.items()}
     variables = Keys(keys.take("@variables", {}), "repformer_layer.@variables")
     for name in ("g1_residual", "g2_residual", "h2_residual"):
-        for index, array in enumerate(variables.take(name, [])):
+        arrays = variables.take(name, [])
+        for index, array in enumerate(arrays if isinstance(arrays, list) else [arrays]):
             if not isinstance(array, np.ndarray):
                 raise ModelError(f"The layer's {name} holds no array; the file is damaged.")
             tensors[f"{prefix}{name}.{index}"] = array
     variables.finish()
+    keys.finish()
+
+
+def _repeats(keys: Keys, config: dict[str, Any], names: tuple[str, ...] = ()) -> None:
+    """Settings that DeePMD-kit writes twice must agree; where one is missing the other counts."""
+    for name in names or tuple(config):
+        if keys.has(name) and name in config and keys.take(name) != config[name]:
+            raise ModelError(
+                f"{keys.name(name)} in the file differs from the same setting one level higher; "
+                "the file is inconsistent."
+            )
+        keys.ignore(name)
+
+
+def _same_precision(node: Any, expected: Any) -> None:
+    """Every part of the descriptor or the fitting net must have the precision of the whole."""
+    if isinstance(node, list):
+        for entry in node:
+            _same_precision(entry, expected)
+    elif isinstance(node, dict):
+        if node.get("precision", expected) != expected:
+            raise ModelError(
+                f"Parts of the model have the precision {node['precision']!r:.20} and others "
+                f"{expected!r:.20}; the file is inconsistent."
+            )
+        for entry in node.values():
+            _same_precision(entry, expected)
 
 
 def _fitting(value: Any, tensors: Tensors) -> dict[str, Any]:
@@ -265,4 +308,5 @@ def _fitting(value: Any, tensors: Tensors) -> dict[str, Any]:
         prefix, tensors,
     )  # fmt: skip
     _collection(keys.take("nets"), prefix + "filter_layers.", tensors)
+    _same_precision(node, node.get("precision", "float64"))
     return {k: v for k, v in node.items() if k != "nets" and not k.startswith("@")}
