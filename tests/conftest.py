@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -103,3 +105,13 @@ def golden_models(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "model", [MODELS[n] for n in names or MODELS], ids=lambda m: m.name
     )
+
+
+def skip_or_fail(what: str, reason: str) -> NoReturn:
+    """Skips the test, or fails it when DPA2MD_REQUIRE (names separated by commas) lists `what`.
+
+    Where a machine should have everything, a skip would hide that it has not.
+    """
+    if what in os.environ.get("DPA2MD_REQUIRE", "").split(","):
+        pytest.fail(f"{reason} (required by DPA2MD_REQUIRE={what})", pytrace=False)
+    pytest.skip(reason)

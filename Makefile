@@ -1,0 +1,77 @@
+# A fresh Linux machine with python3 (>= 3.10, with venv), make and g++ is enough; the rest comes from PyPI into .venv.
+# Nothing is done twice: the stamps below rebuild only what changed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+CPP_FILES := $(shell find csrc tests/cpp lammps_plugin -name '*.cpp' -o -name '*.h' -o -name '*.cu' 2>/dev/null)
+PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
+  $(shell find csrc python -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
+SANITIZED := build/cpp-sanitize
+
+.PHONY: help demo test lint format dev cpp-test clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed-plot  ## convert a small model, run MD, draw its plots into demo-output/
+	$(BIN)/python -m dpa2md.demo --output demo-output
+
+test: lint $(SANITIZED)/.built $(VENV)/.installed-test  ## lint, C++ tests under sanitizers, Python tests
+	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.tools  ## what `make test` checks before any test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+	$(BIN)/mypy
+
+format: $(VENV)/.tools  ## put Python and C++ into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+dev: $(VENV)/.tools  ## the compiled module inside python/dpa2md: PYTHONPATH=python .venv/bin/pytest
+	$(BIN)/cmake -S . -B build/dev -G Ninja -DDPA2MD_INPLACE=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -Dpybind11_DIR=$$($(BIN)/pybind11-config --cmakedir)
+	$(BIN)/cmake --build build/dev
+
+cpp-test: $(SANITIZED)/.built $(VENV)/.installed-test  ## only the C++ tests
+	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest tests/test_cpp.py
+
+clean:  ## everything that make made
+	rm -rf build dist demo-output $(VENV) .pytest_cache .ruff_cache .mypy_cache python/dpa2md/_core*.so
+
+# ---- stamps
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# What builds the package: installed once, so that later builds are incremental.
+$(VENV)/.builders: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install -q "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.18" ninja
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.builders
+	$(BIN)/python -m pip install -q "ruff==0.17.6" "clang-format==23.1.5" "mypy==2.4.1" "numpy>=1.23" "ase>=3.22"
+	@touch $@
+
+$(VENV)/.installed-plot: $(VENV)/.builders $(PACKAGE_FILES)
+	$(BIN)/python -m pip install -q --no-build-isolation --force-reinstall --no-deps .
+	$(BIN)/python -m pip install -q --no-build-isolation '.[plot]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-plot
+	$(BIN)/python -m pip install -q --no-build-isolation '.[test,convert,plot]'
+	@touch $@
+
+$(SANITIZED)/.built: $(VENV)/.builders CMakeLists.txt $(CPP_FILES) tests/cpp/CMakeLists.txt
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DDPA2MD_TESTS=ON -DDPA2MD_SANITIZE=ON
+	$(BIN)/cmake --build $(SANITIZED)
+	@touch $@
