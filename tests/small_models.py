@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +70,3 @@ def crystal(repeat: tuple[int, int, int] = (2, 2, 2), rattle: float = 0.1, seed:
 def silicon() -> Atoms:
     """A primitive cell of one atom, smaller than the cutoff."""
     return Atoms("Si", cell=[[0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]], pbc=True)
-
-
-PYTHON = [sys.executable, "-m", "dpa2md"]

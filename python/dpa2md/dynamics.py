@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
 from .errors import RunError
 
@@ -109,11 +107,11 @@ def default_barostat() -> str:
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Draw momenta from the Maxwell-Boltzmann distribution, at rest as a whole."""
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    masses = atoms.get_masses()[:, None]
+    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature)
     if len(atoms) > 1 and not atoms.constraints:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Stationary(atoms)
+        momenta -= masses / masses.sum() * momenta.sum(axis=0)
+    atoms.set_momenta(momenta)  # which heeds constraints
 
 
 def _check(s: Settings) -> None:
