@@ -16,7 +16,7 @@ from .keys import plain
 from .old_files import modernise
 from .source import Contents, Source
 
-MAX_CONFIG_ENTRIES = 2_000_000
+MAX_CONFIG_ENTRIES = 300_000
 _MAX_ATTRIBUTES = 500_000
 _ENERGY_MODEL = "deepmd.pt.model.model.ener_model.EnergyModel"
 _SHARED = ("type_map", "descriptor", "fitting_net")
