@@ -1,0 +1,191 @@
+"""The rules of the house that a compiler does not check: who may know whom."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".cpp", ".h", ".cu", ".cuh"})
+SKIPPED = {".git", ".venv", "build", "dist", "demo-output"}
+TEXT = {".py", ".pyi", ".cpp", ".h", ".cu", ".cuh", ".md", ".toml", ".txt", ".yaml", ".json"}
+
+MOST_LINES = 450
+LONGER = {  # with the reason
+    "tests/cpp/test_neighbors.cpp": "one brute-force reference serves all cases",
+    "tests/test_hostile_models.py": "one builder of damaged files serves all cases",
+}
+
+
+def project_files() -> list[Path]:
+    """Everything a person wrote: no build products, no caches."""
+    out = []
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        if any(p in SKIPPED or p.endswith("_cache") or p == "__pycache__" for p in parts):
+            continue
+        if path.is_file() and (path.suffix in TEXT or path.name in {"Makefile", "run"}):
+            out.append(path)
+    return out
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def code(path: Path) -> str:
+    """C++ without comments and string literals."""
+    text = re.sub(r'"(\\.|[^"\\\n])*"', '""', path.read_text())
+    return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), flags=re.MULTILINE)
+
+
+def test_there_is_a_core():
+    assert ROOT / "csrc" / "engine.cpp" in CORE
+    assert len(project_files()) > 50
+
+
+@pytest.mark.parametrize("path", CORE, ids=name)
+def test_core_includes(path):
+    """Python only in the binding, CUDA only in csrc/cuda; torch, LAMMPS and MPI nowhere."""
+    foreign = {
+        r"torch|c10/|ATen|tensorflow": True,
+        r"lammps|^pair\.h|lmptype": True,
+        r"mpi\.h": True,
+        r"[Pp]ython\.h|pybind11": path.name != "bind_python.cpp",
+        r"cuda|cublas|cooperative_groups": "cuda" not in path.relative_to(ROOT / "csrc").parts,
+    }
+    for header in includes(path):
+        for pattern, forbidden in foreign.items():
+            # our own headers are judged themselves
+            own = any((folder / header).exists() for folder in (ROOT / "csrc", path.parent))
+            assert own or not (forbidden and re.search(pattern, header)), header
+    assert not re.search(r"\bMPI_[A-Z]", code(path))
+
+
+@pytest.mark.parametrize("path", CORE, ids=name)
+def test_core_neither_prints_nor_exits(path):
+    """It throws: the binding and the pair style know how to tell their users."""
+    found = re.search(
+        r"\b(printf|fprintf|puts|putchar|exit|_exit|quick_exit|abort|terminate|assert)\s*\("
+        r"|\bstd::(cout|cerr|clog)\b|\bstd(out|err)\b",
+        code(path),
+    )
+    assert not found, found.group()
+
+
+def test_core_includes_one_way():
+    """Stages know the backend's header, never the engine; backends do not know each other."""
+    for path in CORE:
+        where = path.relative_to(ROOT / "csrc").parts
+        for header in includes(path):
+            target = Path(header).parts
+            if where[0] in {"cpu", "cuda"}:
+                assert target[-1] not in {"engine.h", "exchange.h"}, name(path)
+                other = {"cpu": "cuda", "cuda": "cpu"}[where[0]]
+                assert other not in target, name(path)
+            elif where[0] != "bind_python.cpp":
+                assert target[0] != "cpu", f"{name(path)} includes {header}"
+
+
+def test_no_unsafe_compiler_flags():
+    """Results must not depend on the machine that built them, nor NaNs vanish."""
+    files = [ROOT / "CMakeLists.txt", ROOT / "pyproject.toml", ROOT / "Makefile"]
+    files += [p for p in project_files() if p.name == "CMakeLists.txt"]
+    for path in files:
+        assert not re.search(r"-ffast-math|-Ofast|-march=native|-mtune=native", path.read_text())
+
+
+def test_every_stage_is_built_per_instruction_set():
+    text = (ROOT / "CMakeLists.txt").read_text()
+    listed = set(re.search(r"set\(cpu_stages([^)]*)\)", text).group(1).split())
+    present = {name(p) for p in (ROOT / "csrc" / "cpu").glob("*.cpp")} - {"csrc/cpu/dispatch.cpp"}
+    assert listed == present
+
+
+def test_no_paths_of_a_machine():
+    """Nothing in the project knows where its authors kept it."""
+    pattern = re.compile(r"(?<![\w.}])/(work|root|Users|home)/\w")
+    found = [
+        f"{name(path)}: {line.strip()}"
+        for path in project_files()
+        for line in path.read_text().splitlines()
+        if pattern.search(line) and path != Path(__file__)
+    ]
+    assert not found
+
+
+def test_files_stay_short():
+    code_files = [p for p in project_files() if p.suffix in {".py", ".cpp", ".h", ".cu", ".cuh"}]
+    too_long = {name(p) for p in code_files if len(p.read_text().splitlines()) > MOST_LINES}
+    assert too_long == set(LONGER) & too_long, too_long - set(LONGER)
+    assert set(LONGER) <= {name(p) for p in code_files}, "an exception without its file"
+
+
+# ---- torch is never imported
+
+NO_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "tensorflow", "deepmd"}:
+            raise AssertionError(f"{name} was imported")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_without_torch(code: str, *arguments: str) -> str:
+    """Runs `code` where an import of torch fails, and returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_guard_guards():
+    with pytest.raises(AssertionError, match="torch was imported"):
+        run_without_torch("import torch")
+
+
+def test_import_is_light():
+    """`import dpa2md` loads neither torch nor ASE nor matplotlib."""
+    out = run_without_torch("import dpa2md, sys; print(*sys.modules)").split()
+    assert "dpa2md" in out
+    assert not {"torch", "deepmd", "ase", "matplotlib"} & set(out)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    from golden.suite import MODELS
+
+    return MODELS["medium"].write(tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_convert_and_calculator_without_torch(checkpoint, tmp_path):
+    model = tmp_path / "model.dpa2"
+    run_without_torch(
+        "from dpa2md.cli import main; sys.exit(main(sys.argv[1:]))",
+        *("convert", str(checkpoint), "--output", str(model)),
+    )
+    out = run_without_torch(
+        "import sys\n"
+        "from ase.build import molecule\n"
+        "from dpa2md import DPA2Calculator\n"
+        "atoms = molecule('H2O')\n"
+        "atoms.calc = DPA2Calculator(sys.argv[1])\n"
+        "print(atoms.get_potential_energy(), abs(atoms.get_forces()).max())\n",
+        str(model),
+    )
+    energy, force = map(float, out.split())
+    assert energy != 0 and force > 0
