@@ -240,6 +240,8 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _outputs(args: argparse.Namespace) -> dict[str, Path]:
+    from .outputs import check_trajectory_name
+
     files = {
         "trajectory": args.traj,
         "log": args.log or args.traj.with_suffix(".csv"),
@@ -249,6 +251,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
         raise RunError("--traj, --log and --checkpoint must be different files.")
     if args.restart and args.overwrite:
         raise RunError("--restart and --overwrite contradict each other; give one.")
+    check_trajectory_name(files["trajectory"])
     for path in files.values():
         if not path.parent.is_dir():
             raise RunError(f"{path.parent}: there is no such folder; make it first.")

@@ -1,9 +1,12 @@
-"""Structures made from nothing, for demonstrations and benchmarks."""
+"""Structures for demonstrations and benchmarks."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from ase import Atoms, units
+from ase.io.extxyz import read_extxyz
 
 DENSITY = 0.997  # g/cm3, water at 298 K
 _OH, _ANGLE = 0.9572, np.radians(104.52)  # angstrom; the free molecule's geometry
@@ -44,6 +47,15 @@ def water_box(n_molecules: int = 64, seed: int = 0) -> Atoms:
         trials = site + molecule.positions @ _rotations(_TRIALS, rng)
         placed[k] = trials[np.argmax([_gap(trial, others, side) for trial in trials])]
     return Atoms("OH2" * n_molecules, placed.reshape(-1, 3), cell=[side] * 3, pbc=True)
+
+
+def equilibrated_water() -> Atoms:
+    """Liquid water, 64 molecules at 0.997 g/cm3 and 300 K, with velocities.
+
+    It was made from `water_box` with this package: relaxed, then run at constant temperature.
+    """
+    with open(Path(__file__).parent / "data" / "water-64.extxyz") as file:
+        return next(read_extxyz(file))
 
 
 def _geometry() -> np.ndarray:
