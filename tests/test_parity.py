@@ -8,6 +8,9 @@ from conftest import TOLERANCES, golden_models
 from golden.configs import CASES
 from golden.suite import INDEX, MODELS, STRUCTURES
 
+# The structure `overfull` is meant to be; test_overfull_lists_are_told looks at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:Atom .* neighbours")
+
 DIFFERENT_PRECISION = [n for n, m in MODELS.items() if m.precision != ("float64", "float64")]
 
 TINY = np.finfo(float).tiny  # a quantity that is exactly zero on both sides is as good as theirs

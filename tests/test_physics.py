@@ -10,6 +10,9 @@ from conftest import TOLERANCES, golden_models
 from golden.suite import MODELS, STRUCTURES
 from golden.systems import Structure
 
+# The structure `overfull` is meant to be; test_overfull_lists_are_told looks at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:Atom .* neighbours")
+
 SMOOTH = (
     "medium",
     "full",
