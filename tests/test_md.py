@@ -15,7 +15,7 @@ from dpa2md.errors import RunError
 from dpa2md.md import run_md, thermo
 from dpa2md.outputs import COLUMNS
 from dpa2md.plots import plot_rdf, plot_thermo, radial_distribution
-from dpa2md.structures import water_box
+from dpa2md.structures import equilibrated_water, water_box
 from small_models import crystal, small_model
 
 WAYS = {
@@ -359,3 +359,15 @@ def test_water_box(count, tmp_path):
     np.testing.assert_array_equal(atoms.positions, water_box(count, seed=1).positions)
     write(tmp_path / "box.xyz", atoms)
     assert len(read(tmp_path / "box.xyz")) == 3 * count
+
+
+def test_equilibrated_water():
+    """Whole molecules at the right density, warm and at rest."""
+    atoms = equilibrated_water()
+    assert atoms.get_chemical_symbols() == ["O", "H", "H"] * 64
+    assert atoms.get_volume() == pytest.approx(water_box(64).get_volume(), rel=1e-5)
+    for k in range(0, 192, 3):
+        bonds = atoms.get_distances(k, [k + 1, k + 2])  # without images: molecules are whole
+        assert np.all((0.8 < bonds) & (bonds < 1.2))
+    assert 200 < atoms.get_temperature() < 400
+    np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-3)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 2 with one sentence on stderr."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     warnings.filterwarnings("ignore", category=FutureWarning, module="ase")
     try:
         return args.run(args)
@@ -68,7 +68,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _show_warning(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -76,7 +76,9 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"dpa2md: warning: {message}", file=sys.stderr)
+    """Print a warning as one line, without the place in the code."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a moving line may stand there
+    print(f"{clear}dpa2md: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from .calculator import DPA2Calculator
+from .cli import show_warning
 from .cli_md import DEFAULT_MODEL
 from .dynamics import Settings
 from .errors import RunError
@@ -24,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     args = parser.parse_args(argv)
+    warnings.showwarning = show_warning
     try:
         run_demo(args.model, args.steps, args.threads, args.output)
     except (RunError, OSError, ValueError) as error:

@@ -284,8 +284,7 @@ class Engine:
         where = f"Atom {atom - start[frame]}" + (f" of structure {frame}" if len(start) > 2 else "")
         warnings.warn(
             f"{where} has {count} neighbours and the model has room for {nsel}: the nearest {nsel} "
-            "are kept, as DeePMD-kit does, so the energy is not continuous; "
-            "is the structure too dense?",
+            "are kept, as DeePMD-kit does, so the energy is not continuous there.",
             stacklevel=4,
         )
 

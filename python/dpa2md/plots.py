@@ -18,7 +18,7 @@ def radial_distribution(
     first: str = "O",
     second: str = "O",
     rmax: float | None = None,
-    bins: int = 150,
+    bins: int = 100,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The radial distribution function between two elements, averaged over frames.
 

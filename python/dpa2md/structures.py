@@ -52,7 +52,7 @@ def water_box(n_molecules: int = 64, seed: int = 0) -> Atoms:
 def equilibrated_water() -> Atoms:
     """Liquid water, 64 molecules at 0.997 g/cm3 and 300 K, with velocities.
 
-    It was made from `water_box` with this package: relaxed, then run at constant temperature.
+    It was made from `water_box` with this package, by examples/equilibrate_water.py.
     """
     with open(Path(__file__).parent / "data" / "water-64.extxyz") as file:
         return next(read_extxyz(file))
