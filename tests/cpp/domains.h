@@ -7,8 +7,8 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -104,6 +104,8 @@ inline std::vector<Domain> split(const Box& box, const std::vector<int>& owner, 
   return out;
 }
 
+struct Abandoned : std::exception {};
+
 // Where the domains' threads meet. A thread that fails calls `abandon`, so that nobody waits for it.
 class Meeting {
  public:
@@ -119,7 +121,7 @@ class Meeting {
     } else {
       changed_.wait(lock, [&] { return round_ != round || abandoned_; });
     }
-    if (abandoned_) throw std::runtime_error("another domain failed");
+    if (abandoned_) throw Abandoned();
   }
   void abandon() {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -51,11 +51,13 @@ Box random_box(int n, int ntypes, unsigned seed) {
 // Values for fparam and aparam where the model asks for them; atom by atom, so that they follow an atom.
 std::vector<double> atom_parameters(const Model& m, const std::vector<int>& global, int natoms) {
   std::vector<double> out;
+  out.reserve(static_cast<std::size_t>(natoms + 1) * m.fitting.naparam());
   for (int i = 0; i < natoms; ++i)
     for (int k = 0; k < m.fitting.naparam(); ++k) out.push_back(std::sin(1.0 + global[i] + 0.3 * k));
   return out;
 }
-const double* or_null(const std::vector<double>& v) { return v.empty() ? nullptr : v.data(); }
+// Null where the model takes none; a domain without atoms still gives an (empty) array.
+const double* or_null(const std::vector<double>& v) { return v.capacity() ? v.data() : nullptr; }
 
 // Adds what a domain found to the atoms that own it.
 void collect(const Result& r, const std::vector<int>& owner_of_row, int natoms, Totals* t) {
@@ -109,6 +111,7 @@ Totals evaluate_domains(const std::string& model, const std::string& precision, 
       const Atoms atoms{m.natoms, m.nrows, m.x.data(), m.type.data(), m.row.data(), &m.candidates};
       results[d] =
           &engines[d]->compute(atoms, true, or_null(fparam), or_null(aparam), nullptr, exchanges[d].get());
+    } catch (const Abandoned&) {  // the domain that failed tells why
     } catch (...) {
       failure[d] = std::current_exception();
       meeting.abandon();
@@ -117,9 +120,11 @@ Totals evaluate_domains(const std::string& model, const std::string& precision, 
   std::vector<std::thread> threads;
   for (int d = 0; d < k; ++d) threads.emplace_back(work, d);
   for (std::thread& t : threads) t.join();
+  for (const std::exception_ptr& f : failure) {
+    if (f) std::rethrow_exception(f);
+  }
   Totals t = zeros(box.size());
   for (int d = 0; d < k; ++d) {
-    if (failure[d]) std::rethrow_exception(failure[d]);
     std::vector<int> owner_of_row(domains[d].nrows);
     for (std::size_t p = 0; p < domains[d].row.size(); ++p)
       owner_of_row[domains[d].row[p]] = domains[d].global[p];
@@ -245,7 +250,12 @@ int main(int argc, char** argv) {
   int models = 0;
   for (int a = 1; a < argc; ++a) {
     for (const std::string& path : model_files(argv[a])) {
-      test_model(path);
+      try {
+        test_model(path);
+      } catch (const Error& error) {
+        std::fprintf(stderr, "%s: %s\n", path.c_str(), error.what());
+        CHECK(false);
+      }
       ++models;
     }
   }
