@@ -61,13 +61,16 @@ $(VENV)/.tools: $(VENV)/.builders
 	$(BIN)/python -m pip install -q "ruff==0.17.6" "clang-format==23.1.5" "mypy==2.4.1" "numpy>=1.23" "ase>=3.22"
 	@touch $@
 
+# One wheel is built; what is installed is what users get.
 $(VENV)/.installed-plot: $(VENV)/.builders $(PACKAGE_FILES)
-	$(BIN)/python -m pip install -q --no-build-isolation --force-reinstall --no-deps .
-	$(BIN)/python -m pip install -q --no-build-isolation '.[plot]'
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m pip install -q --force-reinstall --no-deps build/wheel/*.whl
+	$(BIN)/python -m pip install -q "$$(ls build/wheel/*.whl)[plot]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-plot
-	$(BIN)/python -m pip install -q --no-build-isolation '.[test,convert,plot]'
+	$(BIN)/python -m pip install -q "$$(ls build/wheel/*.whl)[test,convert,plot]"
 	@touch $@
 
 $(SANITIZED)/.built: $(VENV)/.builders CMakeLists.txt $(CPP_FILES) tests/cpp/CMakeLists.txt
