@@ -13,7 +13,7 @@ import dpa2md
 import numpy as np
 import pytest
 from ase.io import read, write
-from dpa2md import DPA2Calculator
+from dpa2md import DPA2Calculator, demo
 from dpa2md.cli import main
 from small_models import crystal, small_model, two_head_checkpoint
 
@@ -185,6 +185,19 @@ def test_info_errors(folder, name, model, capsys):
     (folder / "damaged.dpa2").write_bytes(model.read_bytes()[:-100])
     assert main(["info", name]) == 2
     assert name in error_line(capsys)
+
+
+def test_demo(folder, capsys):
+    pytest.importorskip("matplotlib")
+    model = small_model(folder, scale=1.0)
+    options = ["--model", str(model), "--threads", "1", "--output", "out"]
+    assert demo.main([*options, "--steps", "20"]) == 0
+    assert "us/atom/step" in capsys.readouterr().out
+    names = {file.name for file in (folder / "out").iterdir()}
+    assert names == {"water.traj", "water.csv", "water-thermo.png", "water-rdf.png"}
+    assert len(read("out/water.traj", ":")) == 3
+    assert demo.main(["--model", "missing.dpa2"]) == 2
+    assert "missing.dpa2" in error_line(capsys)
 
 
 def test_ctrl_c(model, folder):

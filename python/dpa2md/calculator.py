@@ -13,7 +13,6 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from .engine import DEFAULT_SKIN, Engine, Result
 
@@ -146,9 +145,15 @@ def as_ase(result: Result, atoms: Atoms) -> dict[str, Any]:
         results["forces"] = result.forces
         if atoms.cell.rank == 3:
             volume = atoms.cell.volume
-            results["stress"] = full_3x3_to_voigt_6_stress(-result.virial / volume)
-            results["stresses"] = full_3x3_to_voigt_6_stress(-result.virials / volume)
+            results["stress"] = _voigt(-result.virial / volume)
+            results["stresses"] = _voigt(-result.virials / volume)
     return results
+
+
+def _voigt(stress: np.ndarray) -> np.ndarray:
+    """The symmetric part of (..., 3, 3) as (..., 6); an atom's own stress need not be symmetric."""
+    symmetric = (stress + np.swapaxes(stress, -1, -2)) / 2
+    return symmetric[..., [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
 def _copy(value: Any) -> Any:
