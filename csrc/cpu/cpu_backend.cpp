@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 
 #include "../threads.h"
 #include "memory_limit.h"
@@ -294,8 +295,17 @@ void CpuBackend<T>::run(int count, const std::function<void(Range)>& stage) {
   // blocks of 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly
   const int block = std::clamp(count / (4 * threads_), 4, 32);
   const int blocks = (count + block - 1) / block;
+  std::exception_ptr failure;  // must not leave a parallel region
 #pragma omp parallel for schedule(dynamic) if (threads_ > 1)
-  for (int b = 0; b < blocks; ++b) stage({b * block, std::min(count, (b + 1) * block)});
+  for (int b = 0; b < blocks; ++b) {
+    try {
+      stage({b * block, std::min(count, (b + 1) * block)});
+    } catch (...) {
+#pragma omp critical
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 template struct Linear<float>;

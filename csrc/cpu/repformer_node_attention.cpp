@@ -19,15 +19,16 @@ template <class T>
 void CpuBackend<T>::local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob) {
   const int heads = rep().attn1_nhead, width = rep().g1_dim;
   const bool smooth = model_.smooth;
+  const int empty = smooth ? rep().nsel - a.n : 0;
   for (int h = 0; h < heads; ++h) {
-    T top = smooth ? T(-kShift) : T(-INFINITY);
+    T top = empty ? T(-kShift) : T(-INFINITY);  // of all that is in the denominator
     for (int j = 0; j < a.n; ++j) {
       const T l = logit[j * heads + h] =
           dot(width, a.gg1 + static_cast<std::size_t>(j) * width, u + h * width);
       prob[j * heads + h] = smooth ? (l + T(kShift)) * a.sw[j] - T(kShift) : l;
       top = std::max(top, prob[j * heads + h]);
     }
-    T sum = smooth ? T(rep().nsel - a.n) * std::exp(T(-kShift) - top) : T(0);
+    T sum = empty ? T(empty) * std::exp(T(-kShift) - top) : T(0);
     for (int j = 0; j < a.n; ++j) sum += prob[j * heads + h] = std::exp(prob[j * heads + h] - top);
     for (int j = 0; j < a.n; ++j) prob[j * heads + h] /= sum;
   }

@@ -18,13 +18,14 @@ const double kInvSqrt3 = 1.0 / std::sqrt(3.0);
 // One row of the softmax; the N - n empty slots keep l = -20 in a smooth model's denominator.
 template <class T>
 void softmax_row(int n, const T* logit, const T* gate, const T* sw, T swj, bool smooth, int nsel, T* prob) {
-  T top = smooth ? T(-kShift) : T(-INFINITY);
+  const int empty = smooth ? nsel - n : 0;
+  T top = empty ? T(-kShift) : T(-INFINITY);  // of all that is in the denominator
   for (int k = 0; k < n; ++k) {
     const T l = gate ? logit[k] * gate[k] : logit[k];
     prob[k] = smooth ? (l + T(kShift)) * (swj * sw[k]) - T(kShift) : l;
     top = std::max(top, prob[k]);
   }
-  T sum = smooth ? T(nsel - n) * math::exp(T(-kShift) - top) : T(0);
+  T sum = empty ? T(empty) * math::exp(T(-kShift) - top) : T(0);
 #pragma omp simd reduction(+ : sum)
   for (int k = 0; k < n; ++k) {
     prob[k] = math::exp(prob[k] - top);
