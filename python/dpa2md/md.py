@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
@@ -159,7 +160,7 @@ class _Run:
         if "log" in self.outputs:
             self.outputs["log"].write(row)
         if "frames" in self.outputs:
-            self.outputs["frames"].write(self.atoms)
+            self.outputs["frames"].write(_frame(self.atoms))
         if self.report:
             self.report(step, row)
         return row
@@ -202,6 +203,16 @@ def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
         "volume_A3": volume,
         "density_g_cm3": density,
     }
+
+
+def _frame(atoms: Atoms) -> Atoms:
+    """A copy with energy, forces and stress; what an atom has of them would only fill the disk."""
+    frame = atoms.copy()
+    kept = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    if atoms.cell.rank == 3:
+        kept["stress"] = atoms.get_stress()
+    frame.calc = SinglePointCalculator(frame, **kept)
+    return frame
 
 
 def _model_name(atoms: Atoms) -> str:
