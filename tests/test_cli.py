@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dpa2md
 import numpy as np
@@ -18,6 +19,8 @@ from dpa2md.cli import main
 from small_models import crystal, small_model, two_head_checkpoint
 
 COMMAND = [sys.executable, "-m", "dpa2md"]
+# The package under test, also for a process that starts in another folder.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(dpa2md.__file__).parents[1])}
 
 
 @pytest.fixture(scope="module")
@@ -205,10 +208,11 @@ def test_ctrl_c(model, folder):
     command = [*COMMAND, "md", "start.traj", "--model", str(model), "--threads", "1",
                "--interval", "1"]  # fmt: skip
     with subprocess.Popen([*command, "--steps", "1000000"], stdout=subprocess.PIPE,
-                          text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:  # fmt: skip
+                          text=True, env=ENVIRONMENT) as process:  # fmt: skip
         deadline = time.monotonic() + 60
         log = folder / "md.csv"
         while not (log.exists() and log.read_text().count("\n") > 3):
+            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
