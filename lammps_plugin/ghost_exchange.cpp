@@ -1,0 +1,103 @@
+#include "ghost_exchange.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "comm.h"
+#include "pair.h"
+
+namespace dpa2md {
+
+void GhostExchange::find_owners(int nlocal, int nall, Owners* owners) {
+  owners->rank.assign(nall, comm_->me);
+  owners->index.resize(nall);
+  for (int i = 0; i < nlocal; ++i) owners->index[i] = i;
+  owners_ = owners;
+  comm_->forward_comm(pair_, kOwnerSize);
+  owners_ = nullptr;
+}
+
+void GhostExchange::start(void* rows, int width, bool single) {
+  rows_ = static_cast<char*>(rows);
+  width_ = width;
+  single_ = single;
+  row_bytes_ = width * (single ? sizeof(float) : sizeof(double));
+  size_ = buffer_size(width, single);
+}
+
+void GhostExchange::forward(void* rows, int width, bool single) {
+  start(rows, width, single);
+  comm_->forward_comm(pair_, size_);
+}
+
+void GhostExchange::reverse(void* rows, int width, bool single) {
+  start(rows, width, single);
+  comm_->reverse_comm(pair_, size_);
+}
+
+int GhostExchange::pack_forward(int n, const int* list, double* buf) {
+  if (owners_) {
+    for (int k = 0; k < n; ++k) {
+      *buf++ = owners_->rank[list[k]];
+      *buf++ = owners_->index[list[k]];
+    }
+    return kOwnerSize * n;
+  }
+  for (int k = 0; k < n; ++k, buf += size_) {
+    const int r = atoms_->row_of_index(list[k]);
+    if (r >= 0) std::memcpy(buf, row(r), row_bytes_);
+  }
+  return size_ * n;
+}
+
+void GhostExchange::unpack_forward(int n, int first, const double* buf) {
+  if (owners_) {
+    for (int i = first; i < first + n; ++i) {
+      owners_->rank[i] = static_cast<int>(*buf++);
+      owners_->index[i] = static_cast<int>(*buf++);
+    }
+    return;
+  }
+  for (int i = first; i < first + n; ++i, buf += size_) {
+    const int r = atoms_->row_of_index(i);
+    if (is_remote(r)) std::memcpy(row(r), buf, row_bytes_);
+  }
+}
+
+int GhostExchange::pack_reverse(int n, int first, double* buf) {
+  for (int i = first; i < first + n; ++i, buf += size_) {
+    const int r = atoms_->row_of_index(i);
+    if (is_remote(r)) {
+      std::memcpy(buf, row(r), row_bytes_);
+    } else {
+      std::fill(buf, buf + size_, 0.0);  // already in the owner's row; as floats it is zero, too
+    }
+  }
+  return size_ * n;
+}
+
+template <class T>
+void GhostExchange::add(int r, const double* from) {
+  T* to = reinterpret_cast<T*>(row(r));
+  const char* bytes = reinterpret_cast<const char*>(from);
+  for (int c = 0; c < width_; ++c) {
+    T x;
+    std::memcpy(&x, bytes + c * sizeof(T), sizeof(T));
+    to[c] += x;
+  }
+}
+
+void GhostExchange::unpack_reverse(int n, const int* list, const double* buf) {
+  for (int k = 0; k < n; ++k, buf += size_) {
+    // A ghost that is sent on to a third rank collects here and travels to its owner in a later message.
+    const int r = atoms_->row_of_index(list[k]);
+    if (r < 0) continue;
+    if (single_) {
+      add<float>(r, buf);
+    } else {
+      add<double>(r, buf);
+    }
+  }
+}
+
+}  // namespace dpa2md

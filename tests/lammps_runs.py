@@ -1,0 +1,153 @@
+"""Runs the real LAMMPS on a structure and reads back what it computed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+BIN = Path(sys.executable).parent
+# LAMMPS's own constants: its pressure in bar for units metal and real, and kcal/mol for one eV.
+PRESSURE_UNIT = {"metal": 1.6021765e6, "real": 68568.415}
+ENERGY_UNIT = {"metal": 1.0, "real": 23.060549}
+
+REPORT = """
+compute energies all pe/atom
+compute stresses all stress/atom NULL
+compute centroids all centroid/stress/atom NULL
+thermo_style custom step pe pxx pyy pzz pxy pxz pyz
+thermo_modify norm no
+dump report all custom 1 report.dump id type fx fy fz c_energies c_stresses[*] c_centroids[*]
+dump_modify report sort id format float %.17g
+"""
+AFTER = """
+print "$(pe:%.17g) $(pxx:%.17g) $(pyy:%.17g) $(pzz:%.17g) $(pxy:%.17g) $(pxz:%.17g) $(pyz:%.17g)" &
+  file report.thermo
+"""
+
+
+@dataclass
+class LammpsResult:
+    """eV and angstrom; atoms in the order of their IDs."""
+
+    energy: float
+    virial: np.ndarray  # (6,) xx yy zz xy xz yz, eV
+    types: np.ndarray  # (n,)
+    forces: np.ndarray  # (n, 3)
+    energies: np.ndarray  # (n,)
+    virials: np.ndarray  # (n, 6)
+    centroids: np.ndarray  # (n, 9) xx yy zz xy xz yz yx zx zy
+
+
+def write_data(path: Path, atoms: Atoms, elements: list[str], style: str = "atomic") -> None:
+    """A LAMMPS data file; the cell must be lower triangular, as LAMMPS wants it."""
+    cell = atoms.cell.array
+    assert np.allclose(cell, np.tril(cell)), "turn the structure first"
+    masses = {s: m for s, m in zip(atoms.get_chemical_symbols(), atoms.get_masses(), strict=True)}
+    lines = ["# made by the tests", "", f"{len(atoms)} atoms", f"{len(elements)} atom types", ""]
+    for a, name in enumerate("xyz"):
+        lines.append(f"0 {cell[a, a]:.17g} {name}lo {name}hi")
+    lines.append(f"{cell[1, 0]:.17g} {cell[2, 0]:.17g} {cell[2, 1]:.17g} xy xz yz")
+    lines += ["", "Masses", ""]
+    lines += [f"{k + 1} {masses.get(e, 1.0):.6f}" for k, e in enumerate(elements)]
+    lines += ["", f"Atoms # {style}", ""]
+    for i, (symbol, x) in enumerate(
+        zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)
+    ):
+        kind = elements.index(symbol) + 1
+        head = f"{i + 1} {kind}" if style == "atomic" else f"{i + 1} 1 {kind} 0.0"
+        lines.append(f"{head} {x[0]:.17g} {x[1]:.17g} {x[2]:.17g}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def start(folder: Path, script: str, ranks: int = 1, *options: str) -> subprocess.CompletedProcess:
+    """Runs a LAMMPS input in `folder` on `ranks` ranks, one thread each."""
+    from dpa2md import lammps_plugin
+
+    (folder / "in.test").write_text(script)
+    command = [str(BIN / "lmp"), "-in", "in.test", "-nocite", *options]
+    if ranks > 1:
+        command = [str(BIN / "mpiexec"), "-n", str(ranks), *command]
+    environment = os.environ | {
+        "LAMMPS_PLUGIN_PATH": lammps_plugin.directory(),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def run(folder: Path, script: str, ranks: int = 1, *options: str) -> str:
+    """Like `start`; the run must succeed. Returns what LAMMPS printed."""
+    done = start(folder, script, ranks, *options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def preamble(
+    atoms: Atoms,
+    elements: list[str],
+    model: Path | str,
+    *,
+    units: str = "metal",
+    newton: str = "on",
+    before: str = "",
+    keywords: str = "",
+) -> str:
+    """Everything up to the pair style, for the data file `data.test`."""
+    boundary = " ".join("p" if periodic else "m" for periodic in atoms.pbc)
+    return f"""
+units {units}
+newton {newton}
+boundary {boundary}
+{before}
+box tilt large
+read_data data.test
+pair_style dpa2 {model} {keywords}
+pair_coeff * * {" ".join(elements)}
+"""
+
+
+def read_report(folder: Path, volume: float, units: str = "metal") -> LammpsResult:
+    """What `REPORT` and `AFTER` wrote."""
+    thermo = np.array((folder / "report.thermo").read_text().split(), dtype=float)
+    rows = (folder / "report.dump").read_text().split("ITEM: ATOMS ")[-1].splitlines()[1:]
+    table = np.array([row.split() for row in rows], dtype=float)
+    energy, pressure = ENERGY_UNIT[units], PRESSURE_UNIT[units]
+    stress = energy * pressure  # per atom, times volume; with the sign of a stress
+    return LammpsResult(
+        energy=thermo[0] / energy,
+        virial=thermo[1:] * volume / stress,
+        types=table[:, 1].astype(int),
+        forces=table[:, 2:5] / energy,
+        energies=table[:, 5] / energy,
+        virials=-table[:, 6:12] / stress,
+        centroids=-table[:, 12:21] / stress,
+    )
+
+
+def single_point(
+    folder: Path,
+    atoms: Atoms,
+    elements: list[str],
+    model: Path | str,
+    ranks: int = 1,
+    after_data: str = "",
+    **options: str,
+) -> LammpsResult:
+    """Energy, forces and virials of `atoms` by LAMMPS; `options` go to `preamble`."""
+    write_data(folder / "data.test", atoms, elements)
+    script = preamble(atoms, elements, model, **options) + after_data + REPORT + "run 0\n" + AFTER
+    run(folder, script, ranks)
+    return read_report(folder, atoms.get_volume(), options.get("units", "metal"))
