@@ -175,14 +175,11 @@ void PairDPA2::map_types() {
 void PairDPA2::init_style() {
   check_units();
   check_special_bonds();
-  check_masses();
-  if (neighbor->exclude && !exclude_warned_ && comm->me == 0) {
-    error->warning(FLERR,
-                   "pair_style dpa2: neigh_modify exclude takes neighbours away from the model, so that its "
-                   "energies and forces are not those of the whole structure.");
+  if (!mapping_printed_ && comm->me == 0) {
+    print_mapping();
+    check_masses();
   }
-  exclude_warned_ = true;
-  print_mapping();
+  mapping_printed_ = true;
   neighbor->add_request(this, NeighConst::REQ_FULL);
   has_list_ = false;
 }
@@ -209,23 +206,21 @@ void PairDPA2::check_special_bonds() const {
 }
 
 void PairDPA2::check_masses() const {
-  if (comm->me != 0 || atom->rmass || !atom->mass) return;
+  if (atom->rmass || !atom->mass) return;
   for (int t = 1; t <= atom->ntypes; ++t) {
     if (!has_element_[t]) continue;
     const std::string element = elements[map[t]];
     const double standard = dpa2md::standard_mass(element);
     if (standard > 0 && std::fabs(atom->mass[t] - standard) > 0.05 * standard) {
       error->warning(FLERR, "pair_style dpa2: atom type " + std::to_string(t) + " is " + element +
-                                " in pair_coeff, but its mass is " + std::to_string(atom->mass[t]) +
+                                " in pair_coeff, but its mass is " + fmt::format("{:g}", atom->mass[t]) +
                                 " instead of " + std::to_string(standard) +
                                 ": check the order of the elements.");
     }
   }
 }
 
-void PairDPA2::print_mapping() {
-  if (mapping_printed_) return;
-  mapping_printed_ = true;
+void PairDPA2::print_mapping() const {
   std::string text = "pair_style dpa2:\n";
   for (const Loaded& m : models_) {
     text += "  model " + m.engine->model().path + ", " + m.engine->description() + ", cutoff " +
@@ -238,14 +233,7 @@ void PairDPA2::print_mapping() {
   utils::logmesg(lmp, text);
 }
 
-double PairDPA2::init_one(int i, int j) {
-  if (setflag[i][j] == 0) {
-    error->all(FLERR,
-               "pair_style dpa2: every atom type needs an element in pair_coeff; NULL is for types that "
-               "another style of pair_style hybrid handles.");
-  }
-  return cutoff_;
-}
+double PairDPA2::init_one(int, int) { return cutoff_; }
 
 // ---- a step
 
@@ -265,6 +253,12 @@ void PairDPA2::compute(int eflag, int vflag) {
 }
 
 void PairDPA2::rebuild() {
+  if (neighbor->exclude && !exclude_warned_ && comm->me == 0) {
+    error->warning(FLERR,
+                   "pair_style dpa2: neigh_modify exclude takes neighbours away from the model, so that its "
+                   "energies and forces are not those of the whole structure.");
+  }
+  exclude_warned_ = exclude_warned_ || neighbor->exclude;
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
   dpa2md::Owners owners;
   exchange_.find_owners(nlocal, nall, &owners);

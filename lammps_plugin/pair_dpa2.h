@@ -52,7 +52,7 @@ class PairDPA2 : public Pair {
   void check_units();
   void check_special_bonds() const;
   void check_masses() const;
-  void print_mapping();
+  void print_mapping() const;
 
   void rebuild();
   const dpa2md::Result& evaluate(Loaded* model);
