@@ -40,7 +40,7 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
     throw Error("the model needs " + std::to_string(model_.fitting.nfparam()) +
                 " frame parameters: give fparam.");
   }
-  if (model_.fitting.naparam() && !aparam) {
+  if (model_.fitting.naparam() && !aparam && atoms.natoms > 0) {
     throw Error("the model needs " + std::to_string(model_.fitting.naparam()) +
                 " parameters per atom: give aparam.");
   }

@@ -75,8 +75,13 @@ std::string show(const std::vector<std::int64_t>& shape) {
 
 }  // namespace
 
+// Names come from the file itself: whatever is not printable ASCII is shown as '?'.
 void Records::refuse(const std::string& why) const {
-  throw Error("the model file '" + path_ + "' " + why + ".");
+  std::string shown = why;
+  for (char& c : shown) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  throw Error("the model file '" + path_ + "' " + shown + ".");
 }
 
 Records Records::read(const std::string& path) {

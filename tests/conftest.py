@@ -59,7 +59,7 @@ class Evaluator:
 
     def path(self, model: Golden) -> Path:
         """The `.dpa2` file of a golden model."""
-        from dpa2md.convert import convert
+        from dpa2md.conversion import convert
 
         output = self._folder / f"{model.name}.dpa2"
         if not output.exists():

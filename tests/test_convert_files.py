@@ -19,7 +19,7 @@ from checkpoints import (
     write_model,
 )
 from dpa2md.cli_convert import add_parser
-from dpa2md.convert import convert, list_heads, load_records, verify
+from dpa2md.conversion import convert, list_heads, load_records, verify
 from dpa2md.errors import HeadError, ModelError
 from dpa2md.model_file import read_model
 
@@ -130,8 +130,8 @@ def test_the_command(tmp_path, capsys, two_heads):
     status, text, _ = run(two_heads, "-o", output, "--head", "wet", "--elements", "H, O")
     assert status == 0 and "dpa2, float64, H O, head Water" in text and output.exists()
     status, _, errors = run(two_heads)
-    assert status == 1 and "--head" in errors and len(errors.splitlines()) == 1
-    assert run(tmp_path / "none.pt")[0] == 1
+    assert status == 2 and "--head" in errors and len(errors.splitlines()) == 1
+    assert run(tmp_path / "none.pt")[0] == 2
     assert run(__file__)[2].count(".pth") == 1
 
 

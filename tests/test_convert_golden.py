@@ -10,7 +10,7 @@ import pytest
 from checkpoints import (
     assert_same,
 )
-from dpa2md.convert import list_heads, load_records
+from dpa2md.conversion import list_heads, load_records
 from dpa2md.errors import ModelError
 
 EXACT = 1e-14  # two float64 evaluations of a layer with below 20 inputs of order 1

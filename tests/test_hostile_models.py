@@ -24,7 +24,7 @@ from checkpoints import (
     write_model,
     write_zip,
 )
-from dpa2md.convert import list_heads, load_records
+from dpa2md.conversion import list_heads, load_records
 from dpa2md.errors import ModelError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .convert import convert
+from .conversion import convert
 
 if TYPE_CHECKING:
     from ._core import __version__

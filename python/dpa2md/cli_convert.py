@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .convert import convert, list_heads, load_records, verify
+from .conversion import convert, list_heads, load_records, verify
 from .errors import ModelError
 
 _EXAMPLES = """\
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"agrees with DeePMD-kit: {verify(args.model, output, args.head)}")
     except (ModelError, OSError) as error:
         print(f"dpa2md convert: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .convert import load_records
+from .conversion import load_records
 from .model_file import Record
 
 _EXAMPLES = """\

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .convert import convert
+from .conversion import convert
 from .errors import ModelError
 from .model_file import is_model_file
 
