@@ -25,7 +25,6 @@ class PairDPA2 : public Pair {
   void init_style() override;
   double init_one(int, int) override;
   void compute(int, int) override;
-  double memory_usage() override;
 
   int pack_forward_comm(int n, int* list, double* buf, int, int*) override {
     return exchange_.pack_forward(n, list, buf);

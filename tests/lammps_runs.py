@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from conftest import skip_or_fail
+from dpa2md import DPA2Calculator, lammps_plugin
 
+ELEMENTS = ["O", "H", "Si"]  # of small_models, as LAMMPS types 1, 2, 3
+VOIGT = [0, 1, 2, 5, 4, 3]  # ASE's xx yy zz yz xz xy to LAMMPS's xx yy zz xy xz yz
+# The same arithmetic in another order of sums, with ghosts whose positions carry the rounding of a
+# box length: 1e-13 in practice. LAMMPS's conversion constants cancel (see lammps_runs).
+TOLERANCE = 1e-9
 BIN = Path(sys.executable).parent
 # LAMMPS's own constants: its pressure in bar for units metal and real, and kcal/mol for one eV.
 PRESSURE_UNIT = {"metal": 1.6021765e6, "real": 68568.415}
@@ -28,6 +36,14 @@ dump_modify report sort id format float %.17g
 AFTER = """
 print "$(pe:%.17g) $(pxx:%.17g) $(pyy:%.17g) $(pzz:%.17g) $(pxy:%.17g) $(pxz:%.17g) $(pyz:%.17g)" &
   file report.thermo
+"""
+
+MOTION = """
+mass 1 15.999
+velocity all create 300 4711 loop geom
+timestep 0.0002
+thermo_style custom step temp pe etotal press vol
+thermo_modify format float %.15g
 """
 
 
@@ -65,10 +81,13 @@ def write_data(path: Path, atoms: Atoms, elements: list[str], style: str = "atom
     path.write_text("\n".join(lines) + "\n")
 
 
-def start(folder: Path, script: str, ranks: int = 1, *options: str) -> subprocess.CompletedProcess:
-    """Runs a LAMMPS input in `folder` on `ranks` ranks, one thread each."""
-    from dpa2md import lammps_plugin
+def start(
+    folder: Path, script: str, ranks: int = 1, *options: str, preload: Path | str = ""
+) -> subprocess.CompletedProcess:
+    """Runs a LAMMPS input in `folder` on `ranks` ranks, one thread each.
 
+    `preload` is a library to load before all others.
+    """
     (folder / "in.test").write_text(script)
     command = [str(BIN / "lmp"), "-in", "in.test", "-nocite", *options]
     if ranks > 1:
@@ -76,6 +95,7 @@ def start(folder: Path, script: str, ranks: int = 1, *options: str) -> subproces
     environment = os.environ | {
         "LAMMPS_PLUGIN_PATH": lammps_plugin.directory(),
         "OMP_NUM_THREADS": "1",
+        "LD_PRELOAD": str(preload),
     }
     return subprocess.run(
         command,
@@ -151,3 +171,51 @@ def single_point(
     script = preamble(atoms, elements, model, **options) + after_data + REPORT + "run 0\n" + AFTER
     run(folder, script, ranks)
     return read_report(folder, atoms.get_volume(), options.get("units", "metal"))
+
+
+def require_lammps() -> None:
+    """Skips, visibly, where there is no LAMMPS or no plugin for it."""
+    if importlib.util.find_spec("lammps") is None or not (BIN / "lmp").exists():
+        skip_or_fail(
+            "lammps", "LAMMPS is not installed beside this Python: pip install '.[lammps]'"
+        )
+    if lammps_plugin.path() is None:
+        skip_or_fail("lammps", "dpa2md was built without the LAMMPS plugin")
+
+
+def compare(found: LammpsResult, atoms: Atoms, calculator: DPA2Calculator) -> None:
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+    virials = -calculator.results["stresses"][:, VOIGT] * atoms.get_volume()
+    assert np.abs(forces).max() > 1e-3  # a model without forces would test nothing
+    expected = {
+        "energy": atoms.get_potential_energy(),
+        "forces": forces,
+        "virial": -stress[VOIGT] * atoms.get_volume(),
+        "energies": atoms.get_potential_energies(),
+        "virials": virials,
+    }
+    for name, value in expected.items():
+        deviation = np.abs(getattr(found, name) - value).max()
+        assert deviation <= TOLERANCE * max(1, np.abs(value).max()), name
+
+
+def calculator(model, **options) -> DPA2Calculator:
+    return DPA2Calculator(model, precision="float64", threads=1, **options)
+
+
+def assert_stops(done, sentence: str) -> None:
+    """All ranks stopped, nothing was integrated, and the user knows why."""
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert sentence.lower() in text.lower(), text[-2000:]
+    assert "Loop time" not in text
+    assert "Segmentation" not in text
+
+
+def last_values(output: str) -> np.ndarray:
+    """The last line of the last thermo table."""
+    lines = output.splitlines()
+    end = max(k for k, line in enumerate(lines) if line.startswith("Loop time"))
+    return np.array(lines[end - 1].split(), dtype=float)

@@ -1,0 +1,225 @@
+// What the input file says: models, elements, and whether the rest of the input fits them.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "failure.h"
+#include "force.h"
+#include "masses.h"
+#include "memory.h"
+#include "neighbor.h"
+#include "pair_dpa2.h"
+#include "update.h"
+
+using dpa2md::failure_of;
+
+namespace LAMMPS_NS {
+
+PairDPA2::PairDPA2(LAMMPS* lmp) : Pair(lmp), exchange_(comm, this, &atoms_) {
+  single_enable = 0;
+  restartinfo = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  respa_enable = 0;
+  writedata = 0;
+  no_virial_fdotr_compute = 1;
+  centroidstressflag = CENTROID_AVAIL;
+}
+
+PairDPA2::~PairDPA2() {
+  if (copymode) return;
+  delete[] pvector;
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+void PairDPA2::settings(int narg, char** arg) {
+  stop_together(failure_of([&] { options_ = dpa2md::parse_options(narg, arg); }));
+  if (options_.threads == 0) options_.threads = comm->nthreads;
+  load_models();
+  check_parameters();
+  set_message_sizes();
+  if (allocated) map_types();  // the same style again, with other arguments
+  mapping_printed_ = false;
+
+  delete[] pvector;
+  pvector = nullptr;
+  nextra = 0;
+  deviation_file_.close();
+  if (models_.size() < 2) return;
+  nextra = 6;
+  pvector = new double[nextra]();
+  const bool append = lmp->restart_ver > 0;
+  stop_together(failure_of([&] {
+    if (comm->me == 0 && options_.out_freq > 0)
+      deviation_file_.open(options_.out_file, append, options_.atomic);
+  }));
+}
+
+void PairDPA2::load_models() {
+  models_.clear();
+  cutoff_ = 0;
+  for (const std::string& path : options_.models) {
+    Loaded loaded;
+    stop_together(failure_of([&] {
+      loaded.engine =
+          std::make_unique<dpa2md::Engine>(path, options_.precision, options_.threads, options_.device);
+    }));
+    cutoff_ = std::max(cutoff_, loaded.engine->model().rcut());
+    models_.push_back(std::move(loaded));
+  }
+}
+
+void PairDPA2::check_parameters() const {
+  for (const Loaded& m : models_) {
+    const dpa2md::Fitting& f = m.engine->model().fitting;
+    const auto check = [&](const char* keyword, std::size_t given, int wanted, bool has_default) {
+      if (given == static_cast<std::size_t>(wanted) || (given == 0 && has_default)) return;
+      error->all(FLERR, std::string("pair_style dpa2: the model ") + m.engine->model().path + " takes " +
+                            std::to_string(wanted) + " numbers after the keyword " + keyword + ", and " +
+                            std::to_string(given) + " are given.");
+    };
+    check("fparam", options_.fparam.size(), f.nfparam(), !f.default_fparam.empty());
+    check("aparam", options_.aparam.size(), f.naparam(), false);
+  }
+}
+
+// LAMMPS sizes its buffers by the largest message, before any is sent.
+void PairDPA2::set_message_sizes() {
+  comm_forward = dpa2md::GhostExchange::kOwnerSize;
+  comm_reverse = 9;  // per-atom virials with newton off
+  for (const Loaded& m : models_) {
+    const int size = dpa2md::GhostExchange::buffer_size(m.engine->model().repformer.g1_dim,
+                                                        m.engine->precision() == "float32");
+    comm_forward = std::max(comm_forward, size);
+    comm_reverse = std::max(comm_reverse, size);
+  }
+  comm_reverse_off = comm_reverse;
+}
+
+void PairDPA2::coeff(int narg, char** arg) {
+  const int n = atom->ntypes;
+  if (!allocated) {
+    allocated = 1;
+    memory->create(setflag, n + 1, n + 1, "pair:setflag");
+    memory->create(cutsq, n + 1, n + 1, "pair:cutsq");
+    for (int i = 0; i <= n; ++i) std::fill(setflag[i], setflag[i] + n + 1, 0);
+    map = new int[n + 1];
+  }
+  if (narg != 2 + n) {
+    error->all(FLERR, "pair_coeff for pair_style dpa2 needs * * and one element (or NULL) for each of the " +
+                          std::to_string(n) + " atom types, for example: pair_coeff * * O H.");
+  }
+  map_element2type(narg - 2, arg + 2);
+  map_types();
+}
+
+// LAMMPS types to the types of every model, by element.
+void PairDPA2::map_types() {
+  has_element_.assign(atom->ntypes + 1, 0);
+  for (Loaded& m : models_) {
+    const std::vector<std::string>& known = m.engine->model().elements;
+    m.type.assign(atom->ntypes + 1, -1);
+    for (int t = 1; t <= atom->ntypes; ++t) {
+      if (map[t] < 0) continue;
+      const std::string element = elements[map[t]];
+      const auto at = std::find(known.begin(), known.end(), element);
+      if (at == known.end()) {
+        std::string all;
+        for (const std::string& e : known) all += " " + e;
+        error->all(FLERR, "pair_style dpa2: the model " + m.engine->model().path +
+                              " does not know the element " + element + " of atom type " + std::to_string(t) +
+                              ": it knows" + all + ".");
+      }
+      m.type[t] = static_cast<int>(at - known.begin());
+      has_element_[t] = 1;
+    }
+  }
+}
+
+// ---- before a run
+
+void PairDPA2::init_style() {
+  check_units();
+  check_special_bonds();
+  if (!mapping_printed_ && comm->me == 0) {
+    print_mapping();
+    check_masses();
+  }
+  mapping_printed_ = true;
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+  has_list_ = false;
+}
+
+void PairDPA2::check_units() {
+  if (std::strcmp(update->unit_style, "metal") == 0) {
+    energy_unit_ = 1;
+  } else if (std::strcmp(update->unit_style, "real") == 0) {
+    energy_unit_ = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  } else {
+    error->all(FLERR, std::string("pair_style dpa2 works with units metal or real, not with units ") +
+                          update->unit_style + ".");
+  }
+}
+
+// With other weights LAMMPS takes bonded neighbours out of the list, or expects scaled forces.
+void PairDPA2::check_special_bonds() const {
+  if (atom->molecular == Atom::ATOMIC) return;
+  const double* w = force->special_lj;
+  if (w[1] == 1 && w[2] == 1 && w[3] == 1) return;
+  error->all(FLERR,
+             "pair_style dpa2 must see bonded neighbours in full: add the line special_bonds lj 1 1 1 "
+             "(or special_bonds lj/coul 1 1 1).");
+}
+
+void PairDPA2::check_masses() const {
+  if (atom->rmass || !atom->mass) return;
+  for (int t = 1; t <= atom->ntypes; ++t) {
+    if (!has_element_[t]) continue;
+    const std::string element = elements[map[t]];
+    const double standard = dpa2md::standard_mass(element);
+    if (standard > 0 && std::fabs(atom->mass[t] - standard) > 0.05 * standard) {
+      error->warning(FLERR, "pair_style dpa2: atom type " + std::to_string(t) + " is " + element +
+                                " in pair_coeff, but its mass is " + fmt::format("{:g}", atom->mass[t]) +
+                                " instead of " + fmt::format("{:g}", standard) +
+                                ": check the order of the elements.");
+    }
+  }
+}
+
+void PairDPA2::print_mapping() const {
+  std::string text = "pair_style dpa2:\n";
+  for (const Loaded& m : models_) {
+    text += "  model " + m.engine->model().path + ", " + m.engine->description() + ", cutoff " +
+            fmt::format("{:g}", m.engine->model().rcut()) + " A\n";
+  }
+  for (int t = 1; t <= atom->ntypes; ++t) {
+    text += "  atom type " + std::to_string(t) + " = " +
+            (has_element_[t] ? std::string(elements[map[t]]) : std::string("NULL (left out)")) + "\n";
+  }
+  utils::logmesg(lmp, text);
+}
+
+double PairDPA2::init_one(int, int) { return cutoff_; }
+
+// Stops all ranks with the first failing rank's sentence. Collective.
+void PairDPA2::stop_together(const std::string& failure) const {
+  int mine = failure.empty() ? comm->nprocs : comm->me, first = 0;
+  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world);
+  if (first == comm->nprocs) return;
+  int size = static_cast<int>(failure.size());
+  MPI_Bcast(&size, 1, MPI_INT, first, world);
+  std::string text = failure;
+  text.resize(size);
+  MPI_Bcast(&text[0], size, MPI_CHAR, first, world);
+  error->all(FLERR, "pair_style dpa2: " + text);
+}
+
+}  // namespace LAMMPS_NS
