@@ -259,3 +259,60 @@ def test_partitions(tmp_path, model):
         if line.startswith("energy")
     }
     assert len(energies) == 1
+
+
+def test_rerun_gives_the_energies_of_the_run(tmp_path, model):
+    write_data(tmp_path / "data.test", crystal(), ELEMENTS)
+    head = preamble(crystal(), ELEMENTS, model)
+    motion = """
+dump 1 all custom 2 path.dump id type x y z
+dump_modify 1 format float %.17g
+fix 1 all nve
+run 6
+"""
+    end = last_values(run(tmp_path, head + MOTION + motion, 2))
+    again = """
+thermo_style custom step pe
+thermo_modify format float %.15g
+rerun path.dump dump x y z
+"""
+    step, energy = last_values(run(tmp_path, head + again, 2))
+    assert (step, energy) == (6, pytest.approx(end[2], rel=1e-12))
+
+
+def test_evaporation(tmp_path, model):
+    """Atoms vanish in the middle of a run; the last step is what the atoms that are left give."""
+    write_data(tmp_path / "data.test", crystal(), ELEMENTS)
+    script = (
+        preamble(crystal(), ELEMENTS, model)
+        + REPORT
+        + """
+region box block 0 6 0 6 0 6
+fix 1 all evaporate 2 3 box 4981
+run 6
+"""
+        + AFTER
+    )
+    run(tmp_path, script, 2)
+    rows = (tmp_path / "report.dump").read_text().split("ITEM: ATOMS ")[-1].splitlines()[1:]
+    left = [int(row.split()[0]) - 1 for row in rows]
+    assert 9 <= len(left) < 24
+    atoms = crystal()[left]
+    compare(read_report(tmp_path, atoms.get_volume()), atoms, calculator(model))
+
+
+def test_nudged_elastic_band(tmp_path, model):
+    write_data(tmp_path / "data.test", crystal(), ELEMENTS)
+    (tmp_path / "final").write_text("2\n1 0.3 0.1 0.1\n2 2.0 1.7 0.4\n")
+    script = (
+        preamble(crystal(), ELEMENTS, model, before="atom_modify map yes")
+        + """
+timestep 0.001
+fix 1 all neb 1.0
+min_style quickmin
+neb 0.0 0.1 5 5 5 final final
+"""
+    )
+    output = run(tmp_path, script, 3, "-partition", "3x1")
+    forces = [float(line.split()[1]) for line in output.splitlines() if line.split()[:1] == ["5"]]
+    assert forces and np.isfinite(forces).all()
