@@ -8,11 +8,11 @@ refused by name.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from .errors import ModelError
@@ -129,8 +129,8 @@ def verify(
 
 def _meta(path: Path, source: Source) -> dict[str, Record]:
     try:
-        version = importlib.metadata.version("dpa2md")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        version = import_module("._core", __package__).__version__
+    except ImportError:  # run from a source tree without the compiled core
         version = "unknown"
     digest = hashlib.sha256()
     with open(path, "rb") as file:

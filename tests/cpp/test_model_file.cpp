@@ -76,7 +76,7 @@ void attempt(const Bytes& file, const std::string& scratch, Outcomes* o) {
     ++o->computed;
   } catch (const Error& error) {
     ++o->errors;
-    CHECK(error.what()[0] != '\0');
+    CHECK(error.what()[0] != '\0' && std::string(error.what()).back() == '.');
   } catch (const std::exception& error) {
     std::fprintf(stderr, "not an Error: %s\n", error.what());
     CHECK(false);
