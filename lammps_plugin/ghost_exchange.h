@@ -16,7 +16,8 @@ namespace dpa2md {
 
 class GhostExchange : public Exchange {
  public:
-  GhostExchange(LAMMPS_NS::Comm* comm, LAMMPS_NS::Pair* pair, const LocalAtoms* atoms)
+  // `comm` is LAMMPS's own pointer: the command comm_style puts another object there.
+  GhostExchange(LAMMPS_NS::Comm*& comm, LAMMPS_NS::Pair* pair, const LocalAtoms* atoms)
       : comm_(comm), pair_(pair), atoms_(atoms) {}
 
   // Doubles of LAMMPS's buffers that one row takes: float rows travel two to a double.
@@ -44,7 +45,7 @@ class GhostExchange : public Exchange {
   // Ghosts of other ranks have rows of their own; images of own atoms share theirs and need no message.
   bool is_remote(int row) const { return row >= atoms_->natoms(); }
 
-  LAMMPS_NS::Comm* comm_;
+  LAMMPS_NS::Comm*& comm_;
   LAMMPS_NS::Pair* pair_;
   const LocalAtoms* atoms_;
   // the message under way

@@ -47,6 +47,7 @@ def model(tmp_path_factory):
         (2, {}),
         (2, {"newton": "off", "units": "real"}),
         (2, {"newton": "off", "before": "comm_style tiled", "after_data": "balance 1.0 rcb\n"}),
+        (2, {"after_data": "comm_style tiled\nbalance 1.0 rcb\n"}),  # after pair_style
         (3, {"before": "comm_style tiled", "after_data": "balance 1.0 rcb\n"}),
         (4, {"before": "processors 2 2 1"}),
         (4, {"before": "processors 4 1 1\nnewton on off"}),
