@@ -7,13 +7,36 @@
 #include "pair.h"
 
 namespace dpa2md {
+namespace {
+
+// LAMMPS takes the size of a message from the pair style, where the largest one stands since the start of the
+// run.
+class MessageSize {
+ public:
+  MessageSize(LAMMPS_NS::Pair* pair, int size)
+      : pair_(pair), forward_(pair->comm_forward), reverse_(pair->comm_reverse) {
+    set(size, size);
+  }
+  ~MessageSize() { set(forward_, reverse_); }
+
+ private:
+  void set(int forward, int reverse) {
+    pair_->comm_forward = forward;
+    pair_->comm_reverse = pair_->comm_reverse_off = reverse;
+  }
+  LAMMPS_NS::Pair* pair_;
+  int forward_, reverse_;
+};
+
+}  // namespace
 
 void GhostExchange::find_owners(int nlocal, int nall, Owners* owners) {
   owners->rank.assign(nall, comm_->me);
   owners->index.resize(nall);
   for (int i = 0; i < nlocal; ++i) owners->index[i] = i;
   owners_ = owners;
-  comm_->forward_comm(pair_, kOwnerSize);
+  const MessageSize size(pair_, kOwnerSize);
+  comm_->forward_comm(pair_);
   owners_ = nullptr;
 }
 
@@ -27,12 +50,14 @@ void GhostExchange::start(void* rows, int width, bool single) {
 
 void GhostExchange::forward(void* rows, int width, bool single) {
   start(rows, width, single);
-  comm_->forward_comm(pair_, size_);
+  const MessageSize size(pair_, size_);
+  comm_->forward_comm(pair_);
 }
 
 void GhostExchange::reverse(void* rows, int width, bool single) {
   start(rows, width, single);
-  comm_->reverse_comm(pair_, size_);
+  const MessageSize size(pair_, size_);
+  comm_->reverse_comm(pair_);
 }
 
 int GhostExchange::pack_forward(int n, const int* list, double* buf) {
