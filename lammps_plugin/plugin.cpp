@@ -1,44 +1,22 @@
-// The entry point that LAMMPS looks for in a plugin, and the guard against a LAMMPS that it was not built
-// for: the C++ interface of a pair style differs between versions, and LAMMPS itself does not refuse.
+// What LAMMPS loads: checks that this LAMMPS is the one that the pair style was built for, then loads the
+// pair style itself, which lies beside this file. The C++ interface of a pair style differs between versions
+// and builds, and LAMMPS does not refuse; asking through its C interface works in all of them.
 #include <dlfcn.h>
 #include <mpi.h>
 
 #include <cstdio>
 #include <string>
 
-#include "lammps.h"
 #include "lmptype.h"
-#include "pair_dpa2.h"
 
 namespace {
 
-// LAMMPS's plugin interface (lammpsplugin.h, which is not part of the PyPI wheel).
-extern "C" {
-typedef void*(lammpsplugin_factory1)(void*);
-typedef void*(lammpsplugin_factory2)(void*, int, char**);
-typedef struct {
-  const char* version;
-  const char* style;
-  const char* name;
-  const char* info;
-  const char* author;
-  union {
-    lammpsplugin_factory1* v1;
-    lammpsplugin_factory2* v2;
-  } creator;
-  void* handle;
-} lammpsplugin_t;
-typedef void (*lammpsplugin_regfunc)(lammpsplugin_t*, void*);
-}
-
-void* create_pair(void* lmp) { return new LAMMPS_NS::PairDPA2(static_cast<LAMMPS_NS::LAMMPS*>(lmp)); }
-
 template <class F>
-F* find(const char* name) {
-  return reinterpret_cast<F*>(dlsym(RTLD_DEFAULT, name));
+F* find(const char* name, void* library = RTLD_DEFAULT) {
+  return reinterpret_cast<F*>(dlsym(library, name));
 }
 
-// Asks through LAMMPS's C interface, which is the same in all versions. Empty when this plugin fits.
+// Empty when the pair style fits.
 std::string misfit(void* lmp) {
   const auto version = find<int(void*)>("lammps_version");
   const auto setting = find<int(void*, const char*)>("lammps_extract_setting");
@@ -61,26 +39,32 @@ std::string misfit(void* lmp) {
   return "";
 }
 
+// Loads the pair style and lets it register; returns what went wrong.
+std::string load_pair(void* lmp, void* handle, void* regfunc) {
+  Dl_info self;
+  if (!dladdr(reinterpret_cast<void*>(&load_pair), &self)) return "the plugin can't find its own place";
+  std::string path = self.dli_fname;
+  path.erase(path.find_last_of('/') + 1);
+  path += "pair_dpa2.so";
+  void* library = dlopen(path.c_str(), RTLD_NOW);
+  if (!library) return dlerror();
+  const auto enter = find<void(void*, void*, void*)>("dpa2md_register", library);
+  if (!enter) return path + " is not the pair style";
+  enter(lmp, handle, regfunc);
+  return "";
+}
+
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void* lmp, void* handle,
-                                                                         void* regfunc) {
-  const std::string problem = misfit(lmp);
-  if (!problem.empty()) {
-    std::fprintf(
-        stderr,
-        "dpa2md: pair_style dpa2 is not available: %s, but the plugin was built for version %d; build it "
-        "for this LAMMPS (docs/lammps.md).\n",
-        problem.c_str(), DPA2MD_LAMMPS_VERSION);
-    return;
-  }
-  lammpsplugin_t plugin;
-  plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;
-  plugin.style = "pair";
-  plugin.name = "dpa2";
-  plugin.info = "DPA-2 models of DeePMD-kit, dpa2md " DPA2MD_VERSION;
-  plugin.author = "The dpa2md developers";
-  plugin.creator.v1 = create_pair;
-  plugin.handle = handle;
-  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, lmp);
+extern "C" void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
+  std::string problem = misfit(lmp);
+  if (problem.empty()) problem = load_pair(lmp, handle, regfunc);
+  if (problem.empty()) return;
+  const auto setting = find<int(void*, const char*)>("lammps_extract_setting");
+  if (setting && setting(lmp, "world_rank") > 0) return;  // one rank speaks for all
+  std::fprintf(
+      stderr,
+      "dpa2md: pair_style dpa2 is not available: %s, but the plugin was built for version %d; build it "
+      "for this LAMMPS (docs/lammps.md).\n",
+      problem.c_str(), DPA2MD_LAMMPS_VERSION);
 }
