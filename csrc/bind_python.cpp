@@ -28,6 +28,13 @@ class PeriodicEngine {
 
   const Engine& engine() const { return engine_; }
 
+  // The next computation lists neighbours anew.
+  void forget_neighbors() {
+    py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> guard(mutex_);
+    neighbors_.reset();
+  }
+
   // positions (n, 3), types (n), frame_start (frames + 1), cells (frames, 3, 3), pbc (frames, 3)
   py::dict compute(Doubles positions, Ints types, Ints frame_start, Doubles cells, Ints pbc, double skin,
                    bool forces, std::optional<Doubles> fparam, std::optional<Doubles> aparam) {
@@ -162,6 +169,7 @@ PYBIND11_MODULE(_core, module) {
       .def("compute", &PeriodicEngine::compute, py::arg("positions"), py::arg("types"),
            py::arg("frame_start"), py::arg("cells"), py::arg("pbc"), py::arg("skin"),
            py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none())
+      .def("forget_neighbors", &PeriodicEngine::forget_neighbors)
       .def_property_readonly("info", [](const PeriodicEngine& e) { return model_info(e.engine().model()); })
       .def_property_readonly("precision", [](const PeriodicEngine& e) { return e.engine().precision(); })
       .def_property_readonly("description", [](const PeriodicEngine& e) { return e.engine().description(); });

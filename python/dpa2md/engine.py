@@ -99,7 +99,6 @@ class Engine:
                 self._core = core(converted)
         self._info: dict[str, Any] = self._core.info
         self._type_of = {name: k for k, name in enumerate(self.elements)}
-        self._forget = self._flip = False
         self._told_overfull = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -169,7 +168,7 @@ class Engine:
         Results don't depend on it but for rounding; with it a run that goes on from a checkpoint
         repeats, bit for bit, the run that wrote it.
         """
-        self._forget = True
+        self._core.forget_neighbors()
 
     def compute(
         self,
@@ -257,11 +256,6 @@ class Engine:
         if aparam is not None:
             shaped = zip(aparam, ((count, self.naparam) for count in counts), strict=True)
             atom_parameters = np.concatenate([_parameters("aparam", *pair) for pair in shaped])
-        # The core starts a new neighbour list when the skin changes, by the last bit, say.
-        self._flip ^= self._forget
-        self._forget = False
-        if self._flip:
-            skin = float(np.nextafter(skin, np.inf))
         out = self._core.compute(
             np.concatenate(positions).reshape(-1, 3),
             np.concatenate(types),
