@@ -246,7 +246,8 @@ def test_clear_and_start_again(tmp_path, model):
         if line.startswith("Maximum resident set size")
     ]
     assert len(used) == 100
-    assert used[-1] - used[9] < 1.0  # MB
+    # MB; LAMMPS without us settles after 2, and one model a round would be more than 20
+    assert used[-1] - used[9] < 4.0
 
 
 def test_partitions(tmp_path, model):
