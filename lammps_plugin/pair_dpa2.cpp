@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
+#include <cstdio>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "atom.h"
@@ -213,7 +216,14 @@ void PairDPA2::warn_overfull() {
 }
 
 void PairDPA2::stop_here(const std::string& failure) const {
-  error->one(FLERR, "pair_style dpa2 at step " + std::to_string(update->ntimestep) + ": " + failure);
+  try {
+    error->one(FLERR, "pair_style dpa2 at step " + std::to_string(update->ntimestep) + ": " + failure);
+  } catch (...) {
+    // MPI's abort comes next; it loses what is in buffers, and what mpiexec has not read yet
+    std::fflush(nullptr);
+    if (comm->nprocs > 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    throw;
+  }
 }
 
 // The core counts a rank's atoms from 0; users know atom IDs.
