@@ -120,8 +120,10 @@ class CpuBackend final : public Backend {
 
   // ---- three_body.cpp
   struct TripleState;
-  void triples_atom(int i, Arena& arena, TripleState* s);
-  void triples_row(const std::int32_t* type, int j, Arena& arena, bool tape, TripleState* s);
+  void triples_atom(int i, TripleState* s);
+  void triples_block(int j0, Arena& arena, bool tape, TripleState* s);
+  void triples_gate(Arena& arena, TripleState* s);
+  void triples_backward(const T* dout, TripleState* s, Arena& arena);
 
   // ---- repformer_node.cpp, repformer_node_attention.cpp
   struct NodeBlock;
