@@ -20,10 +20,11 @@ template <class T>
 void softmax_row(int n, const T* logit, const T* gate, const T* sw, T swj, bool smooth, int nsel, T* prob) {
   const int empty = smooth ? nsel - n : 0;
   T top = empty ? T(-kShift) : T(-INFINITY);  // of all that is in the denominator
+#pragma omp simd reduction(max : top)
   for (int k = 0; k < n; ++k) {
     const T l = gate ? logit[k] * gate[k] : logit[k];
     prob[k] = smooth ? (l + T(kShift)) * (swj * sw[k]) - T(kShift) : l;
-    top = std::max(top, prob[k]);
+    top = prob[k] > top ? prob[k] : top;
   }
   T sum = empty ? T(empty) * math::exp(T(-kShift) - top) : T(0);
 #pragma omp simd reduction(+ : sum)
