@@ -18,6 +18,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -80,6 +81,15 @@ class Program:
         raise SystemExit(f"{self.process.args[0]} stopped: run it by hand to see why.")
 
 
+def machine() -> str:
+    """The processor's name."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -121,7 +131,7 @@ def main() -> None:
         )
         rows.append(
             [
-                platform.processor() or platform.machine(),
+                machine(),
                 natoms,
                 mine,
                 theirs,
