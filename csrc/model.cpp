@@ -83,7 +83,6 @@ void read_block(Records& r, const std::string& p, int nt, Block* b) {
   }
 }
 
-// `net_extra` is the number of type-embedding inputs of a concat net
 void read_embedding(Records& r, const std::string& p, int nt, int tebd, Embedding* e) {
   read_block(r, p, nt, e);
   const bool three_body = p == "three_body";

@@ -78,8 +78,6 @@ struct Repformer : Block {
   std::vector<RepformerLayer> layers;
 
   int linear1_in() const;  // width of the concatenation that linear1 reads
-  // The weight of update `index` (0 is the first one after x itself) among `count` for channel c is
-  // style-dependent: see update_scale in cpu/repformer.h.
 };
 
 struct Fitting {

@@ -37,12 +37,6 @@ void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
   }
 }
 
-// How many of `near` block `b` sees, excluded pairs counted: they use up their slots.
-int slots(const Block& b, const std::vector<Near>& near) {
-  const auto inside = std::count_if(near.begin(), near.end(), [&](const Near& p) { return p.r <= b.rcut; });
-  return static_cast<int>(std::min<std::ptrdiff_t>(inside, b.nsel));
-}
-
 struct Selection {
   std::vector<Near> near;
   int repinit = 0, three_body = 0, repformer = 0;
@@ -51,9 +45,13 @@ struct Selection {
   int nsel = 0;      // that nsel
 };
 
-void note_overfull(const Block& b, const std::vector<Near>& near, Selection* s) {
-  const auto inside = std::count_if(near.begin(), near.end(), [&](const Near& p) { return p.r <= b.rcut; });
-  if (inside > b.nsel && inside > s->overfull) s->overfull = static_cast<int>(inside), s->nsel = b.nsel;
+// How many of the neighbours block `b` sees, excluded pairs counted: they use up their slots. Notes an
+// overfull list.
+int slots(const Block& b, Selection* s) {
+  const auto inside = static_cast<int>(
+      std::count_if(s->near.begin(), s->near.end(), [&](const Near& p) { return p.r <= b.rcut; }));
+  if (inside > b.nsel && inside > s->overfull) s->overfull = inside, s->nsel = b.nsel;
+  return std::min(inside, b.nsel);
 }
 
 // Orders `near` so that each block's neighbours are a prefix, cuts it at repinit's, and drops excluded pairs.
@@ -61,12 +59,9 @@ void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
   collect(atoms, i, m.repinit.rcut, &s->near);
   auto& near = s->near;
   s->overfull = s->zeroed = 0;
-  s->repinit = slots(m.repinit, near);
-  s->three_body = m.has_three_body ? slots(m.three_body, near) : 0;
-  s->repformer = m.repformer.nlayers ? slots(m.repformer, near) : 0;
-  note_overfull(m.repinit, near, s);
-  if (m.has_three_body) note_overfull(m.three_body, near, s);
-  if (m.repformer.nlayers) note_overfull(m.repformer, near, s);
+  s->repinit = slots(m.repinit, s);
+  s->three_body = m.has_three_body ? slots(m.three_body, s) : 0;
+  s->repformer = m.repformer.nlayers ? slots(m.repformer, s) : 0;
   int cuts[3] = {s->repinit, s->three_body, s->repformer};
   std::sort(cuts, cuts + 3);
   for (int c = 2; c >= 0; --c) {

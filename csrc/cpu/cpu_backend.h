@@ -10,6 +10,8 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+constexpr double kAttentionShift = 20.0;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
+
 // A block's environment matrix and what the reverse sweep collects for it.
 template <class T>
 struct Env {
@@ -37,7 +39,6 @@ template <class T>
 struct EmbeddingWeights {
   NetWeights<T> net;
   Buffer<T> gate;   // (nt or 1, nt, ng)
-  Buffer<T> types;  // (nt, tebd)
   Buffer<T> table;  // (rows, 6 ng)
   Buffer<T> empty;  // (nt, ng, 4): what one empty slot adds to the moments (nonzero davg only)
 };
@@ -117,6 +118,8 @@ class CpuBackend final : public Backend {
   struct RepinitState;
   void repinit_atom(int i, Arena& arena, bool tape, RepinitState* s);
   void prepare_empty_slots();
+  void repinit_table(T x, int ld, T* value, T* slope) const;
+  const T* repinit_gate(int center, int neighbor) const;
 
   // ---- three_body.cpp
   struct TripleState;

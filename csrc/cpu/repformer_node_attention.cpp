@@ -10,10 +10,6 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-namespace {
-constexpr double kShift = 20.0;  // DeePMD-kit's attnw_shift
-}
-
 // Softmax probabilities (n, heads) and the raw logits. The N - n empty slots keep l = -20 in the denominator.
 template <class T>
 void CpuBackend<T>::local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob) {
@@ -21,14 +17,14 @@ void CpuBackend<T>::local_softmax(const Neighborhood& a, const T* u, T* logit, T
   const bool smooth = model_.smooth;
   const int empty = smooth ? rep().nsel - a.n : 0;
   for (int h = 0; h < heads; ++h) {
-    T top = empty ? T(-kShift) : T(-INFINITY);  // of all that is in the denominator
+    T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
     for (int j = 0; j < a.n; ++j) {
       const T l = logit[j * heads + h] =
           dot(width, a.gg1 + static_cast<std::size_t>(j) * width, u + h * width);
-      prob[j * heads + h] = smooth ? (l + T(kShift)) * a.sw[j] - T(kShift) : l;
+      prob[j * heads + h] = smooth ? (l + T(kAttentionShift)) * a.sw[j] - T(kAttentionShift) : l;
       top = std::max(top, prob[j * heads + h]);
     }
-    T sum = empty ? T(empty) * std::exp(T(-kShift) - top) : T(0);
+    T sum = empty ? T(empty) * std::exp(T(-kAttentionShift) - top) : T(0);
     for (int j = 0; j < a.n; ++j) sum += prob[j * heads + h] = std::exp(prob[j * heads + h] - top);
     for (int j = 0; j < a.n; ++j) prob[j * heads + h] /= sum;
   }
@@ -69,7 +65,7 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
       const T p = prob[j * heads + h];
       T dlogit = p * (dprob[j] - mean);
       if (model_.smooth) {
-        g->sw[j] += dlogit * (logit[j * heads + h] + T(kShift));
+        g->sw[j] += dlogit * (logit[j * heads + h] + T(kAttentionShift));
         dlogit *= a.sw[j];
       }
       const T* x = a.gg1 + static_cast<std::size_t>(j) * width;

@@ -12,21 +12,20 @@ namespace DPA2MD_ISA {
 
 namespace {
 
-constexpr double kShift = 20.0;  // DeePMD-kit's attnw_shift
 const double kInvSqrt3 = 1.0 / std::sqrt(3.0);
 
 // One row of the softmax; the N - n empty slots keep l = -20 in a smooth model's denominator.
 template <class T>
 void softmax_row(int n, const T* logit, const T* gate, const T* sw, T swj, bool smooth, int nsel, T* prob) {
   const int empty = smooth ? nsel - n : 0;
-  T top = empty ? T(-kShift) : T(-INFINITY);  // of all that is in the denominator
+  T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
 #pragma omp simd reduction(max : top)
   for (int k = 0; k < n; ++k) {
     const T l = gate ? logit[k] * gate[k] : logit[k];
-    prob[k] = smooth ? (l + T(kShift)) * (swj * sw[k]) - T(kShift) : l;
+    prob[k] = smooth ? (l + T(kAttentionShift)) * (swj * sw[k]) - T(kAttentionShift) : l;
     top = prob[k] > top ? prob[k] : top;
   }
-  T sum = empty ? T(empty) * math::exp(T(-kShift) - top) : T(0);
+  T sum = empty ? T(empty) * math::exp(T(-kAttentionShift) - top) : T(0);
 #pragma omp simd reduction(+ : sum)
   for (int k = 0; k < n; ++k) {
     prob[k] = math::exp(prob[k] - top);
@@ -110,7 +109,7 @@ void CpuBackend<T>::attention_map_backward(int l, int h, const Neighborhood& a, 
     for (int k = 0; k < n; ++k) {
       T dl = prob[k] * (dm[k] - mean);
       if (model_.smooth) {
-        const T dww = dl * ((gate ? logit[k] * hh[k] : logit[k]) + T(kShift));
+        const T dww = dl * ((gate ? logit[k] * hh[k] : logit[k]) + T(kAttentionShift));
         dswj += dww * a.sw[k];
         g->sw[k] += dww * swj;
         dl *= swj * a.sw[k];

@@ -55,6 +55,25 @@ void table_lookup(const EmbeddingTable& t, const Buffer<T>& rows, int ng, R x, i
 
 }  // namespace
 
+// The lookup in the precision of the file.
+template <class T>
+void CpuBackend<T>::repinit_table(T x, int ld, T* value, T* slope) const {
+  const EmbeddingTable& t = model_.repinit.table;
+  if (model_.precision == "float32") {
+    table_lookup(t, w_repinit_.table, model_.repinit.ng, static_cast<float>(x), ld, value, slope);
+  } else {
+    table_lookup(t, w_repinit_.table, model_.repinit.ng, static_cast<double>(x), ld, value, slope);
+  }
+}
+
+// T(t_j, t_i) of strip mode, (ng).
+template <class T>
+const T* CpuBackend<T>::repinit_gate(int center, int neighbor) const {
+  const std::size_t row =
+      (model_.repinit.one_side ? 0 : static_cast<std::size_t>(center) * model_.ntypes()) + neighbor;
+  return w_repinit_.gate.data() + row * model_.repinit.ng;
+}
+
 // The input of a concat net: em_0, the neighbour's type embedding, the centre's unless one_side.
 template <class T>
 static T* embedding_input(const Embedding& e, const Buffer<T>& types, int tebd, int n, int ld, const T* em,
@@ -84,12 +103,7 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
     s->raw = arena.zeros<T>(size);
     s->slope = tape ? arena.zeros<T>(size) : nullptr;
     for (int j = 0; j < n; ++j) {
-      T* slope = s->slope ? s->slope + j : nullptr;
-      if (model_.precision == "float32") {
-        table_lookup(e.table, w_repinit_.table, ng, static_cast<float>(em[4 * j]), ld, s->raw + j, slope);
-      } else {
-        table_lookup(e.table, w_repinit_.table, ng, static_cast<double>(em[4 * j]), ld, s->raw + j, slope);
-      }
+      repinit_table(em[4 * j], ld, s->raw + j, s->slope ? s->slope + j : nullptr);
     }
   } else {
     const T* x = embedding_input(e, types_, model_.tebd_dim(), n, ld, em, neighbor, ti, arena);
@@ -100,8 +114,7 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
     s->gate = arena.zeros<T>(size);
     s->g = arena.take<T>(size);
     for (int j = 0; j < n; ++j) {
-      const std::size_t row = (e.one_side ? 0 : static_cast<std::size_t>(ti) * model_.ntypes()) + neighbor[j];
-      const T* gate = w_repinit_.gate.data() + row * ng;
+      const T* gate = repinit_gate(ti, neighbor[j]);
       const T sw = model_.smooth ? env_repinit_.sw[p0 + j] : T(1);
       for (int m = 0; m < ng; ++m) s->gate[m * ld + j] = gate[m] * sw;
     }
@@ -129,13 +142,7 @@ void CpuBackend<T>::prepare_empty_slots() {
   if (e.table.empty()) {
     raw = w_repinit_.net.forward(x, ld, scratch, nullptr);
   } else {
-    for (int t = 0; t < nt; ++t) {
-      if (model_.precision == "float32") {
-        table_lookup<float, T>(e.table, w_repinit_.table, e.ng, float(x[t]), ld, raw + t, nullptr);
-      } else {
-        table_lookup<double, T>(e.table, w_repinit_.table, e.ng, double(x[t]), ld, raw + t, nullptr);
-      }
-    }
+    for (int t = 0; t < nt; ++t) repinit_table(x[t], ld, raw + t, nullptr);
   }
   w_repinit_.empty.resize(static_cast<std::size_t>(nt) * e.ng * 4);
   for (int t = 0; t < nt; ++t) {
@@ -207,10 +214,7 @@ void CpuBackend<T>::repinit_backward(Range range) {
           const int k = m * s.ld + j;
           if (model_.smooth) {
             // gate = T sw; its derivative needs T even where sw = 0
-            const std::size_t row =
-                (e.one_side ? 0 : static_cast<std::size_t>(pairs().center_type[i]) * model_.ntypes()) +
-                pairs().type[p0 + j];
-            dsw[j] += dg[k] * s.raw[k] * w_repinit_.gate[row * ng + m];
+            dsw[j] += dg[k] * s.raw[k] * repinit_gate(pairs().center_type[i], pairs().type[p0 + j])[m];
           }
           dg[k] *= T(1) + s.gate[k];
         }
