@@ -10,7 +10,9 @@ import pytest
 from checkpoints import (
     assert_same,
 )
+from conftest import TOLERANCES
 from dpa2md.conversion import list_heads, load_records
+from dpa2md.engine import Engine
 from dpa2md.errors import ModelError
 
 EXACT = 1e-14  # two float64 evaluations of a layer with below 20 inputs of order 1
@@ -40,6 +42,25 @@ def test_all_formats_give_the_same_records(name):
         pytest.importorskip("yaml")
     path = GOLDEN / name
     assert_same(load_records(path), load_records(path.with_suffix(".pt")))
+
+
+@needs_golden
+@pytest.mark.parametrize("name", ["strip-compressed.pth", "student-se_atten_v2-compressed.pth",
+                                  "strip.pth", "medium-like.pth"])  # fmt: skip
+def test_frozen_files_give_the_original_results(name):
+    """Compressed models go through their tables, as DeePMD-kit's own operator does."""
+    engine = Engine(GOLDEN / name, precision="float64", threads=1)
+    expected = np.load((GOLDEN / name).with_suffix(".npz"))
+    for s in ("water", "triclinic", "molecule"):
+        cell = expected[f"{s}.cell"] if f"{s}.cell" in expected else None
+        result = engine.compute(
+            expected[f"{s}.positions"], expected[f"{s}.types"], cell=cell, pbc=cell is not None
+        )
+        energy = float(expected[f"{s}.energy"].item())
+        assert abs(result.energy - energy) <= TOLERANCES["energy"] * max(1, abs(energy))
+        assert np.abs(result.forces - expected[f"{s}.forces"]).max() <= TOLERANCES["forces"]
+        virial = expected[f"{s}.virial"].reshape(3, 3)
+        assert np.abs(result.virial - virial).max() <= TOLERANCES["virial"]
 
 
 @needs_golden
