@@ -52,7 +52,7 @@ def test_frozen_files_give_the_original_results(name):
     engine = Engine(GOLDEN / name, precision="float64", threads=1)
     expected = np.load((GOLDEN / name).with_suffix(".npz"))
     for s in ("water", "triclinic", "molecule"):
-        cell = expected[f"{s}.cell"] if f"{s}.cell" in expected else None
+        cell = expected.get(f"{s}.cell")
         result = engine.compute(
             expected[f"{s}.positions"], expected[f"{s}.types"], cell=cell, pbc=cell is not None
         )
