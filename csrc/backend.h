@@ -65,11 +65,15 @@ class Backend {
 
   virtual void* g1_rows(int layer) = 0;  // (nrows, g1_dim)
   virtual void* g1_gradient_rows(int layer) = 0;
+  // (natoms, descriptor_dim) of the step since `begin`, once all its stages have run
+  virtual void descriptor(Range, double* out) = 0;
   virtual bool single() const = 0;              // float rows
   virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
 };
 
-// precision "float32" or "float64"; threads >= 1, the caller's OpenMP setting must agree (threads.h).
-std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads);
+// precision "float32" or "float64"; threads >= 1, the caller's OpenMP setting must agree (threads.h). tables:
+// embedding nets of one distance are looked up, to within their rounding error, instead of computed.
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
+                                          bool tables);
 
 }  // namespace dpa2md

@@ -23,10 +23,12 @@ using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
 class PeriodicEngine {
  public:
   PeriodicEngine(const std::string& path, const std::string& precision, int threads,
-                 const std::string& device)
-      : engine_(path, precision, threads, device) {}
+                 const std::string& device, bool tables)
+      : engine_(path, precision, threads, device, tables) {}
 
   const Engine& engine() const { return engine_; }
+  void measure_stages() { engine_.measure_stages(); }
+  std::map<std::string, double> stage_seconds() { return engine_.stage_seconds(); }
 
   // The next computation lists neighbours anew.
   void forget_neighbors() {
@@ -37,7 +39,8 @@ class PeriodicEngine {
 
   // positions (n, 3), types (n), frame_start (frames + 1), cells (frames, 3, 3), pbc (frames, 3)
   py::dict compute(Doubles positions, Ints types, Ints frame_start, Doubles cells, Ints pbc, double skin,
-                   bool forces, std::optional<Doubles> fparam, std::optional<Doubles> aparam) {
+                   bool forces, std::optional<Doubles> fparam, std::optional<Doubles> aparam,
+                   bool descriptors) {
     check(positions, types, frame_start, cells, pbc, fparam, aparam);
     const int n = static_cast<int>(positions.shape(0)), frames = static_cast<int>(cells.shape(0));
     const std::vector<int> start(frame_start.data(), frame_start.data() + frames + 1);
@@ -69,7 +72,9 @@ class PeriodicEngine {
       Atoms atoms{n, n, x, type, nullptr, &neighbors_->candidates()};
       result = &engine_.compute(atoms, forces, fp, ap, frame.data(), nullptr);
     }
-    return pack(*result, start, rebuilt, forces);
+    py::dict out = pack(*result, start, rebuilt, forces);
+    if (descriptors) out["descriptors"] = array({n, engine_.model().descriptor_dim()}, engine_.descriptor());
+    return out;
   }
 
  private:
@@ -142,6 +147,7 @@ py::dict model_info(const Model& m) {
   d["kind"] = m.is_dpa2 ? "dpa2" : "dpa1";
   d["elements"] = m.elements;
   d["precision"] = m.precision;
+  d["descriptor_dim"] = m.descriptor_dim();
   d["rcut"] = m.rcut();
   d["nsel"] = m.repinit.nsel;
   d["nfparam"] = m.fitting.nfparam();
@@ -163,13 +169,16 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = DPA2MD_VERSION;
   py::register_exception<Error>(module, "CoreError", PyExc_ValueError);
   py::class_<PeriodicEngine>(module, "Engine")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&>(), py::arg("path"),
+      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool>(), py::arg("path"),
            py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
-           py::call_guard<py::gil_scoped_release>())
+           py::arg("tables") = true, py::call_guard<py::gil_scoped_release>())
       .def("compute", &PeriodicEngine::compute, py::arg("positions"), py::arg("types"),
            py::arg("frame_start"), py::arg("cells"), py::arg("pbc"), py::arg("skin"),
-           py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none())
+           py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none(),
+           py::arg("descriptors") = false)
       .def("forget_neighbors", &PeriodicEngine::forget_neighbors)
+      .def("measure_stages", &PeriodicEngine::measure_stages)
+      .def("stage_seconds", &PeriodicEngine::stage_seconds)
       .def_property_readonly("info", [](const PeriodicEngine& e) { return model_info(e.engine().model()); })
       .def_property_readonly("precision", [](const PeriodicEngine& e) { return e.engine().precision(); })
       .def_property_readonly("description", [](const PeriodicEngine& e) { return e.engine().description(); });

@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <chrono>
 #include <cmath>
 
 #include "error.h"
@@ -9,8 +10,8 @@ namespace dpa2md {
 namespace {
 
 std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
-                                      const std::string& device) {
-  if (device == "cpu") return make_cpu_backend(model, precision, threads);
+                                      const std::string& device, bool tables) {
+  if (device == "cpu") return make_cpu_backend(model, precision, threads, tables);
   if (device == "cuda") throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
   throw Error("the device \"" + device + "\" is unknown: use \"cpu\" or \"cuda\".");
 }
@@ -23,16 +24,20 @@ std::string choose_precision(const Model& model, const std::string& wanted) {
 
 }  // namespace
 
-Engine::Engine(const std::string& path, const std::string& precision, int threads, const std::string& device)
+Engine::Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
+               bool tables)
     : model_(Model::read(path)),
       precision_(choose_precision(model_, precision)),
       threads_(threads > 0 ? threads : default_threads()),
-      backend_(make_backend(model_, precision_, threads_, device)) {}
+      backend_(make_backend(model_, precision_, threads_, device, tables)) {}
 
 const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                               const int* frame, Exchange* exchange) {
   const ThreadScope scope(threads_);
+  const auto start = std::chrono::steady_clock::now();
   build_pairs(model_, atoms, forces, &pairs_);
+  for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
+  pairs_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   result_.energy.assign(atoms.natoms, 0);
   result_.force.assign(forces ? 3 * static_cast<std::size_t>(atoms.nrows) : 0, 0);
   result_.virial.assign(forces ? 9 * static_cast<std::size_t>(atoms.nrows) : 0, 0);
@@ -58,6 +63,28 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
     }
   }
   return result_;
+}
+
+std::vector<double> Engine::descriptor() {
+  const ThreadScope scope(threads_);
+  std::vector<double> out(static_cast<std::size_t>(pairs_.natoms) * model_.descriptor_dim());
+  backend_->run(pairs_.natoms, [&](Range a) { backend_->descriptor(a, out.data()); });
+  return out;
+}
+
+void Engine::measure_stages() {
+  if (clock_) return;
+  auto clock = std::make_unique<StageClock>(std::move(backend_), threads_);
+  clock_ = clock.get();
+  backend_ = std::move(clock);
+}
+
+std::map<std::string, double> Engine::stage_seconds() {
+  std::map<std::string, double> seconds;
+  if (clock_) seconds = clock_->take();
+  seconds["pairs"] = pairs_seconds_;
+  pairs_seconds_ = 0;
+  return seconds;
 }
 
 // The names and their order are those of docs/story.md.

@@ -8,6 +8,7 @@
 #include "backend.h"
 #include "exchange.h"
 #include "model.h"
+#include "stage_clock.h"
 
 namespace dpa2md {
 
@@ -20,19 +21,31 @@ struct Result {
 class Engine {
  public:
   // precision: "float64", "float32" or "" for the model's own. threads < 1: OMP_NUM_THREADS, or all cores.
-  // device: "cpu" or "cuda".
-  Engine(const std::string& path, const std::string& precision, int threads, const std::string& device);
+  // device: "cpu" or "cuda". tables: see make_cpu_backend.
+  Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
+         bool tables = true);
 
   const Model& model() const { return model_; }
   const std::string& precision() const { return precision_; }
   int threads() const { return threads_; }
   std::string description() const { return backend_->description(); }
 
+  // Types (ntypes) that atoms of the run may have, whether or not this rank sees them: what is prepared for
+  // the types in use (tables, and so their rounding) is then the same on every rank.
+  void expect_types(const std::vector<char>& types) { expected_types_ = types; }
+
   // Energies (and forces, virial when `forces`) of the atoms. fparam (frames, nfparam) and aparam (natoms,
   // naparam) as the model asks for them; frame (natoms) or null. `exchange` is null on a single rank. Throws
   // Error for bad input and when a result is not finite.
   const Result& compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                         const int* frame, Exchange* exchange);
+  // (natoms, descriptor_dim) of the last compute: what the fitting net saw of each atom before fparam. Costs
+  // a copy. Zeros for virtual atoms.
+  std::vector<double> descriptor();
+  // From now on compute() measures its stages, and stage_seconds() gives (and forgets) their times: seconds
+  // summed over threads, with "pairs" for the pair list.
+  void measure_stages();
+  std::map<std::string, double> stage_seconds();
   // What the last compute saw.
   const PairList& pairs() const { return pairs_; }
 
@@ -44,6 +57,9 @@ class Engine {
   std::string precision_;
   int threads_;
   std::unique_ptr<Backend> backend_;
+  StageClock* clock_ = nullptr;  // backend_, once stages are measured
+  double pairs_seconds_ = 0;
+  std::vector<char> expected_types_;
   PairList pairs_;
   Result result_;
 };

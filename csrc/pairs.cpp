@@ -154,18 +154,22 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
   out->row.resize(size);
   out->type.resize(size);
   int coincident = -1;
+  out->types_present.assign(model.ntypes(), 0);
 #pragma omp parallel
   {
     Selection s;
+    std::vector<char> present(model.ntypes(), 0);
 #pragma omp for schedule(static, 64)
     for (int i = 0; i < n; ++i) {
       select(model, atoms, i, &s);
+      if (atoms.type[i] >= 0) present[atoms.type[i]] = 1;
       std::int64_t k = out->repinit.first[i];
       for (const Near& p : s.near) {
         for (int c = 0; c < 3; ++c) out->vec[3 * k + c] = p.vec[c];
         out->r[k] = p.r;
         out->row[k] = atoms.row ? atoms.row[p.position] : p.position;
         out->type[k] = atoms.type[p.position];
+        present[out->type[k]] = 1;
         if (p.r < kCoincident) {
 #pragma omp critical
           coincident = coincident < 0 ? i : std::min(coincident, i);
@@ -173,6 +177,8 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
         ++k;
       }
     }
+#pragma omp critical
+    for (std::size_t t = 0; t < present.size(); ++t) out->types_present[t] |= present[t];
   }
   if (coincident >= 0) {
     throw Error("atom " + std::to_string(coincident) +

@@ -41,11 +41,12 @@ struct PairList {
   // All pairs are repinit's. The nearest come first as far as the shorter cutoffs and nsel demand it: the
   // repformer's and three-body's neighbours are prefixes of an atom's pairs.
   Prefix repinit, three_body, repformer;
-  std::vector<double> vec;         // (pairs, 3) r_j - r_i, angstrom
-  std::vector<double> r;           // (pairs)
-  std::vector<std::int32_t> row;   // (pairs) neighbour's row
-  std::vector<std::int32_t> type;  // (pairs) neighbour's type
-  std::vector<int> center_type;    // (natoms)
+  std::vector<double> vec;          // (pairs, 3) r_j - r_i, angstrom
+  std::vector<double> r;            // (pairs)
+  std::vector<std::int32_t> row;    // (pairs) neighbour's row
+  std::vector<std::int32_t> type;   // (pairs) neighbour's type
+  std::vector<int> center_type;     // (natoms)
+  std::vector<char> types_present;  // (ntypes) among centres and neighbours, or expected
   std::vector<int> zeroed;  // (natoms) pairs that descriptor exclusion turned into zero rows of repinit
   int max_count = 0;        // most pairs of one atom
   // The atom with the most neighbours beyond nsel (nearest kept, as DeePMD-kit does), -1 when all fit.

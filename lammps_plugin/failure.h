@@ -1,8 +1,15 @@
-// What the core throws, as text: LAMMPS has its own way to stop a run.
+// What the core throws, as text: LAMMPS has its own way to stop a run. And that the text arrives.
 #pragma once
 
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
 #include <new>
 #include <string>
+#include <thread>
 
 #include "../csrc/error.h"
 
@@ -19,6 +26,30 @@ std::string failure_of(F&& work) {
     return "out of memory: use more ranks or fewer atoms.";
   }
   return "";
+}
+
+// For a rank that calls MPI_Abort next: returns when what it printed has been read. mpiexec gets a rank's
+// output through pipes; once it hears of an abort it ends everything, and what is still in a pipe is lost
+// (MPICH: one sentence of seven). The kernel tells how much is unread, and MPICH passes on what it has read
+// before it looks at the abort.
+inline void deliver_output() {
+  using std::chrono::milliseconds;
+  std::fflush(nullptr);
+  const auto enough = std::chrono::steady_clock::now() + milliseconds(5000);  // perhaps nobody reads
+  bool unknown = false;
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+    struct stat kind;
+    if (fstat(stream, &kind) != 0 || S_ISREG(kind.st_mode)) continue;  // closed, or a file: it is there
+    if (!S_ISFIFO(kind.st_mode)) {
+      unknown = true;
+      continue;
+    }
+    int unread = 0;
+    while (ioctl(stream, FIONREAD, &unread) == 0 && unread > 0 && std::chrono::steady_clock::now() < enough)
+      std::this_thread::sleep_for(milliseconds(1));
+  }
+  // A pseudo-terminal or a socket of another launcher can't be asked: time is all there is.
+  if (unknown) std::this_thread::sleep_for(milliseconds(200));
 }
 
 }  // namespace dpa2md

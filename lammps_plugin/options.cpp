@@ -10,8 +10,9 @@
 namespace dpa2md {
 namespace {
 
-const std::set<std::string> kKeywords = {"precision", "device",   "threads", "fparam",   "aparam",
-                                         "out_freq",  "out_file", "atomic",  "relative", "relative_v"};
+const std::set<std::string> kKeywords = {
+    "precision", "device",   "threads", "fparam",   "fparam_from_compute", "aparam", "aparam_from_compute",
+    "out_freq",  "out_file", "atomic",  "relative", "relative_v"};
 
 bool is_keyword(const std::string& word) { return kKeywords.count(word) != 0; }
 
@@ -75,8 +76,12 @@ Options parse_options(int narg, char** arg) {
       o.threads = words.integer(keyword, 1);
     } else if (keyword == "fparam") {
       o.fparam = words.numbers(keyword);
+    } else if (keyword == "fparam_from_compute") {
+      o.fparam_compute = words.value(keyword);
     } else if (keyword == "aparam") {
       o.aparam = words.numbers(keyword);
+    } else if (keyword == "aparam_from_compute") {
+      o.aparam_compute = words.value(keyword);
     } else if (keyword == "out_freq") {
       o.out_freq = words.integer(keyword, 0);
     } else if (keyword == "out_file") {
@@ -91,6 +96,10 @@ Options parse_options(int narg, char** arg) {
       throw Error("keyword \"" + keyword + "\" is unknown.");
     }
   }
+  if (!o.fparam.empty() && !o.fparam_compute.empty())
+    throw Error("keywords fparam and fparam_from_compute exclude each other.");
+  if (!o.aparam.empty() && !o.aparam_compute.empty())
+    throw Error("keywords aparam and aparam_from_compute exclude each other.");
   return o;
 }
 

@@ -12,6 +12,8 @@ struct Options {
   std::string device = "cpu";
   int threads = 0;                     // 0: LAMMPS's own number of threads
   std::vector<double> fparam, aparam;  // for the frame; the same for every atom
+  // IDs of LAMMPS's computes that give them instead, anew for every evaluation; "": none
+  std::string fparam_compute, aparam_compute;
   // model deviation, with two models or more
   int out_freq = 100;  // 0: never
   std::string out_file = "model_devi.out";

@@ -4,17 +4,16 @@
 
 #include <algorithm>
 #include <cctype>
-#include <chrono>
-#include <cstdio>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "atom.h"
 #include "comm.h"
+#include "compute.h"
 #include "error.h"
 #include "failure.h"
 #include "force.h"
+#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "update.h"
@@ -37,8 +36,10 @@ double symmetric(const double* virial, int component) {
 
 void PairDPA2::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
+  const bool first = !has_list_;
   // LAMMPS renumbers ghosts only when it makes new lists
-  if (neighbor->ago == 0 || !has_list_) rebuild();
+  if (neighbor->ago == 0 || first) rebuild();
+  update_parameters(first);
   if (!atoms_.copy_positions(atom->x))
     stop_here("an atom's position is not a finite number: the run has become unstable.");
   const dpa2md::Result& result = evaluate(&models_[0]);
@@ -48,6 +49,7 @@ void PairDPA2::compute(int eflag, int vflag) {
   if (models_.size() > 1 && options_.out_freq > 0 && update->ntimestep % options_.out_freq == 0)
     compare_models(result);
   if (neighbor->ago == 0) warn_overfull();
+  evaluated_step_ = update->ntimestep;
 }
 
 void PairDPA2::rebuild() {
@@ -63,17 +65,46 @@ void PairDPA2::rebuild() {
   const std::string failure =
       failure_of([&] { atoms_.rebuild(*list, nlocal, atom->type, has_element_, owners, comm->me); });
   if (!failure.empty()) stop_here(failure);
-  aparam_.clear();
-  aparam_.reserve((atoms_.natoms() + 1) * options_.aparam.size());  // not null on a rank without atoms
-  for (int i = 0; i < atoms_.natoms(); ++i)
-    aparam_.insert(aparam_.end(), options_.aparam.begin(), options_.aparam.end());
   has_list_ = true;
+}
+
+// Frame and atomic parameters of this evaluation. Computes are asked anew every time: several evaluations may
+// share a step (minimisation). Collective.
+void PairDPA2::update_parameters(bool first) {
+  if (fparam_compute_ || aparam_compute_) {
+    modify->clearstep_compute();  // or else a compute that another one reads keeps its last value
+    for (Compute* c : modify->get_compute_list()) {
+      if (first) c->setup();  // LAMMPS does it only after the first forces
+    }
+  }
+  fparam_ = options_.fparam;
+  if (Compute* c = fparam_compute_) {
+    const int count = models_[0].engine->model().fitting.nfparam();
+    if (count == 1 && c->scalar_flag) {
+      fparam_.assign(1, c->compute_scalar());
+    } else {
+      c->compute_vector();
+      fparam_.assign(c->vector, c->vector + count);
+    }
+  }
+  const int width = models_[0].engine->model().fitting.naparam();
+  aparam_.clear();
+  aparam_.reserve(static_cast<std::size_t>(atoms_.natoms() + 1) * width);  // not null on a rank without atoms
+  Compute* c = aparam_compute_;
+  if (c) c->compute_peratom();
+  for (int i = 0; i < atoms_.natoms(); ++i) {
+    const int k = atoms_.index_of_row(i);
+    const double* row = !c                     ? options_.aparam.data()
+                        : c->size_peratom_cols ? c->array_atom[k]
+                                               : &c->vector_atom[k];
+    aparam_.insert(aparam_.end(), row, row + width);
+  }
 }
 
 const dpa2md::Result& PairDPA2::evaluate(Loaded* model) {
   const dpa2md::Result* result = nullptr;
-  const double* fparam = options_.fparam.empty() ? nullptr : options_.fparam.data();
-  const double* aparam = options_.aparam.empty() ? nullptr : aparam_.data();
+  const double* fparam = fparam_.empty() ? nullptr : fparam_.data();
+  const double* aparam = aparam_.data();  // null where the model takes none
   // One rank sees only images of its own atoms, which share their rows.
   dpa2md::Exchange* exchange = comm->nprocs > 1 ? &exchange_ : nullptr;
   const std::string failure = failure_of([&] {
@@ -141,6 +172,22 @@ std::vector<double> PairDPA2::owned(const std::vector<double>& rows, int width) 
   return out;
 }
 
+void PairDPA2::copy_descriptors(double** out) const {
+  if (evaluated_step_ != update->ntimestep) {
+    error->all(
+        FLERR,
+        "compute dpa2/descriptor: pair_style dpa2 has not computed the forces of this step yet; use the "
+        "compute in a run or after it (run 0 is enough).");
+  }
+  const int dim = descriptor_dim();
+  const std::vector<double> rows = models_[0].engine->descriptor();
+  for (int i = 0; i < atom->nlocal; ++i) std::fill(out[i], out[i] + dim, 0.0);
+  for (int r = 0; r < atoms_.natoms(); ++r) {
+    const double* row = rows.data() + static_cast<std::size_t>(r) * dim;
+    std::copy(row, row + dim, out[atoms_.index_of_row(r)]);
+  }
+}
+
 // ---- several models
 
 void PairDPA2::compare_models(const dpa2md::Result& first) {
@@ -149,7 +196,7 @@ void PairDPA2::compare_models(const dpa2md::Result& first) {
   for (Loaded& m : models_) {
     const dpa2md::Result& r = &m == &models_[0] ? first : evaluate(&m);
     forces.push_back(owned(r.force, 3));
-    const std::vector<double> mine = total_virial(r);
+    std::vector<double> mine = total_virial(r);  // not const: the MPI of a serial LAMMPS knows none
     virials.emplace_back(9);
     MPI_Allreduce(mine.data(), virials.back().data(), 9, MPI_DOUBLE, MPI_SUM, world);
     for (double& v : virials.back()) v *= per_atom * energy_unit_;
@@ -219,9 +266,7 @@ void PairDPA2::stop_here(const std::string& failure) const {
   try {
     error->one(FLERR, "pair_style dpa2 at step " + std::to_string(update->ntimestep) + ": " + failure);
   } catch (...) {
-    // MPI's abort comes next; it loses what is in buffers, and what mpiexec has not read yet
-    std::fflush(nullptr);
-    if (comm->nprocs > 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    if (comm->nprocs > 1) dpa2md::deliver_output();
     throw;
   }
 }

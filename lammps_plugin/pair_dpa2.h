@@ -26,6 +26,11 @@ class PairDPA2 : public Pair {
   double init_one(int, int) override;
   void compute(int, int) override;
 
+  // For compute dpa2/descriptor, of the first model: its columns, and the rows (nlocal, columns) of the
+  // evaluation at this step, zeros where atoms are left out. Stops where there was none.
+  int descriptor_dim() const { return models_[0].engine->model().descriptor_dim(); }
+  void copy_descriptors(double** out) const;
+
   int pack_forward_comm(int n, int* list, double* buf, int, int*) override {
     return exchange_.pack_forward(n, list, buf);
   }
@@ -50,10 +55,12 @@ class PairDPA2 : public Pair {
   void map_types();
   void check_units();
   void check_special_bonds() const;
+  void check_computes();
   void check_masses() const;
   void print_mapping() const;
 
   void rebuild();
+  void update_parameters(bool first);
   const dpa2md::Result& evaluate(Loaded* model);
   void add_forces(const dpa2md::Result& result);
   void add_energies(const dpa2md::Result& result);
@@ -76,8 +83,10 @@ class PairDPA2 : public Pair {
 
   dpa2md::LocalAtoms atoms_;
   dpa2md::GhostExchange exchange_;
-  std::vector<double> aparam_;  // (natoms, naparam)
-  bool has_list_ = false;       // since init
+  Compute *fparam_compute_ = nullptr, *aparam_compute_ = nullptr;
+  std::vector<double> fparam_, aparam_;  // (nfparam), (natoms, naparam)
+  bool has_list_ = false;                // since init
+  bigint evaluated_step_ = -1;
 
   dpa2md::DeviationFile deviation_file_;
   bool mapping_printed_ = false, overfull_warned_ = false, exclude_warned_ = false;

@@ -7,11 +7,13 @@
 
 #include "atom.h"
 #include "comm.h"
+#include "compute.h"
 #include "error.h"
 #include "failure.h"
 #include "force.h"
 #include "masses.h"
 #include "memory.h"
+#include "modify.h"
 #include "neighbor.h"
 #include "pair_dpa2.h"
 #include "update.h"
@@ -80,14 +82,20 @@ void PairDPA2::load_models() {
 void PairDPA2::check_parameters() const {
   for (const Loaded& m : models_) {
     const dpa2md::Fitting& f = m.engine->model().fitting;
-    const auto check = [&](const char* keyword, std::size_t given, int wanted, bool has_default) {
+    const auto check = [&](const char* keyword, std::size_t given, const std::string& compute, int wanted,
+                           bool has_default) {
+      if (!compute.empty() && wanted > 0) return;  // its numbers are counted before a run
+      if (!compute.empty()) {
+        error->all(FLERR, std::string("pair_style dpa2: the model ") + m.engine->model().path + " takes no " +
+                              keyword + ": leave out the keyword " + keyword + "_from_compute.");
+      }
       if (given == static_cast<std::size_t>(wanted) || (given == 0 && has_default)) return;
       error->all(FLERR, std::string("pair_style dpa2: the model ") + m.engine->model().path + " takes " +
                             std::to_string(wanted) + " numbers after the keyword " + keyword + ", and " +
                             std::to_string(given) + " are given.");
     };
-    check("fparam", options_.fparam.size(), f.nfparam(), !f.default_fparam.empty());
-    check("aparam", options_.aparam.size(), f.naparam(), false);
+    check("fparam", options_.fparam.size(), options_.fparam_compute, f.nfparam(), !f.default_fparam.empty());
+    check("aparam", options_.aparam.size(), options_.aparam_compute, f.naparam(), false);
   }
 }
 
@@ -126,6 +134,7 @@ void PairDPA2::map_types() {
   has_element_.assign(atom->ntypes + 1, 0);
   for (Loaded& m : models_) {
     const std::vector<std::string>& known = m.engine->model().elements;
+    std::vector<char> used(known.size(), 0);
     m.type.assign(atom->ntypes + 1, -1);
     for (int t = 1; t <= atom->ntypes; ++t) {
       if (map[t] < 0) continue;
@@ -140,7 +149,9 @@ void PairDPA2::map_types() {
       }
       m.type[t] = static_cast<int>(at - known.begin());
       has_element_[t] = 1;
+      used[m.type[t]] = 1;
     }
+    m.engine->expect_types(used);
   }
 }
 
@@ -149,6 +160,7 @@ void PairDPA2::map_types() {
 void PairDPA2::init_style() {
   check_units();
   check_special_bonds();
+  check_computes();
   if (!mapping_printed_ && comm->me == 0) {
     print_mapping();
     check_masses();
@@ -156,6 +168,7 @@ void PairDPA2::init_style() {
   mapping_printed_ = true;
   neighbor->add_request(this, NeighConst::REQ_FULL);
   has_list_ = false;
+  evaluated_step_ = -1;
 }
 
 void PairDPA2::check_units() {
@@ -166,6 +179,33 @@ void PairDPA2::check_units() {
   } else {
     error->all(FLERR, std::string("pair_style dpa2 works with units metal or real, not with units ") +
                           update->unit_style + ".");
+  }
+}
+
+// fparam is a compute's scalar or vector, aparam its numbers per atom.
+void PairDPA2::check_computes() {
+  const auto stop = [&](const std::string& keyword, const std::string& what) {
+    error->all(FLERR, "pair_style dpa2: keyword " + keyword + " " + what);
+  };
+  const auto find = [&](const char* keyword, const std::string& id) -> Compute* {
+    if (id.empty()) return nullptr;
+    Compute* c = modify->get_compute_by_id(id);
+    if (!c) stop(keyword, "names the compute " + id + ", which does not exist.");
+    return c;
+  };
+  fparam_compute_ = find("fparam_from_compute", options_.fparam_compute);
+  aparam_compute_ = find("aparam_from_compute", options_.aparam_compute);
+  for (const Loaded& m : models_) {
+    const int nf = m.engine->model().fitting.nfparam(), na = m.engine->model().fitting.naparam();
+    const Compute *f = fparam_compute_, *a = aparam_compute_;
+    if (f && !(nf == 1 && f->scalar_flag) && !(f->vector_flag && f->size_vector == nf))
+      stop("fparam_from_compute",
+           "needs a compute that gives " +
+               std::string(nf == 1 ? "a scalar" : "a vector of " + std::to_string(nf)) + ", and " + f->id +
+               " does not.");
+    if (a && !(a->peratom_flag && std::max(1, a->size_peratom_cols) == na))
+      stop("aparam_from_compute", "needs a compute that gives " + std::to_string(na) +
+                                      " numbers per atom, and " + a->id + " does not.");
   }
 }
 

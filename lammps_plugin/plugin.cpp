@@ -3,11 +3,30 @@
 // and builds, and LAMMPS does not refuse; asking through its C interface works in all of them.
 #include <dlfcn.h>
 #include <mpi.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <string>
 
 #include "lmptype.h"
+
+// As text in this file, `dpa2md doctor` can read it without loading anything.
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+#ifdef LAMMPS_BIGBIG
+#define SIZES "BIGBIG"
+#else
+#define SIZES "SMALLBIG"
+#endif
+#ifdef DPA2MD_LAMMPS_SERIAL
+#define MESSAGES "serial"
+#elif defined(MPICH_VERSION) || defined(MPI_ABI)
+#define MESSAGES "MPICH"
+#else
+#define MESSAGES "MPI"
+#endif
+#define BUILT_FOR "built for version " TEXT(DPA2MD_LAMMPS_VERSION) " (" SIZES ", " MESSAGES ")"
+#define REMEDY ", but the plugin was " BUILT_FOR "; build it for this LAMMPS (docs/lammps.md)"
 
 namespace {
 
@@ -26,15 +45,15 @@ std::string misfit(void* lmp) {
   if (setting(lmp, "tagint") != static_cast<int>(sizeof(LAMMPS_NS::tagint)) ||
       setting(lmp, "bigint") != static_cast<int>(sizeof(LAMMPS_NS::bigint)) ||
       setting(lmp, "imageint") != static_cast<int>(sizeof(LAMMPS_NS::imageint))) {
-    return "this LAMMPS has other integer sizes (SMALLBIG, BIGBIG)";
+    return "this LAMMPS has other integer sizes";
   }
 #ifdef DPA2MD_LAMMPS_SERIAL
-  if (has_mpi()) return "this LAMMPS uses MPI and the plugin does not";
+  if (has_mpi()) return "this LAMMPS uses MPI";
 #else
-  if (!has_mpi()) return "this LAMMPS is serial and the plugin uses MPI";
+  if (!has_mpi()) return "this LAMMPS is serial";
 #endif
 #if defined(MPICH_VERSION) || defined(MPI_ABI)
-  if (dlsym(RTLD_DEFAULT, "ompi_mpi_comm_world")) return "this LAMMPS uses Open MPI and the plugin MPICH";
+  if (dlsym(RTLD_DEFAULT, "ompi_mpi_comm_world")) return "this LAMMPS uses Open MPI";
 #endif
   return "";
 }
@@ -46,8 +65,10 @@ std::string load_pair(void* lmp, void* handle, void* regfunc) {
   std::string path = self.dli_fname;
   path.erase(path.find_last_of('/') + 1);
   path += "pair_dpa2.so";
+  if (access(path.c_str(), R_OK) != 0) return path + " is missing; it must be beside dpa2plugin.so";
   void* library = dlopen(path.c_str(), RTLD_NOW);
-  if (!library) return dlerror();
+  // Other C++ strings (_GLIBCXX_USE_CXX11_ABI), or a LAMMPS of this version that somebody has changed.
+  if (!library) return std::string("this LAMMPS has another C++ interface (") + dlerror() + ")" REMEDY;
   const auto enter = find<void(void*, void*, void*)>("dpa2md_register", library);
   if (!enter) return path + " is not the pair style";
   enter(lmp, handle, regfunc);
@@ -58,13 +79,9 @@ std::string load_pair(void* lmp, void* handle, void* regfunc) {
 
 extern "C" void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
   std::string problem = misfit(lmp);
-  if (problem.empty()) problem = load_pair(lmp, handle, regfunc);
+  problem = problem.empty() ? load_pair(lmp, handle, regfunc) : problem + REMEDY;
   if (problem.empty()) return;
   const auto setting = find<int(void*, const char*)>("lammps_extract_setting");
   if (setting && setting(lmp, "world_rank") > 0) return;  // one rank speaks for all
-  std::fprintf(
-      stderr,
-      "dpa2md: pair_style dpa2 is not available: %s, but the plugin was built for version %d; build it "
-      "for this LAMMPS (docs/lammps.md).\n",
-      problem.c_str(), DPA2MD_LAMMPS_VERSION);
+  std::fprintf(stderr, "dpa2md: pair_style dpa2 is not available: %s.\n", problem.c_str());
 }

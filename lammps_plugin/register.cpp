@@ -1,4 +1,5 @@
-// Tells LAMMPS about the pair style, once plugin.cpp has found that both fit.
+// Tells LAMMPS about the pair style and its compute, once plugin.cpp has found that both fit.
+#include "compute_descriptor.h"
 #include "lammps.h"
 #include "pair_dpa2.h"
 
@@ -25,16 +26,28 @@ typedef void (*lammpsplugin_regfunc)(lammpsplugin_t*, void*);
 
 void* create_pair(void* lmp) { return new LAMMPS_NS::PairDPA2(static_cast<LAMMPS_NS::LAMMPS*>(lmp)); }
 
+void* create_compute(void* lmp, int narg, char** arg) {
+  return new LAMMPS_NS::ComputeDescriptor(static_cast<LAMMPS_NS::LAMMPS*>(lmp), narg, arg);
+}
+
 }  // namespace
 
 extern "C" void dpa2md_register(void* lmp, void* handle, void* regfunc) {
   lammpsplugin_t plugin;
   plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;
+  plugin.author = "The dpa2md developers";
+  plugin.handle = handle;
+  const auto add = reinterpret_cast<lammpsplugin_regfunc>(regfunc);
+
   plugin.style = "pair";
   plugin.name = "dpa2";
   plugin.info = "DPA-2 models of DeePMD-kit, dpa2md " DPA2MD_VERSION;
-  plugin.author = "The dpa2md developers";
   plugin.creator.v1 = create_pair;
-  plugin.handle = handle;
-  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, lmp);
+  add(&plugin, lmp);
+
+  plugin.style = "compute";
+  plugin.name = "dpa2/descriptor";
+  plugin.info = "Descriptors of atoms from pair_style dpa2, dpa2md " DPA2MD_VERSION;
+  plugin.creator.v2 = create_compute;
+  add(&plugin, lmp);
 }

@@ -115,3 +115,19 @@ def skip_or_fail(what: str, reason: str) -> NoReturn:
     if what in os.environ.get("DPA2MD_REQUIRE", "").split(","):
         pytest.fail(f"{reason} (required by DPA2MD_REQUIRE={what})", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def lammps() -> None:
+    """For tests that need LAMMPS and the plugin."""
+    from lammps_runs import require_lammps
+
+    require_lammps()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A small model of O, H and Si; tests over golden models put those in its place."""
+    from small_models import small_model
+
+    return small_model(tmp_path_factory.mktemp("model"))

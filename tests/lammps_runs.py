@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -82,12 +83,23 @@ def write_data(path: Path, atoms: Atoms, elements: list[str], style: str = "atom
 
 
 def start(
-    folder: Path, script: str, ranks: int = 1, *options: str, preload: Path | str = ""
+    folder: Path,
+    script: str,
+    ranks: int = 1,
+    *options: str,
+    preload: Path | str = "",
+    memory: int | None = None,
 ) -> subprocess.CompletedProcess:
     """Runs a LAMMPS input in `folder` on `ranks` ranks, one thread each.
 
-    `preload` is a library to load before all others.
+    `preload` is a library to load before all others; `memory` limits the address space of each
+    process, bytes.
     """
+
+    def limit() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
     (folder / "in.test").write_text(script)
     command = [str(BIN / "lmp"), "-in", "in.test", "-nocite", *options]
     if ranks > 1:
@@ -105,6 +117,7 @@ def start(
         text=True,
         timeout=120,
         check=False,
+        preexec_fn=limit,
     )
 
 
@@ -142,8 +155,7 @@ pair_coeff * * {" ".join(elements)}
 def read_report(folder: Path, volume: float, units: str = "metal") -> LammpsResult:
     """What `REPORT` and `AFTER` wrote."""
     thermo = np.array((folder / "report.thermo").read_text().split(), dtype=float)
-    rows = (folder / "report.dump").read_text().split("ITEM: ATOMS ")[-1].splitlines()[1:]
-    table = np.array([row.split() for row in rows], dtype=float)
+    table = last_dump(folder / "report.dump")
     energy, pressure = ENERGY_UNIT[units], PRESSURE_UNIT[units]
     stress = energy * pressure  # per atom, times volume; with the sign of a stress
     return LammpsResult(
@@ -155,6 +167,12 @@ def read_report(folder: Path, volume: float, units: str = "metal") -> LammpsResu
         virials=-table[:, 6:12] / stress,
         centroids=-table[:, 12:21] / stress,
     )
+
+
+def last_dump(path: Path) -> np.ndarray:
+    """The last frame of a dump, (n, columns)."""
+    rows = path.read_text().split("ITEM: ATOMS ")[-1].splitlines()[1:]
+    return np.array([row.split() for row in rows], dtype=float)
 
 
 def single_point(

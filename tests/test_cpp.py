@@ -91,7 +91,8 @@ def test_program(name, programs, evaluate):
         skip_or_fail("isa", f"{name} is only built for x86-64")
     # Threads of OpenMP would fight for two cores with those of the tests.
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    environment["ASAN_OPTIONS"] = "detect_stack_use_after_return=1:allocator_may_return_null=0"
+    # No fake stack: GCC before 14 aligns it to 32 bytes only, and AVX-512 code on it faults (GCC PR 110027).
+    environment["ASAN_OPTIONS"] = "detect_stack_use_after_return=0:allocator_may_return_null=0"
     done = run([str(program), *arguments(name, evaluate)], env=environment)
     if done.returncode == 77:
         skip_or_fail("isa", f"this processor cannot run {name}")

@@ -17,22 +17,13 @@ from lammps_runs import (
     last_values,
     preamble,
     read_report,
-    require_lammps,
     run,
     single_point,
     write_data,
 )
-from small_models import crystal, small_model
+from small_models import crystal
 
-
-@pytest.fixture(scope="module", autouse=True)
-def lammps():
-    require_lammps()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("models"))
+pytestmark = pytest.mark.usefixtures("lammps")
 
 
 # ---- numbers

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
+import dpa2md
 import numpy as np
 import pytest
 from ase import Atoms
@@ -25,7 +27,6 @@ from lammps_runs import (
     last_values,
     preamble,
     read_report,
-    require_lammps,
     run,
     single_point,
     start,
@@ -33,15 +34,7 @@ from lammps_runs import (
 )
 from small_models import crystal, small_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def lammps():
-    require_lammps()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("models"))
+pytestmark = pytest.mark.usefixtures("lammps")
 
 
 # ---- beside other styles
@@ -190,7 +183,9 @@ def test_frame_and_atom_parameters(tmp_path, ranks):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (("small", "missing"), "missing"),
+        (("MODEL", "missing.dpa2"), "cannot open the model file 'missing.dpa2'"),
+        (("MODEL", "data.test"), "is not a .dpa2 model; convert a DeePMD-kit model"),
+        (("MODEL", "half.dpa2"), "half.dpa2' is truncated"),
         (("O H Si", "O H Xx"), "does not know the element Xx"),
         (("O H Si", "O H"), "one element (or NULL) for each of the 3 atom types"),
         (("O H Si", "O H NULL"), "All pair coeffs are not set"),
@@ -200,13 +195,17 @@ def test_frame_and_atom_parameters(tmp_path, ranks):
         (("KEYWORDS", "threads 0"), "threads needs a whole number of at least 1"),
         (("KEYWORDS", "fparam 1.0"), "takes 0 numbers after the keyword fparam, and 1 are given"),
         (("KEYWORDS", "device abacus"), "abacus"),
+        (("KEYWORDS", "fparam_from_compute none"), "takes no fparam: leave out"),
+        (("KEYWORDS", "aparam 1 aparam_from_compute c"), "exclude each other"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[1],
 )
 def test_errors_are_one_sentence_and_stop_all_ranks(tmp_path, model, change, sentence):
     write_data(tmp_path / "data.test", crystal(), ELEMENTS)
-    script = preamble(crystal(), ELEMENTS, model, keywords="KEYWORDS") + "run 5\n"
-    script = script.replace(*change, 1).replace("KEYWORDS", "")
+    content = model.read_bytes()
+    (tmp_path / "half.dpa2").write_bytes(content[: len(content) // 2])
+    script = preamble(crystal(), ELEMENTS, "MODEL", keywords="KEYWORDS") + "run 5\n"
+    script = script.replace(*change, 1).replace("MODEL", str(model)).replace("KEYWORDS", "")
     assert_stops(start(tmp_path, script, 2), sentence)
 
 
@@ -230,6 +229,37 @@ def test_a_run_that_explodes_stops(tmp_path, model):
     write_data(tmp_path / "data.test", crystal(), ELEMENTS)
     script = preamble(crystal(), ELEMENTS, model) + EXPLOSION
     assert_stops(start(tmp_path, script, 2), "position is not a finite number")
+
+
+def test_forces_that_are_no_numbers(tmp_path):
+    """Weights beyond the range of float32."""
+    write_data(tmp_path / "data.test", crystal(), ELEMENTS)
+    path = small_model(tmp_path, scale=1e300)
+    script = preamble(crystal(), ELEMENTS, path, keywords="precision float32")
+    done = start(tmp_path, script + MOTION + "fix 1 all nve\nrun 5\n", 2)
+    assert_stops(done, "is not a finite number: the structure is far outside")
+    assert "the atom with ID" in done.stdout + done.stderr
+
+
+def test_lost_atoms(tmp_path, model):
+    """LAMMPS's own sentence comes through: nothing of ours goes wrong before it."""
+    atoms = crystal()
+    atoms.positions[:, 2] += 2
+    atoms.cell[2] = [0, 0, 12]
+    write_data(tmp_path / "data.test", atoms, ELEMENTS)
+    script = preamble(atoms, ELEMENTS, model, before="boundary p p f") + MOTION
+    script += "velocity all set 0 0 500 units box\nfix 1 all nve\nthermo 1\nrun 200\n"
+    assert_stops(start(tmp_path, script, 2), "Lost atoms")
+
+
+def test_out_of_memory(tmp_path, model):
+    """Some 100000 atoms a rank, with memory for LAMMPS and not for the model."""
+    write_data(tmp_path / "data.test", crystal(), ELEMENTS)
+    script = preamble(crystal(), ELEMENTS, model) + "replicate 20 20 20\nrun 1\n"
+    assert_stops(
+        start(tmp_path, script, 2, memory=600 * 2**20),
+        "out of memory: use more ranks or fewer atoms",
+    )
 
 
 def test_special_bonds(tmp_path, model):
@@ -276,7 +306,8 @@ EXAMPLES = Path(__file__).parent.parent / "lammps_plugin" / "examples"
 def test_examples(tmp_path, model, name):
     """Each example runs as it stands, for a few steps and with another model."""
     shutil.copy(EXAMPLES / "water.data", tmp_path)
-    second = small_model(tmp_path, scale=290.0)
+    second = tmp_path / "second.dpa2"
+    subprocess.run([sys.executable, EXAMPLES / "make_second.py", model, second], check=True)
     output = run(
         tmp_path,
         (EXAMPLES / name).read_text(),
@@ -285,10 +316,27 @@ def test_examples(tmp_path, model, name):
     )
     assert np.isfinite(last_values(output)).all()
     if name == "in.deviation":
-        assert (tmp_path / "model_devi.out").exists()
+        devi = np.loadtxt(tmp_path / "model_devi.out")
+        assert (devi[1:] > 0).all()
 
 
-OTHER_VERSION = 'extern "C" int lammps_version(void*) { return 20240829; }'
+def test_example_of_a_band(tmp_path):
+    """A few steps with the model that it is made for: the ends are minima, and a barrier is between."""
+    for name in ("neb.data", "neb.final"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    path = Path(dpa2md.__file__).parent / "models" / "water.dpa2"
+    options = ("-partition", "3x1", "-var", "model", str(path), "-var", "steps", "12")
+    output = run(tmp_path, (EXAMPLES / "in.neb").read_text(), 3, *options)
+    rows = [line.split() for line in output.splitlines() if line.split()[:1] in (["0"], ["14"])]
+    start, end = (np.array(row, dtype=float) for row in rows)
+    forward, reverse, energies = end[6], end[7], end[10::2]
+    assert len(energies) == 3
+    assert 0.02 < reverse < forward < start[6]  # eV; a coarse band underestimates it
+    # no step of the ends goes far: make_neb.py left no force above 0.03 eV/angstrom
+    assert np.abs(end[[10, -1]] - start[[10, -1]]).max() < 0.05
+
+
+OTHER_VERSION = 'extern "C" int lammps_version(void*) { return 20200303; }'
 
 
 def test_a_plugin_for_another_version_refuses(tmp_path):
@@ -301,6 +349,6 @@ def test_a_plugin_for_another_version_refuses(tmp_path):
     script = 'pair_style zero 4.0\nprint "still running"\n'
     done = start(tmp_path, script, 1, preload=tmp_path / "libother.so")
     assert "still running" in done.stdout
-    assert "this LAMMPS is version 20240829, but the plugin was built for version" in done.stderr
+    assert "this LAMMPS is version 20200303, but the plugin was built for version" in done.stderr
     done = start(tmp_path, "pair_style dpa2 x\n", 1, preload=tmp_path / "libother.so")
     assert_stops(done, "dpa2")

@@ -38,8 +38,8 @@ void Linear<T>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool ad
 }
 
 template <class T>
-CpuBackend<T>::CpuBackend(const Model& model, int threads)
-    : model_(model), threads_(threads), arenas_(new Arena[threads_]) {
+CpuBackend<T>::CpuBackend(const Model& model, int threads, bool tables)
+    : model_(model), threads_(threads), use_tables_(tables), arenas_(new Arena[threads_]) {
   prepare();
 }
 
@@ -60,29 +60,82 @@ std::string CpuBackend<T>::description() const {
          ", " + std::to_string(threads_) + (threads_ == 1 ? " thread)" : " threads)");
 }
 
+namespace {
+
+// The rows of a weight that reads D (DeePMD-kit: (ng, axis), here (axis, ng)) in the order of this backend.
+Tensor repinit_rows(const Model& m, Tensor weight) {
+  const int ng = m.repinit.ng, axis = m.repinit_axis;
+  const std::size_t width = static_cast<std::size_t>(weight.shape[1]);
+  const std::vector<double> from = weight.data;
+  for (int g = 0; g < ng; ++g) {
+    for (int a = 0; a < axis; ++a) {
+      std::copy_n(from.begin() + (g * axis + a) * width, width, weight.data.begin() + (a * ng + g) * width);
+    }
+  }
+  return weight;
+}
+
+// Rows of `columns` numbers, each padded with zeros to whole vectors.
+template <class T>
+Buffer<T> cast_padded(const Tensor& t, int columns) {
+  Buffer<T> out;
+  const std::size_t rows = t.data.size() / columns, np = padded(columns, lanes<T>());
+  out.resize(rows * np);
+  out.zero(0, rows * np);
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) out[r * np + c] = static_cast<T>(t.data[r * columns + c]);
+  }
+  return out;
+}
+
+// The three-body gate summed over both orders of two types, rows padded for the tables.
+template <class T>
+Buffer<T> both_orders(const Model& m) {
+  const int nt = m.ntypes(), ng = m.three_body.ng, np = padded(ng, kTripleLanes);
+  const std::vector<double>& gate = m.three_body.strip_table.data;
+  Buffer<T> out;
+  out.resize(static_cast<std::size_t>(nt) * nt * np);
+  out.zero(0, out.size());
+  for (std::size_t a = 0; a < static_cast<std::size_t>(nt); ++a) {
+    for (std::size_t b = 0; b < static_cast<std::size_t>(nt); ++b) {
+      for (int c = 0; c < ng; ++c)
+        out[(a * nt + b) * np + c] = T(gate[(a * nt + b) * ng + c] + gate[(b * nt + a) * ng + c]);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
 template <class T>
 void CpuBackend<T>::prepare() {
   const Model& m = model_;
   types_ = cast<T>(m.type_embedding);
   const auto embedding = [](const Embedding& e, EmbeddingWeights<T>* w) {
     if (!e.net.empty()) w->net.prepare(e.net);
-    w->gate = cast<T>(e.strip_table);
-    w->table = cast<T>(e.table.coefficients);
+    w->gate = cast_padded<T>(e.strip_table, e.ng);
+    w->compressed = cast<T>(e.table.coefficients);
   };
   embedding(m.repinit, &w_repinit_);
   prepare_empty_slots();
   repinit_width_ = m.repinit.ng * m.repinit_axis;
   env_repinit_.block = &m.repinit;
+  if (!m.is_dpa2) {
+    Net net = m.fitting.net;
+    net.layers[0].w = repinit_rows(m, net.layers[0].w);
+    w_fitting_.prepare(net);
+    return;
+  }
   w_fitting_.prepare(m.fitting.net);
-  if (!m.is_dpa2) return;
   if (m.has_three_body) {
     embedding(m.three_body, &w_three_);
+    if (m.three_body.strip) w_three_.both = both_orders<T>(m);
     repinit_width_ += m.three_body.ng;
     env_three_.block = &m.three_body;
   }
   env_rep_.block = &m.repformer;
   env_rep_.direct = m.repformer.direct_dist;
-  if (!m.g1_transform.empty()) w_transform_.prepare(m.g1_transform, nullptr);
+  if (!m.g1_transform.empty()) w_transform_.prepare(repinit_rows(m, m.g1_transform), nullptr);
   if (!m.tebd_transform.empty()) {
     const int nt = m.ntypes(), width = m.repformer.g1_dim;
     w_tebd_.resize(static_cast<std::size_t>(nt) * width);
@@ -164,6 +217,8 @@ void CpuBackend<T>::prepare_repformer_layer(int l) {
     for (int k = 0; k < g2w; ++k) {
       for (int c = 0; c < g1w; ++c) w.conv[k * g1w + c] = T(f.g1_out_conv ? m.conv(k, c) : m.conv(c, k));
     }
+    w.conv_t.resize(w.conv.size());
+    transpose(g2w, g1w, w.conv.data(), g1w, w.conv_t.data(), g2w);
   }
   if (f.has_g1_attn) {
     const int nd = f.attn1_hidden, nh = f.attn1_nhead;
@@ -238,6 +293,7 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   env_repinit_.prefix = &pairs().repinit;
   env_three_.prefix = &pairs().three_body;
   env_rep_.prefix = &pairs().repformer;
+  build_tables();
   reserve();
 }
 
@@ -271,9 +327,12 @@ void CpuBackend<T>::reserve() {
       {&env_rep_.dem, back * 4 * near},
       {&env_rep_.sw, near},
       {&env_rep_.dsw, back * near},
+      {&moment_, n * 4 * padded(model_.repinit.ng, lanes<T>())},
       {&rep_out_, n * repinit_width_},
       {&drep_out_, back * n * repinit_width_},
       {&g1_slope_, n * f.g1_dim},
+      {&mlp_slope_, back * f.nlayers * n * f.g1_dim},
+      {&self_slope_, back * f.g1_out_mlp * f.nlayers * n * f.g1_dim},
       {&g1_, (f.nlayers ? f.nlayers + 1 : 0) * g1_stride_},
       {&dg1_, back * 2 * g1_stride_},
       {&g2_, g2_layers * g2_stride_},
@@ -313,9 +372,9 @@ template struct Linear<double>;
 template class CpuBackend<float>;
 template class CpuBackend<double>;
 
-std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads) {
-  if (single) return std::make_unique<CpuBackend<float>>(model, threads);
-  return std::make_unique<CpuBackend<double>>(model, threads);
+std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables) {
+  if (single) return std::make_unique<CpuBackend<float>>(model, threads, tables);
+  return std::make_unique<CpuBackend<double>>(model, threads, tables);
 }
 
 }  // namespace DPA2MD_ISA

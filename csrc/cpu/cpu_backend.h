@@ -6,6 +6,7 @@
 
 #include "../backend.h"
 #include "net.h"
+#include "tables.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -34,13 +35,15 @@ struct Linear {
   void backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const;
 };
 
-// An embedding block (repinit, three-body): net or table, gate of strip mode.
+// An embedding block (repinit, three-body): net or tables, gate of strip mode.
 template <class T>
 struct EmbeddingWeights {
   NetWeights<T> net;
-  Buffer<T> gate;   // (nt or 1, nt, ng)
-  Buffer<T> table;  // (rows, 6 ng)
-  Buffer<T> empty;  // (nt, ng, 4): what one empty slot adds to the moments (nonzero davg only)
+  Tables<T> tables;      // of the net, for the types present
+  Buffer<T> gate;        // (nt or 1, nt, padded ng)
+  Buffer<T> compressed;  // (rows, 6 ng): DeePMD-kit's table in place of the net
+  Buffer<T> both;        // (nt, nt, padded ng) gate(a, b) + gate(b, a), three-body only
+  Buffer<T> empty;       // (nt, 4, padded ng): what one empty slot adds to the moments (nonzero davg only)
 };
 
 template <class T>
@@ -50,7 +53,7 @@ struct RepformerWeights {
   Buffer<T> scale_self, scale_conv, scale_mlp, scale_attn1;  // (g1_dim)
   Buffer<T> scale_linear2, scale_g1g1, scale_attn2;          // (g2_dim)
   Linear<T> mlp, self, linear2, g1g1;                        // linear1, g1_self_mlp, linear2, proj_g1g1g2
-  Buffer<T> conv;                        // (g2_dim, g1_dim), either direction of proj_g1g2
+  Buffer<T> conv, conv_t;                // (g2_dim, g1_dim), either direction of proj_g1g2, and transposed
   Linear<T> attn1_query;                 // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
   Linear<T> attn1_value;                 // per head Wv Wo: (head, g1) -> g1, with head_map's bias
   Buffer<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
@@ -62,7 +65,7 @@ struct RepformerWeights {
 template <class T>
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Model& model, int threads);
+  CpuBackend(const Model& model, int threads, bool tables);
   ~CpuBackend() override;
 
   void begin(const StepInput& input, const StepOutput& output) override;
@@ -84,6 +87,7 @@ class CpuBackend final : public Backend {
   void repinit_backward(Range) override;
   void env_mat_backward(Range) override;
   void forces(Range) override;
+  void descriptor(Range, double* out) override;
   void* g1_rows(int layer) override { return g1(layer); }
   void* g1_gradient_rows(int layer) override { return dg1(layer); }
   bool single() const override { return sizeof(T) == 4; }
@@ -117,9 +121,25 @@ class CpuBackend final : public Backend {
   // ---- repinit.cpp
   struct RepinitState;
   void repinit_atom(int i, Arena& arena, bool tape, RepinitState* s);
+  void repinit_net_backward(int i, const T* dmoment, Arena& arena);
   void prepare_empty_slots();
-  void repinit_table(T x, int ld, T* value, T* slope) const;
+  void compressed_embedding(T x, int ld, T* value, T* slope) const;
   const T* repinit_gate(int center, int neighbor) const;
+  T repinit_opening(std::int64_t pair) const;
+  TablePlace<T>* repinit_places(int i, Arena& arena);
+  template <bool STRIP>
+  void repinit_moment(int i, const TablePlace<T>* places, T* moment);
+  template <bool STRIP>
+  void repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment);
+  void repinit_moments(int i, T* moment, Arena& arena);
+  void repinit_moments_backward(int i, T* dmoment) const;
+  void repinit_order(int rows, const T* in, T* out) const;
+  void repinit_order_backward(int rows, const T* dout, T* din) const;
+
+  // ---- tables.cpp
+  void build_tables();
+  void build_repinit_tables(double tolerance, int max_cells);
+  void build_three_body_tables(double tolerance, int max_cells);
 
   // ---- three_body.cpp
   struct TripleState;
@@ -127,6 +147,19 @@ class CpuBackend final : public Backend {
   void triples_block(int j0, Arena& arena, bool tape, TripleState* s);
   void triples_gate(Arena& arena, TripleState* s);
   void triples_backward(const T* dout, TripleState* s, Arena& arena);
+  void three_body_net(TripleState* s, T* out, Arena& arena);
+  struct TripleRow;
+  bool triples_in_reach(const TripleState& s) const;
+  void triples_row_buffers(const TripleState& s, Arena& arena, TripleRow* row);
+  template <bool SLOPES>
+  void triples_row(const TripleState& s, int j, TripleRow* row);
+  const T* triples_node(const TripleState& s, const TripleRow& row, int j, int k, const T* from, T* w) const;
+  template <bool STRIP>
+  void three_body_tables(const TripleState& s, T* out, Arena& arena);
+  template <bool STRIP>
+  void three_body_tables_backward(const TripleState& s, const T* dout, Arena& arena);
+  const T* triples_both(const TripleState& s, int j, int k) const;
+  T triples_opening(const TripleState& s, int j, int k) const;
 
   // ---- repformer_node.cpp, repformer_node_attention.cpp
   struct NodeBlock;
@@ -143,11 +176,14 @@ class CpuBackend final : public Backend {
   Neighborhood neighborhood(int l, int i, bool with_g1, Arena& arena);
   bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
   bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
-  void grrg(const Neighborhood& a, T* s2, T* out);
+  void grrg_state(const Neighborhood& a, T* s2);
   void grrg_backward(const Neighborhood& a, const T* s2, const T* dout, NeighborhoodGradient* d,
                      Arena& arena);
   T* product_left(const Neighborhood& a, Arena& arena);
   void conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& arena);
+  void conv_drrd_state(const Neighborhood& a, NodeRow row, Arena& arena);
+  void conv_drrd_product_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout, int kp,
+                                  T* dproduct, T* dproduct_t);
   void conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
                           NeighborhoodGradient* d, Arena& arena);
   void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
@@ -155,6 +191,8 @@ class CpuBackend final : public Backend {
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
                                 NeighborhoodGradient* g, Arena& arena);
   NodeRow node_row(const NodeBlock& s, int b);
+  T* kept_slope(Buffer<T>& buffer, int l, Range range);
+  void node_moments(int l, Range range, Arena& arena, NodeBlock* s);
   void node_block(int l, Range range, Arena& arena, NodeBlock* s);
   void clear_pair_gradients(int l, Range range);
 
@@ -165,14 +203,19 @@ class CpuBackend final : public Backend {
   void pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena);
   void pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena);
   void pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw, Arena& arena);
-  void attention_map(int l, const Neighborhood& a, PairAttention* s, Arena& arena);
+  void attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena);
+  void attention_factors_backward(const Neighborhood& a, const PairAttention& s, PairGradient* d,
+                                  Arena& arena);
+  void softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const;
+  void attention_map(int l, int h, const Neighborhood& a, PairAttention* s);
   void attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s, T* dmap,
                               PairGradient* d, Arena& arena);
-  void attention_g2(int l, const Neighborhood& a, PairAttention* s, Arena& arena);
+  void attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena);
   void attention_norm_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout, T* dsum);
   void attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out, PairGradient* d,
                           Arena& arena);
-  void attention_h2(int l, const Neighborhood& a, const PairAttention& s, T* out);
+  void attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out);
+  void attention(int l, const Neighborhood& a, T* g2_out, T* h2_out, Arena& arena);
   void attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s, const T* dh2_out,
                              T* dmap, T* dh2);
 
@@ -184,6 +227,7 @@ class CpuBackend final : public Backend {
 
   const Model& model_;
   int threads_;
+  bool use_tables_;
   Arena* arenas_ = nullptr;
 
   Env<T> env_repinit_, env_three_, env_rep_;
@@ -199,12 +243,16 @@ class CpuBackend final : public Backend {
   StepOutput output_;
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
   int repinit_width_ = 0;
-  Buffer<T> rep_out_, drep_out_;   // (natoms, repinit width): [D | three-body]
-  Buffer<T> g1_slope_;             // (natoms, g1_dim): act' where g1 enters the repformers
-  Buffer<T> g1_, dg1_;             // layers of (nrows, g1_dim); two gradients in turn
-  Buffer<T> g2_, dg2_, h2_, dh2_;  // layers of (pairs, g2_dim), (pairs, 3)
-  Buffer<T> dgg1_;                 // (pairs, g1_dim): each pair's share of its neighbour's gradient
-  Buffer<double> pair_force_;      // (pairs, 3): dE/d(r_j - r_i)
+  double reach_ = 0;                  // largest |c| of the three-body tables
+  std::vector<char> tabulated_;       // (nt) types that the tables know
+  Buffer<T> rep_out_, drep_out_;      // (natoms, repinit width): [D | three-body], D with ng running fastest
+  Buffer<T> moment_;                  // (natoms, 4, padded ng): M
+  Buffer<T> g1_slope_;                // (natoms, g1_dim): act' where g1 enters the repformers
+  Buffer<T> mlp_slope_, self_slope_;  // layers of (natoms, g1_dim): act' of the dense updates of g1
+  Buffer<T> g1_, dg1_;                // layers of (nrows, g1_dim); two gradients in turn
+  Buffer<T> g2_, dg2_, h2_, dh2_;     // layers of (pairs, g2_dim), (pairs, 3)
+  Buffer<T> dgg1_;                    // (pairs, g1_dim): each pair's share of its neighbour's gradient
+  Buffer<double> pair_force_;         // (pairs, 3): dE/d(r_j - r_i)
 };
 
 }  // namespace DPA2MD_ISA

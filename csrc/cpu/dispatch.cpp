@@ -12,9 +12,9 @@
 
 namespace dpa2md {
 
-#define DPA2MD_DECLARE(isa)                                                            \
-  namespace isa {                                                                      \
-  std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads); \
+#define DPA2MD_DECLARE(isa)                                                                         \
+  namespace isa {                                                                                   \
+  std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables); \
   }
 DPA2MD_DECLARE(cpu_portable)
 #ifdef DPA2MD_HAVE_X86
@@ -47,14 +47,15 @@ std::string choose_isa() {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads) {
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
+                                          bool tables) {
   const bool single = precision == "float32";
   const std::string isa = choose_isa();
 #ifdef DPA2MD_HAVE_X86
-  if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads);
-  if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads);
+  if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads, tables);
+  if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads, tables);
 #endif
-  return cpu_portable::make_backend(model, single, threads);
+  return cpu_portable::make_backend(model, single, threads, tables);
 }
 
 void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms) {

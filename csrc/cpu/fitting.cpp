@@ -62,8 +62,33 @@ void CpuBackend<T>::fitting(Range range) {
   transpose(width, rows, dx, ld, out + static_cast<std::size_t>(range.begin) * width, width);
 }
 
+template <class T>
+void CpuBackend<T>::descriptor(Range range, double* out) {
+  const int width = model_.is_dpa2 ? rep().g1_dim : repinit_width_, dim = model_.descriptor_dim();
+  const T* feature = model_.is_dpa2 ? g1(rep().nlayers) : rep_out_.data();
+  for (int i = range.begin; i < range.end; ++i) {
+    double* row = out + static_cast<std::size_t>(i) * dim;
+    const int type = pairs().center_type[i];
+    if (type < 0) {
+      std::fill(row, row + dim, 0.0);
+      continue;
+    }
+    const T* from = feature + static_cast<std::size_t>(i) * width;
+    if (model_.is_dpa2) {
+      std::copy(from, from + width, row);
+    } else {
+      const int ng = model_.repinit.ng, axis = model_.repinit_axis;  // D is kept as (axis, ng)
+      for (int k = 0; k < width; ++k) row[k] = from[k % axis * ng + k / axis];
+    }
+    const T* tebd = types_.data() + type * (dim - width);
+    std::copy(tebd, tebd + (dim - width), row + width);  // nothing without concat_output_tebd
+  }
+}
+
 template void CpuBackend<float>::fitting(Range);
 template void CpuBackend<double>::fitting(Range);
+template void CpuBackend<float>::descriptor(Range, double*);
+template void CpuBackend<double>::descriptor(Range, double*);
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -2,6 +2,8 @@
 // transpose costs nothing), B and C are row-major.
 #pragma once
 
+#include <cstddef>
+
 #include "simd.h"
 
 namespace dpa2md {
@@ -10,7 +12,7 @@ namespace DPA2MD_ISA {
 template <class T>
 struct MatrixA {
   const T* data;
-  int row, col;  // element (i, k) is data[i * row + k * col]
+  std::ptrdiff_t row, col;  // element (i, k) is data[i * row + k * col]
 };
 template <class T>
 MatrixA<T> plain(const T* a, int lda) {
@@ -21,39 +23,54 @@ MatrixA<T> transposed(const T* a, int lda) {
   return {a, 1, lda};
 }
 
-// ROWS x (NV vectors of W numbers) of C, held in registers over the whole contraction.
+// ROWS x (NV vectors of W numbers) of C, held in registers over the whole contraction. (The loops over rows
+// and vectors must unroll early, or the compiler takes the array for memory.)
 template <int ROWS, int NV, int W, class T>
-inline void gemm_tile(int k, MatrixA<T> a, const T* b, int ldb, T* c, int ldc, bool add) {
+inline void gemm_tile(int k, MatrixA<T> a, const T* b, std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc,
+                      bool add) {
   using V = typename Vector<T, W>::type;
   V sum[ROWS][NV];
+#pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
-    for (int v = 0; v < NV; ++v) sum[i][v] = add ? *reinterpret_cast<const V*>(c + i * ldc + v * W) : V{};
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) sum[i][v] = V{};
   }
-  for (int p = 0; p < k; ++p) {
+  for (int p = 0; p < k; ++p, b += ldb, a.data += a.col) {
     V row[NV];
-    for (int v = 0; v < NV; ++v) row[v] = *reinterpret_cast<const V*>(b + p * ldb + v * W);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) row[v] = *reinterpret_cast<const V*>(b + v * W);
+#pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
-      const T x = a.data[i * a.row + p * a.col];
+      const T x = a.data[i * a.row];
+#pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) sum[i][v] += x * row[v];
     }
   }
-  for (int i = 0; i < ROWS; ++i) {
-    for (int v = 0; v < NV; ++v) *reinterpret_cast<V*>(c + i * ldc + v * W) = sum[i][v];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i, c += ldc) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      V* out = reinterpret_cast<V*>(c + v * W);
+      *out = add ? *out + sum[i][v] : sum[i][v];
+    }
   }
 }
 
-// One column panel: all rows, in tiles of ROWS and then of half as many.
+// One column panel: all rows, in tiles of nearly equal height, since a low tile leaves the arithmetic units
+// waiting for each other.
 template <int ROWS, int NV, int W, class T>
-inline void gemm_panel(int m, int k, MatrixA<T> a, const T* b, int ldb, T* c, int ldc, bool add) {
-  int i = 0;
-  for (; i + ROWS <= m; i += ROWS) {
-    gemm_tile<ROWS, NV, W>(k, MatrixA<T>{a.data + i * a.row, a.row, a.col}, b, ldb, c + i * ldc, ldc, add);
-  }
+inline void gemm_tile_of(int rows, int k, MatrixA<T> a, const T* b, int ldb, T* c, int ldc, bool add) {
   if constexpr (ROWS > 1) {
-    if (i < m) {
-      gemm_panel<ROWS / 2, NV, W>(m - i, k, MatrixA<T>{a.data + i * a.row, a.row, a.col}, b, ldb, c + i * ldc,
-                                  ldc, add);
-    }
+    if (rows != ROWS) return gemm_tile_of<ROWS - 1, NV, W>(rows, k, a, b, ldb, c, ldc, add);
+  }
+  gemm_tile<ROWS, NV, W>(k, a, b, ldb, c, ldc, add);
+}
+template <int NV, int W, class T>
+inline void gemm_panel(int m, int k, MatrixA<T> a, const T* b, int ldb, T* c, int ldc, bool add) {
+  for (int tiles = (m + kTileRows - 1) / kTileRows; tiles > 0; --tiles) {
+    const int rows = (m + tiles - 1) / tiles;
+    gemm_tile_of<kTileRows, NV, W>(rows, k, a, b, ldb, c, ldc, add);
+    a.data += rows * a.row, c += static_cast<std::ptrdiff_t>(rows) * ldc, m -= rows;
   }
 }
 
@@ -61,7 +78,7 @@ inline void gemm_panel(int m, int k, MatrixA<T> a, const T* b, int ldb, T* c, in
 template <int NV, int W, class T>
 inline void gemm_columns(int m, int n, int k, MatrixA<T> a, const T* b, int ldb, T* c, int ldc, bool add) {
   int j = 0;
-  for (; j + NV * W <= n; j += NV * W) gemm_panel<kTileRows, NV, W>(m, k, a, b + j, ldb, c + j, ldc, add);
+  for (; j + NV * W <= n; j += NV * W) gemm_panel<NV, W>(m, k, a, b + j, ldb, c + j, ldc, add);
   if (j == n) return;
   if constexpr (NV > 1) {
     gemm_columns<1, W>(m, n - j, k, a, b + j, ldb, c + j, ldc, add);
@@ -84,6 +101,18 @@ void transpose(int rows, int cols, const T* in, int ldi, T* out, int ldo) {
   }
 }
 
+// Sum of a vector's lanes, by halves.
+template <class T, int W>
+inline T sum_lanes(typename Vector<T, W>::type x) {
+  if constexpr (W == 1) {
+    return x[0];
+  } else {
+    using Half = typename Vector<T, W / 2>::type;
+    const Half* half = reinterpret_cast<const Half*>(&x);
+    return sum_lanes<T, W / 2>(half[0] + half[1]);
+  }
+}
+
 template <class T>
 inline T dot(int n, const T* x, const T* y) {
   constexpr int W = lanes<T>();
@@ -91,8 +120,7 @@ inline T dot(int n, const T* x, const T* y) {
   V sum{};
   int i = 0;
   for (; i + W <= n; i += W) sum += *reinterpret_cast<const V*>(x + i) * *reinterpret_cast<const V*>(y + i);
-  T total = 0;
-  for (int w = 0; w < W; ++w) total += sum[w];
+  T total = sum_lanes<T, W>(sum);
   for (; i < n; ++i) total += x[i] * y[i];
   return total;
 }

@@ -43,12 +43,15 @@ class Buffer {
     if (n > capacity_) {
       std::free(data_);
       data_ = nullptr;
+      size_ = capacity_ = 0;  // nothing is held if there is no memory
+      data_ = static_cast<T*>(aligned_bytes((n + n / 10) * sizeof(T)));
       capacity_ = n + n / 10;
-      data_ = static_cast<T*>(aligned_bytes(capacity_ * sizeof(T)));
     }
     size_ = n;
   }
-  void zero(std::size_t begin, std::size_t end) { std::memset(data_ + begin, 0, (end - begin) * sizeof(T)); }
+  void zero(std::size_t begin, std::size_t end) {
+    if (begin < end) std::memset(data_ + begin, 0, (end - begin) * sizeof(T));
+  }
   T* data() { return data_; }
   const T* data() const { return data_; }
   T& operator[](std::size_t i) { return data_[i]; }

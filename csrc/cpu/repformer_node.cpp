@@ -79,14 +79,13 @@ void symmetrise_backward(const T* s, int width, int axis, const T* dout, T* ds) 
 // ---- grrg: sym of the moments of g2
 
 template <class T>
-void CpuBackend<T>::grrg(const Neighborhood& a, T* s2, T* out) {
+void CpuBackend<T>::grrg_state(const Neighborhood& a, T* s2) {
   const int width = rep().g2_dim;
   const T c = inverse_moment(a.n);
   std::fill(s2, s2 + 3 * width, T(0));
   for (int j = 0; j < a.n; ++j) {
     for (int x = 0; x < 3; ++x) axpy(width, c * a.sw[j] * a.h2[3 * j + x], a.g2 + j * width, s2 + x * width);
   }
-  symmetrise(s2, width, rep().axis, out);
 }
 
 template <class T>
@@ -144,39 +143,73 @@ void CpuBackend<T>::conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& 
   symmetrise(row.s1, width, rep().axis, row.drrd);
 }
 
+// The part of conv_drrd that its reverse sweep starts from: S, without the product that conv needs.
+template <class T>
+void CpuBackend<T>::conv_drrd_state(const Neighborhood& a, NodeRow row, Arena& arena) {
+  if (!rep().has_drrd) return;
+  const int width = rep().g1_dim;
+  const T c = inverse_moment(a.n);
+  T* left = arena.take<T>(3 * static_cast<std::size_t>(a.n));
+  for (int j = 0; j < a.n; ++j) {
+    for (int x = 0; x < 3; ++x) left[3 * j + x] = c * a.h2[3 * j + x] * a.sw[j];
+  }
+  gemm(3, width, a.n, transposed(left, 3), a.gg1, width, row.s1, width, false);
+}
+
+// d(Q|S), (kk, width), and transposed, (width, kp).
+template <class T>
+void CpuBackend<T>::conv_drrd_product_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
+                                               int kp, T* dproduct, T* dproduct_t) {
+  const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0;
+  const T* weight = layers_[l].conv.data();
+  const T* weight_t = layers_[l].conv_t.data();
+  const T inv = inverse_count(a.n);
+  for (int k = 0; k < kq; ++k) {
+    const T* p = weight + k * width;
+    T* d = dproduct + k * width;
+    if (dout.conv) {
+      for (int c = 0; c < width; ++c) d[c] = inv * p[c] * dout.conv[c];
+    } else {
+      for (int c = 0; c < width; ++c) d[c] = inv * p[c] * dout.cat_conv[k];
+    }
+  }
+  T* ds = dproduct + kq * width;
+  if (ks) {
+    symmetrise_backward(row.s1, width, rep().axis, dout.drrd, ds);
+    const T c = inverse_moment(a.n);
+    for (int k = 0; k < 3 * width; ++k) ds[k] *= c;
+  }
+  for (int c = 0; c < width; ++c) {
+    const T* p = weight_t + c * kq;
+    T* d = dproduct_t + c * kp;
+    if (dout.conv) {
+      const T x = inv * dout.conv[c];
+      for (int k = 0; k < kq; ++k) d[k] = x * p[k];
+    } else {
+      for (int k = 0; k < kq; ++k) d[k] = inv * p[k] * dout.cat_conv[k];
+    }
+    for (int k = 0; k < ks; ++k) d[kq + k] = ds[k * width + c];
+    for (int k = kq + ks; k < kp; ++k) d[k] = 0;
+  }
+}
+
 // Assigns d gg1.
 template <class T>
 void CpuBackend<T>::conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
                                        NeighborhoodGradient* d, Arena& arena) {
   const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0,
-            kk = kq + ks;
-  const T* weight = layers_[l].conv.data();
+            kk = kq + ks, kp = padded(kk, std::min(8, lanes<T>()));
   T* dproduct = arena.take<T>(static_cast<std::size_t>(kk) * width);
-  const T inv = inverse_count(a.n);
-  for (int k = 0; k < kq; ++k) {
-    const T* p = weight + k * width;
-    for (int c = 0; c < width; ++c)
-      dproduct[k * width + c] = inv * p[c] * (dout.conv ? dout.conv[c] : dout.cat_conv[k]);
-  }
-  if (ks) {
-    T* ds = dproduct + kq * width;
-    symmetrise_backward(row.s1, width, rep().axis, dout.drrd, ds);
-    const T c = inverse_moment(a.n);
-    for (int k = 0; k < 3 * width; ++k) ds[k] *= c;
-  }
+  T* dproduct_t = arena.take<T>(static_cast<std::size_t>(width) * kp);
+  conv_drrd_product_backward(l, a, row, dout, kp, dproduct, dproduct_t);
   const T* left = product_left(a, arena);
   gemm(a.n, width, kk, plain(left, kk), dproduct, width, d->gg1, width, false);
-  T* dproduct_t = arena.take<T>(static_cast<std::size_t>(width) * kk);
-  transpose(kk, width, dproduct, width, dproduct_t, kk);
-  T* dleft = arena.take<T>(static_cast<std::size_t>(a.n) * kk);
-  gemm(a.n, kk, width, plain(a.gg1, width), dproduct_t, kk, dleft, kk, false);
+  T* dleft = arena.take<T>(static_cast<std::size_t>(a.n) * kp);
+  gemm(a.n, kp, width, plain(a.gg1, width), dproduct_t, kp, dleft, kp, false);
   for (int j = 0; j < a.n; ++j) {
-    const T* g = dleft + j * kk;
-    T along = 0;
-    for (int c = 0; c < kq; ++c) {
-      d->g2[j * kq + c] += g[c] * a.sw[j];
-      along += g[c] * a.g2[j * kq + c];
-    }
+    const T* g = dleft + j * kp;
+    axpy(kq, a.sw[j], g, d->g2 + j * kq);
+    T along = dot(kq, g, a.g2 + j * kq);
     for (int c = 0; c < ks; ++c) {
       d->h2[3 * j + c] += g[kq + c] * a.sw[j];
       along += g[kq + c] * a.h2[3 * j + c];
@@ -213,7 +246,31 @@ typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int 
   return r;
 }
 
-// Everything of a block's update but the last sum; the reverse sweep starts from the same state.
+// Where the slopes of the layer's two dense updates are kept between the sweeps.
+template <class T>
+T* CpuBackend<T>::kept_slope(Buffer<T>& buffer, int l, Range range) {
+  const std::size_t width = rep().g1_dim;
+  return buffer.empty()
+             ? nullptr
+             : buffer.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
+}
+
+template <class T>
+void CpuBackend<T>::node_moments(int l, Range range, Arena& arena, NodeBlock* s) {
+  const Repformer& f = rep();
+  const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead;
+  const std::size_t block = static_cast<std::size_t>(rows) * width;
+  if (f.has_drrd) s->s1 = arena.take<T>(3 * block);
+  if (f.has_grrg) s->s2 = arena.take<T>(3 * static_cast<std::size_t>(rows) * f.g2_dim);
+  if (f.has_g1_attn) {
+    const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
+    s->u = arena.take<T>(block * heads);
+    s->weighted = arena.take<T>(block * heads);
+    layers_[l].attn1_query.forward(rows, x, width, s->u, heads * width);
+  }
+}
+
+// Everything of a block's update but the last sum.
 template <class T>
 void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const Repformer& f = rep();
@@ -223,13 +280,7 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   s->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
   if (f.has_conv && f.g1_out_conv) s->conv = arena.take<T>(block);
-  if (f.has_drrd) s->s1 = arena.take<T>(3 * block);
-  if (f.has_grrg) s->s2 = arena.take<T>(3 * static_cast<std::size_t>(rows) * f.g2_dim);
-  if (f.has_g1_attn) {
-    s->u = arena.take<T>(block * heads);
-    s->weighted = arena.take<T>(block * heads);
-    w.attn1_query.forward(rows, x, width, s->u, heads * width);
-  }
+  node_moments(l, range, arena, s);
   for (int b = 0; b < rows; ++b) {
     Arena::Scope scope(arena);
     const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena);
@@ -237,19 +288,20 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     if (row.cat_g1)
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
-    if (f.has_grrg) grrg(a, row.s2, row.grrg);
+    if (f.has_grrg) {
+      grrg_state(a, row.s2);
+      symmetrise(row.s2, f.g2_dim, f.axis, row.grrg);
+    }
     if (f.has_conv || f.has_drrd) conv_drrd(l, a, row, arena);
     if (f.has_g1_attn) local_attention(a, row, arena);
   }
   s->mlp = arena.take<T>(block);
-  s->mlp_slope = arena.take<T>(block);
   w.mlp.forward(rows, s->cat, in, s->mlp, width);
-  activate_array(f.act, block, s->mlp, s->mlp_slope);
+  activate_array(f.act, block, s->mlp, kept_slope(mlp_slope_, l, range));
   if (f.g1_out_mlp) {
     s->self = arena.take<T>(block);
-    s->self_slope = arena.take<T>(block);
     w.self.forward(rows, x, width, s->self, width);
-    activate_array(f.act, block, s->self, s->self_slope);
+    activate_array(f.act, block, s->self, kept_slope(self_slope_, l, range));
   }
   if (f.has_g1_attn) {
     s->attn = arena.take<T>(block);
@@ -299,22 +351,27 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   clear_pair_gradients(l, range);
   NodeBlock s, d;  // d: gradients with respect to the members of s
-  node_block(l, range, arena_, &s);
+  node_moments(l, range, arena_, &s);
 
   const T* dout = dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
   T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
   for (std::size_t k = 0; k < block; ++k) dx[k] = w.g1_alpha * dout[k];
-  const auto scaled = [&](const Buffer<T>& scale,
-                          const T* slope) {  // dout through x' = ... + scale * act(pre)
+  // dout through x' = ... + scale * act(pre)
+  const auto scaled = [&](const Buffer<T>& scale, const T* slope) {
     T* out = arena_.take<T>(block);
-    for (std::size_t k = 0; k < block; ++k) out[k] = dout[k] * scale[k % width] * (slope ? slope[k] : T(1));
+    for (std::size_t at = 0; at < block; at += width) {
+      for (int c = 0; c < width; ++c) out[at + c] = dout[at + c] * scale[c];
+    }
+    for (std::size_t k = 0; slope && k < block; ++k) out[k] *= slope[k];
     return out;
   };
-  if (s.self) w.self.backward(rows, scaled(w.scale_self, s.self_slope), width, dx, width, true);
+  if (f.g1_out_mlp) {
+    w.self.backward(rows, scaled(w.scale_self, kept_slope(self_slope_, l, range)), width, dx, width, true);
+  }
   d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
-  w.mlp.backward(rows, scaled(w.scale_mlp, s.mlp_slope), width, d.cat, in, false);
-  if (s.conv) d.conv = scaled(w.scale_conv, nullptr);
-  if (s.attn) {
+  w.mlp.backward(rows, scaled(w.scale_mlp, kept_slope(mlp_slope_, l, range)), width, d.cat, in, false);
+  if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
+  if (f.has_g1_attn) {
     d.weighted = arena_.take<T>(block * heads);
     d.u = arena_.take<T>(block * heads);
     w.attn1_value.backward(rows, scaled(w.scale_attn1, nullptr), width, d.weighted, heads * width, false);
@@ -327,8 +384,12 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     NeighborhoodGradient g{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n),
                            dgg1_.data() + a.q0 * width};
     if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
-    if (f.has_grrg) grrg_backward(a, row.s2, drow.grrg, &g, arena_);
+    if (f.has_grrg) {
+      grrg_state(a, row.s2);
+      grrg_backward(a, row.s2, drow.grrg, &g, arena_);
+    }
     if (f.has_conv || f.has_drrd) {
+      conv_drrd_state(a, row, arena_);
       conv_drrd_backward(l, a, row, drow, &g, arena_);
     } else if (any_reads_gg1()) {
       std::fill_n(g.gg1, static_cast<std::size_t>(a.n) * width, T(0));
@@ -336,7 +397,7 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
     for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];
   }
-  if (s.attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
+  if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }
 
 // d g1 of a row: what its own steps left there (local rows) plus the shares of all pairs that point at it.

@@ -9,15 +9,15 @@ namespace DPA2MD_ISA {
 // A block of atoms on its way through a node step. Null: the layer has no such update.
 template <class T>
 struct CpuBackend<T>::NodeBlock {
-  T* cat = nullptr;                          // (rows, linear1_in)
-  T *mlp = nullptr, *mlp_slope = nullptr;    // (rows, g1) act(linear1 cat), and its slope
-  T *self = nullptr, *self_slope = nullptr;  // (rows, g1) act(g1_self g1), and its slope
-  T* conv = nullptr;                         // (rows, g1), g1_out_conv only
-  T* u = nullptr;                            // (rows, head, g1) the queries, ready to meet gg1
-  T* weighted = nullptr;                     // (rows, head, g1) sum_j a_jh gg1_j
-  T* attn = nullptr;                         // (rows, g1)
-  T* s1 = nullptr;                           // (rows, 3, g1) moments of gg1
-  T* s2 = nullptr;                           // (rows, 3, g2) moments of g2
+  T* cat = nullptr;       // (rows, linear1_in)
+  T* mlp = nullptr;       // (rows, g1) act(linear1 cat)
+  T* self = nullptr;      // (rows, g1) act(g1_self g1)
+  T* conv = nullptr;      // (rows, g1), g1_out_conv only
+  T* u = nullptr;         // (rows, head, g1) the queries, ready to meet gg1
+  T* weighted = nullptr;  // (rows, head, g1) sum_j a_jh gg1_j
+  T* attn = nullptr;      // (rows, g1)
+  T* s1 = nullptr;        // (rows, 3, g1) moments of gg1
+  T* s2 = nullptr;        // (rows, 3, g2) moments of g2
 };
 
 // One atom's part of a NodeBlock.

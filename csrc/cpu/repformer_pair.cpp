@@ -39,8 +39,8 @@ void CpuBackend<T>::pair_init_backward(Range range) {
     activate_array(rep().act, n * d, x, slope);
     for (std::size_t j = 0; j < n; ++j) {
       T* dem = &env_rep_.dem[4 * (q0 + j)];
-      dem[0] = 0;
-      for (int c = 0; c < d; ++c) dem[0] += dg2(0)[(q0 + j) * d + c] * slope[j * d + c] * w_g2_embd_[c];
+      for (int c = 0; c < d; ++c) slope[j * d + c] *= w_g2_embd_[c];
+      dem[0] = dot(d, dg2(0) + (q0 + j) * d, slope + j * d);
       for (int c = 0; c < 3; ++c) dem[1 + c] = dh2(0)[3 * (q0 + j) + c];
     }
   }
@@ -129,7 +129,6 @@ void CpuBackend<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, cons
 template <class T>
 void CpuBackend<T>::pair_step(int l, Range range) {
   const Repformer& f = rep();
-  const RepformerWeights<T>& w = layers_[l];
   Arena& arena_ = arena();
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(arena_);
@@ -138,17 +137,9 @@ void CpuBackend<T>::pair_step(int l, Range range) {
     T* out = g2(l + 1) + a.q0 * f.g2_dim;
     pair_self(l, a, out, arena_);
     if (f.has_g1g1) pair_g1g1(l, i, a, out, arena_);
-    if (!f.has_g2_attn && !f.update_h2) continue;
-    PairAttention s;
-    attention_map(l, a, &s, arena_);
-    if (f.has_g2_attn) {
-      attention_g2(l, a, &s, arena_);
-      for (int j = 0; j < a.n; ++j) {
-        for (int c = 0; c < f.g2_dim; ++c)
-          out[j * f.g2_dim + c] += w.scale_attn2[c] * s.out[j * f.g2_dim + c];
-      }
+    if (f.has_g2_attn || f.update_h2) {
+      attention(l, a, out, f.update_h2 ? h2(l + 1) + 3 * a.q0 : nullptr, arena_);
     }
-    if (f.update_h2) attention_h2(l, a, s, h2(l + 1) + 3 * a.q0);
   }
 }
 
@@ -162,7 +153,8 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;
     const T* dout = dg2(l + 1) + a.q0 * f.g2_dim;
-    PairGradient d{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n), nullptr};
+    PairGradient d{
+        dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n), nullptr, nullptr, nullptr};
     pair_self_backward(l, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {

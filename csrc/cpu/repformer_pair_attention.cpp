@@ -1,11 +1,14 @@
 // The gated attention of g2 (update_g2_has_attn) and the h2 update that shares its map, forward and backward.
-// Folded per head (cpu_backend.cpp): M = Wq Wk^T / sqrt(hidden), V = Wv Wo. With hh_jk = h2_j . h2_k:
-//   l = (g2 M) g2^T [* hh]      p = softmax_k((l + 20) sw_j sw_k - 20)      A = p sw_j sw_k hh / sqrt(3)
+// Folded per head (cpu_backend.cpp): M = Wq Wk^T / sqrt(hidden), V = Wv Wo. With hh_jk = h2_j . h2_k and
+// ww_jk = sw_j sw_k:
+//   l = (g2 M) g2^T      p = softmax_k(z), z = (l [hh] + 20) ww - 20      A = p ww hh / sqrt(3)
 //   out = layernorm(sum_h (A_h g2) V_h + b)      h2' = alpha h2 + s sum_h w_h A_h h2
+// What surrounds l and p is the same for all heads, and is computed once: z = l a + c, A = p m.
 #include <algorithm>
 #include <cmath>
 
 #include "repformer_pair.h"
+#include "simd_math.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -14,136 +17,208 @@ namespace {
 
 const double kInvSqrt3 = 1.0 / std::sqrt(3.0);
 
-// One row of the softmax; the N - n empty slots keep l = -20 in a smooth model's denominator.
-template <class T>
-void softmax_row(int n, const T* logit, const T* gate, const T* sw, T swj, bool smooth, int nsel, T* prob) {
-  const int empty = smooth ? nsel - n : 0;
-  T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
-#pragma omp simd reduction(max : top)
-  for (int k = 0; k < n; ++k) {
-    const T l = gate ? logit[k] * gate[k] : logit[k];
-    prob[k] = smooth ? (l + T(kAttentionShift)) * (swj * sw[k]) - T(kAttentionShift) : l;
-    top = prob[k] > top ? prob[k] : top;
-  }
-  T sum = empty ? T(empty) * math::exp(T(-kAttentionShift) - top) : T(0);
-#pragma omp simd reduction(+ : sum)
-  for (int k = 0; k < n; ++k) {
-    prob[k] = math::exp(prob[k] - top);
-    sum += prob[k];
-  }
-  const T inv = T(1) / sum;
-  for (int k = 0; k < n; ++k) prob[k] *= inv;
-}
-
 // x (rows, width) in place -> (x - mean) / sqrt(var + eps), biased variance
 template <class T>
 void normalise_rows(int rows, int width, T eps, T* x, T* rstd) {
   for (int j = 0; j < rows; ++j, x += width) {
     T mean = 0, var = 0;
+#pragma omp simd reduction(+ : mean)
     for (int c = 0; c < width; ++c) mean += x[c];
     mean /= width;
+#pragma omp simd reduction(+ : var)
     for (int c = 0; c < width; ++c) var += (x[c] - mean) * (x[c] - mean);
     rstd[j] = T(1) / std::sqrt(var / width + eps);
     for (int c = 0; c < width; ++c) x[c] = (x[c] - mean) * rstd[j];
   }
 }
 
+template <class T>
+const typename Vector<T, lanes<T>()>::type& vec(const T* p) {
+  return *reinterpret_cast<const typename Vector<T, lanes<T>()>::type*>(p);
+}
+template <class T>
+typename Vector<T, lanes<T>()>::type& vec(T* p) {
+  return *reinterpret_cast<typename Vector<T, lanes<T>()>::type*>(p);
+}
+
 }  // namespace
 
-// ---- the map
+// ---- what all heads share
+
+// Rows are padded with switched-off neighbours, sw = 0: in a smooth model these are empty slots like the
+// others, with l = -20 in the softmax and nothing in A; else c = -infinity shuts them out.
+template <class T>
+void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena) {
+  const Repformer& f = rep();
+  const int n = s->n = a.n, np = s->np = padded(a.n, lanes<T>()), d = f.g2_dim;
+  const std::size_t square = static_cast<std::size_t>(n) * np, heads = keep ? f.attn2_nhead : 1;
+  s->head_stride = keep ? square : 0;
+  s->query_stride = keep ? static_cast<std::size_t>(n) * d : 0;
+  s->sw = arena.zeros<T>(np);
+  std::copy(a.sw, a.sw + n, s->sw);
+  for (T** p : {&s->hh, &s->ww, &s->logit_factor, &s->logit_shift, &s->map_factor})
+    *p = arena.take<T>(square);
+  s->g2_t = arena.zeros<T>(static_cast<std::size_t>(d) * np);
+  s->query = arena.take<T>(heads * n * d);
+  for (T** p : {&s->logit, &s->prob, &s->map}) *p = arena.take<T>(heads * square);
+  transpose(n, d, a.g2, d, s->g2_t, np);
+  T* h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
+  transpose(n, 3, a.h2, 3, h2_t, np);
+  const T off = model_.smooth ? T(0) : T(-1e30);
+  for (int j = 0; j < n; ++j) {
+    const T *x = a.h2 + 3 * j, swj = s->sw[j];
+    const std::size_t at = static_cast<std::size_t>(j) * np;
+    for (int k = 0; k < np; k += lanes<T>()) {
+      const auto hh = x[0] * vec(h2_t + k) + x[1] * vec(h2_t + np + k) + x[2] * vec(h2_t + 2 * np + k);
+      const auto ww = swj * vec(s->sw + k);
+      vec(s->hh + at + k) = hh;
+      vec(s->ww + at + k) = ww;
+      const auto factor = f.attn2_gate ? hh * ww : ww;
+      vec(s->logit_factor + at + k) = factor;
+      vec(s->logit_shift + at + k) = T(kAttentionShift) * ww - T(kAttentionShift);
+      vec(s->map_factor + at + k) = hh * ww * T(kInvSqrt3);
+    }
+    if (model_.smooth) continue;
+    for (int k = 0; k < np; ++k) s->logit_shift[at + k] = k < n ? T(0) : off;
+  }
+}
+
+// ---- the map of a head
 
 template <class T>
-void CpuBackend<T>::attention_map(int l, const Neighborhood& a, PairAttention* s, Arena& arena) {
-  const Repformer& f = rep();
-  const int n = s->n = a.n, np = s->np = padded(a.n, lanes<T>()), d = f.g2_dim, heads = f.attn2_nhead;
-  s->hh = arena.take<T>(s->square());
-  s->g2_t = arena.zeros<T>(static_cast<std::size_t>(d) * np);
-  s->query = arena.take<T>(static_cast<std::size_t>(heads) * n * d);
-  s->logit = arena.take<T>(heads * s->square());
-  s->prob = arena.take<T>(heads * s->square());
-  s->map = arena.take<T>(heads * s->square());
-  transpose(n, d, a.g2, d, s->g2_t, np);
-  for (int j = 0; j < n; ++j) {
-    const T* x = a.h2 + 3 * j;
-    for (int k = 0; k < n; ++k)
-      s->hh[j * np + k] = x[0] * a.h2[3 * k] + x[1] * a.h2[3 * k + 1] + x[2] * a.h2[3 * k + 2];
+void CpuBackend<T>::attention_map(int l, int h, const Neighborhood& a, PairAttention* s) {
+  const int n = s->n, np = s->np, d = rep().g2_dim;
+  T *query = s->query + h * s->query_stride, *logit = s->logit + h * s->head_stride;
+  gemm(n, d, d, plain(a.g2, d), layers_[l].attn2_map.data() + h * d * d, d, query, d, false);
+  gemm(n, np, d, plain(query, d), s->g2_t, np, logit, np, false);
+  softmax_rows(*s, logit, s->prob + h * s->head_stride, s->map + h * s->head_stride);
+}
+
+// Without a maximum subtracted from each row where no row needs it: exp then neither overflows nor leaves a
+// sum of nothing.
+template <class T>
+void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const T safe = sizeof(T) == 4 ? T(60) : T(600);
+  const int n = s.n, np = s.np;
+  V top = V{} - safe, bottom = V{} + safe;
+  for (int k = 0; k < n * np; k += W) {
+    const V z = vec(logit + k) * vec(s.logit_factor + k) + vec(s.logit_shift + k);
+    vec(prob + k) = z;
+    top = max_lanes(top, z);
+    bottom = z < bottom ? z : bottom;
   }
-  for (int h = 0; h < heads; ++h) {
-    T* query = s->query + static_cast<std::size_t>(h) * n * d;
-    T* logit = s->logit + h * s->square();
-    gemm(n, d, d, plain(a.g2, d), layers_[l].attn2_map.data() + h * d * d, d, query, d, false);
-    gemm(n, np, d, plain(query, d), s->g2_t, np, logit, np, false);
-    for (int j = 0; j < n; ++j) {
-      const T* hh = s->hh + j * np;
-      T* prob = s->prob + h * s->square() + j * np;
-      T* map = s->map + h * s->square() + j * np;
-      softmax_row(n, logit + j * np, f.attn2_gate ? hh : nullptr, a.sw, a.sw[j], model_.smooth, f.nsel, prob);
-      for (int k = 0; k < n; ++k) map[k] = prob[k] * (a.sw[j] * a.sw[k]) * hh[k] * T(kInvSqrt3);
+  bool tame = model_.smooth;
+  for (int w = 0; w < W; ++w) tame = tame && top[w] <= safe && bottom[w] >= -safe;  // false with NaN
+  const T empty = model_.smooth ? T(rep().nsel - np) : T(0);  // slots beyond the padding
+  const T empty_exp = empty * exp_lanes<W>(V{} - T(kAttentionShift))[0];
+  for (int j = 0; j < n; ++j, prob += np, map += np) {
+    const T* factor = s.map_factor + static_cast<std::size_t>(j) * np;
+    T shift = 0, total = empty_exp;
+    if (!tame) {
+      shift = *std::max_element(prob, prob + np);
+      total = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
+    }
+    V sum{};
+    for (int k = 0; k < np; k += W) {
+      const V e = exp_lanes<W>(vec(prob + k) - shift);
+      vec(prob + k) = e;
+      sum += e;
+    }
+    const T inv = T(1) / (total + sum_lanes<T, W>(sum));
+    for (int k = 0; k < np; k += W) {
+      const V p = vec(prob + k) * inv;
+      vec(prob + k) = p;
+      vec(map + k) = p * vec(factor + k);
     }
   }
 }
 
-// Through A, the softmax, the shift and the gate of head h; dmap (n, np) is overwritten. Adds to d g2, sw and
-// hh.
+// Through A and the softmax of head h: dmap (n, np) becomes d l. Adds to d g2 and to the gradients of what
+// all heads share.
 template <class T>
 void CpuBackend<T>::attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
                                            T* dmap, PairGradient* g, Arena& arena) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
   const int n = s.n, np = s.np, d = rep().g2_dim;
-  const bool gate = rep().attn2_gate;
   for (int j = 0; j < n; ++j) {
-    const T* prob = s.prob + h * s.square() + j * np;
-    const T* logit = s.logit + h * s.square() + j * np;
-    const T* hh = s.hh + j * np;
-    T* dm = dmap + j * np;
-    T* dhh = g->hh + j * np;
-    const T swj = a.sw[j];
-    T mean = 0, dswj = 0;
-    for (int k = 0; k < n; ++k) {
-      const T ww = swj * a.sw[k], da = dm[k] * T(kInvSqrt3), dww = da * prob[k] * hh[k];
-      dhh[k] += da * prob[k] * ww;
-      dswj += dww * a.sw[k];
-      g->sw[k] += dww * swj;
-      dm[k] = da * ww * hh[k];
-      mean += dm[k] * prob[k];
+    const std::size_t at = static_cast<std::size_t>(j) * np;
+    const T *prob = s.prob + h * s.head_stride + at, *logit = s.logit + h * s.head_stride + at;
+    T* dm = dmap + at;
+    V mean{};
+    for (int k = 0; k < np; k += W) {
+      const V p = vec(prob + k), da = vec(dm + k);
+      vec(g->map_factor + at + k) += da * p;
+      const V dp = da * vec(s.map_factor + at + k);
+      vec(dm + k) = dp;
+      mean += dp * p;
     }
-    for (int k = 0; k < n; ++k) {
-      T dl = prob[k] * (dm[k] - mean);
-      if (model_.smooth) {
-        const T dww = dl * ((gate ? logit[k] * hh[k] : logit[k]) + T(kAttentionShift));
-        dswj += dww * a.sw[k];
-        g->sw[k] += dww * swj;
-        dl *= swj * a.sw[k];
-      }
-      if (gate) dhh[k] += dl * logit[k];
-      dm[k] = gate ? dl * hh[k] : dl;
+    const T m = sum_lanes<T, W>(mean);
+    for (int k = 0; k < np; k += W) {
+      const V dz = vec(prob + k) * (vec(dm + k) - m);
+      vec(g->logit_factor + at + k) += dz * vec(logit + k);
+      vec(g->logit_shift + at + k) += dz;
+      vec(dm + k) = dz * vec(s.logit_factor + at + k);
     }
-    g->sw[j] += dswj;
   }
-  const T* query = s.query + static_cast<std::size_t>(h) * n * d;
+  const T* query = s.query + h * s.query_stride;
   T* dquery = arena.take<T>(static_cast<std::size_t>(n) * d);
   gemm(n, d, n, plain(dmap, np), a.g2, d, dquery, d, false);
   gemm(n, d, n, transposed(dmap, np), query, d, g->g2, d, true);
   gemm(n, d, d, plain(dquery, d), layers_[l].attn2_map_t.data() + h * d * d, d, g->g2, d, true);
 }
 
-// ---- the map applied to g2: s->out (n, g2)
-
+// From what all heads share to d h2 and d sw.
 template <class T>
-void CpuBackend<T>::attention_g2(int l, const Neighborhood& a, PairAttention* s, Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
-  const int n = s->n, d = rep().g2_dim, heads = rep().attn2_nhead;
-  const std::size_t size = static_cast<std::size_t>(n) * d;
-  s->applied = arena.take<T>(heads * size);
-  s->norm = arena.take<T>(size);
-  s->rstd = arena.take<T>(n);
-  s->out = arena.take<T>(size);
-  for (int j = 0; j < n; ++j) std::copy(w.attn2_bias.data(), w.attn2_bias.data() + d, s->norm + j * d);
-  for (int h = 0; h < heads; ++h) {
-    gemm(n, d, n, plain(s->map + h * s->square(), s->np), a.g2, d, s->applied + h * size, d, false);
-    gemm(n, d, d, plain(s->applied + h * size, d), w.attn2_value.data() + h * d * d, d, s->norm, d, true);
+void CpuBackend<T>::attention_factors_backward(const Neighborhood& a, const PairAttention& s, PairGradient* g,
+                                               Arena& arena) {
+  const int n = s.n, np = s.np;
+  const bool gate = rep().attn2_gate;
+  T* dhh = arena.zeros<T>(s.square());
+  T* dsw = arena.zeros<T>(np);
+  for (int j = 0; j < n; ++j) {
+    const std::size_t at = static_cast<std::size_t>(j) * np;
+    const T swj = s.sw[j];
+    typename Vector<T, lanes<T>()>::type own{};
+    for (int k = 0; k < np; k += lanes<T>()) {
+      const auto hh = vec(s.hh + at + k), ww = vec(s.ww + at + k);
+      const auto dlogit = vec(g->logit_factor + at + k), dmap = vec(g->map_factor + at + k) * T(kInvSqrt3);
+      auto dww = dmap * hh;
+      vec(dhh + at + k) = gate ? (dmap + dlogit) * ww : dmap * ww;
+      if (!model_.smooth) continue;
+      dww += (gate ? dlogit * hh : dlogit) + T(kAttentionShift) * vec(g->logit_shift + at + k);
+      own += dww * vec(s.sw + k);
+      vec(dsw + k) += dww * swj;
+    }
+    dsw[j] += sum_lanes<T, lanes<T>()>(own);
   }
-  normalise_rows(n, d, T(rep().ln_eps), s->norm, s->rstd);
-  for (std::size_t k = 0; k < size; ++k) s->out[k] = s->norm[k] * w.ln_w[k % d] + w.ln_b[k % d];
+  for (int k = 0; k < n; ++k) g->sw[k] += dsw[k];
+  for (int j = 0; j < n; ++j) {  // hh is symmetric in its two vectors
+    for (int k = 0; k < n; ++k) {
+      const T x = dhh[j * np + k] + dhh[k * np + j];
+      for (int c = 0; c < 3; ++c) g->h2[3 * j + c] += x * a.h2[3 * k + c];
+    }
+  }
+}
+
+// ---- the map applied to g2
+
+// Adds head h's share to s->norm, which attention_norm turns into the layer norm's input.
+template <class T>
+void CpuBackend<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
+  const RepformerWeights<T>& w = layers_[l];
+  const int n = s->n, d = rep().g2_dim;
+  if (h == 0) {
+    s->norm = arena.take<T>(static_cast<std::size_t>(n) * d);
+    s->applied = arena.take<T>(static_cast<std::size_t>(n) * d);
+    s->rstd = arena.take<T>(n);
+    for (int j = 0; j < n; ++j) std::copy(w.attn2_bias.data(), w.attn2_bias.data() + d, s->norm + j * d);
+  }
+  gemm(n, d, n, plain(s->map + h * s->head_stride, s->np), a.g2, d, s->applied, d, false);
+  gemm(n, d, d, plain(s->applied, d), w.attn2_value.data() + h * d * d, d, s->norm, d, true);
+  if (h + 1 == rep().attn2_nhead) normalise_rows(n, d, T(rep().ln_eps), s->norm, s->rstd);
 }
 
 // dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads
@@ -154,30 +229,31 @@ void CpuBackend<T>::attention_norm_backward(int l, const Neighborhood& a, const 
   const int d = rep().g2_dim;
   for (int j = 0; j < a.n; ++j) {
     const T* norm = s.norm + j * d;
+    const T* up = dout + j * d;
     T* g = dsum + j * d;
     T mean = 0, along = 0;
+#pragma omp simd reduction(+ : mean, along)
     for (int c = 0; c < d; ++c) {
-      g[c] = dout[j * d + c] * w.scale_attn2[c] * w.ln_w[c];
+      g[c] = up[c] * w.scale_attn2[c] * w.ln_w[c];
       mean += g[c];
       along += g[c] * norm[c];
     }
-    for (int c = 0; c < d; ++c) g[c] = (g[c] - mean / d - norm[c] * (along / d)) * s.rstd[j];
+    mean /= d, along /= d;
+    for (int c = 0; c < d; ++c) g[c] = (g[c] - mean - norm[c] * along) * s.rstd[j];
   }
 }
 
 // ---- the map applied to h2: out = alpha h2 + s sum_h w_h A_h h2
 
 template <class T>
-void CpuBackend<T>::attention_h2(int l, const Neighborhood& a, const PairAttention& s, T* out) {
+void CpuBackend<T>::attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out) {
   const RepformerWeights<T>& w = layers_[l];
-  for (int k = 0; k < 3 * a.n; ++k) out[k] = w.h2_alpha * a.h2[k];
-  for (int h = 0; h < rep().attn2_nhead; ++h) {
-    const T* map = s.map + h * s.square();
-    for (int j = 0; j < a.n; ++j) {
-      for (int k = 0; k < a.n; ++k) {
-        const T x = w.h2_scale * w.h2_head[h] * map[j * s.np + k];
-        for (int c = 0; c < 3; ++c) out[3 * j + c] += x * a.h2[3 * k + c];
-      }
+  for (int k = 0; k < 3 * a.n && h == 0; ++k) out[k] = w.h2_alpha * a.h2[k];
+  const T* map = s.map + h * s.head_stride;
+  for (int j = 0; j < a.n; ++j) {
+    for (int k = 0; k < a.n; ++k) {
+      const T x = w.h2_scale * w.h2_head[h] * map[j * s.np + k];
+      for (int c = 0; c < 3; ++c) out[3 * j + c] += x * a.h2[3 * k + c];
     }
   }
 }
@@ -186,7 +262,7 @@ void CpuBackend<T>::attention_h2(int l, const Neighborhood& a, const PairAttenti
 template <class T>
 void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
                                           const T* dh2_out, T* dmap, T* dh2) {
-  const T* map = s.map + h * s.square();
+  const T* map = s.map + h * s.head_stride;
   const T scale = layers_[l].h2_scale * layers_[l].h2_head[h];
   for (int j = 0; j < a.n; ++j) {
     const T* d = dh2_out + 3 * j;
@@ -198,48 +274,64 @@ void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, c
   }
 }
 
-// ---- both, in reverse. dh2_out is null without an h2 update.
+// ---- all heads
+
+// Adds the attention's update to g2 of the next layer; assigns its h2 (null without an h2 update).
+template <class T>
+void CpuBackend<T>::attention(int l, const Neighborhood& a, T* g2_out, T* h2_out, Arena& arena) {
+  const RepformerWeights<T>& w = layers_[l];
+  const int d = rep().g2_dim;
+  PairAttention s;
+  attention_factors(a, false, &s, arena);
+  for (int h = 0; h < rep().attn2_nhead; ++h) {
+    attention_map(l, h, a, &s);
+    if (rep().has_g2_attn) attention_g2(l, h, a, &s, arena);
+    if (h2_out) attention_h2(l, h, a, s, h2_out);
+  }
+  for (int j = 0; j < a.n && rep().has_g2_attn; ++j) {
+    T* out = g2_out + j * d;
+    const T* norm = s.norm + j * d;
+    for (int c = 0; c < d; ++c) out[c] += w.scale_attn2[c] * (norm[c] * w.ln_w[c] + w.ln_b[c]);
+  }
+}
+
+// dh2_out is null without an h2 update.
 template <class T>
 void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out,
                                        PairGradient* g, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
-  const int n = a.n, d = rep().g2_dim;
+  const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead;
   const std::size_t size = static_cast<std::size_t>(n) * d;
   PairAttention s;
-  attention_map(l, a, &s, arena);
+  attention_factors(a, true, &s, arena);
+  for (int h = 0; h < heads; ++h) {
+    attention_map(l, h, a, &s);
+    if (rep().has_g2_attn) attention_g2(l, h, a, &s, arena);
+  }
   T* dmap = arena.take<T>(s.square());
   T* dsum = arena.take<T>(size);
   T* dapplied = arena.take<T>(size);
-  g->hh = arena.zeros<T>(s.square());
-  if (rep().has_g2_attn) {
-    attention_g2(l, a, &s, arena);
-    attention_norm_backward(l, a, s, dout, dsum);
-  }
-  for (int h = 0; h < rep().attn2_nhead; ++h) {
+  for (T** p : {&g->map_factor, &g->logit_factor, &g->logit_shift}) *p = arena.zeros<T>(s.square());
+  if (rep().has_g2_attn) attention_norm_backward(l, a, s, dout, dsum);
+  for (int h = 0; h < heads; ++h) {
     Arena::Scope scope(arena);
-    std::fill_n(dmap, s.square(), T(0));
     if (rep().has_g2_attn) {
       gemm(n, d, d, plain(dsum, d), w.attn2_value_t.data() + h * d * d, d, dapplied, d, false);
       gemm(n, s.np, d, plain(dapplied, d), s.g2_t, s.np, dmap, s.np, false);
-      gemm(n, d, n, transposed(s.map + h * s.square(), s.np), dapplied, d, g->g2, d, true);
+      gemm(n, d, n, transposed(s.map + h * s.head_stride, s.np), dapplied, d, g->g2, d, true);
+    } else {
+      std::fill_n(dmap, s.square(), T(0));
     }
     if (dh2_out) attention_h2_backward(l, h, a, s, dh2_out, dmap, g->h2);
     attention_map_backward(l, h, a, s, dmap, g, arena);
   }
-  for (int j = 0; j < n; ++j) {
-    for (int k = 0; k < n; ++k) {
-      const T x = g->hh[j * s.np + k] + g->hh[k * s.np + j];
-      for (int c = 0; c < 3; ++c) g->h2[3 * j + c] += x * a.h2[3 * k + c];
-    }
-  }
+  attention_factors_backward(a, s, g, arena);
   for (int k = 0; dh2_out && k < 3 * n; ++k) g->h2[k] += w.h2_alpha * dh2_out[k];
 }
 
-#define DPA2MD_INSTANTIATE(T)                                                                    \
-  template void CpuBackend<T>::attention_map(int, const Neighborhood&, PairAttention*, Arena&);  \
-  template void CpuBackend<T>::attention_g2(int, const Neighborhood&, PairAttention*, Arena&);   \
-  template void CpuBackend<T>::attention_h2(int, const Neighborhood&, const PairAttention&, T*); \
-  template void CpuBackend<T>::attention_backward(int, const Neighborhood&, const T*, const T*,  \
+#define DPA2MD_INSTANTIATE(T)                                                                   \
+  template void CpuBackend<T>::attention(int, const Neighborhood&, T*, T*, Arena&);             \
+  template void CpuBackend<T>::attention_backward(int, const Neighborhood&, const T*, const T*, \
                                                   PairGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

@@ -1,6 +1,9 @@
 // repinit (two-body embedding) and g1_transform, forward and backward; also the whole descriptor of a DPA-1
 // student.
-//   M (ng x 4) = g em / nsel        D (ng x axis) = M M[:axis]^T
+//   M (4 x ng) = em^T g / nsel        D (axis x ng) = M[:axis]^T M
+// The embedding g of each neighbour comes from a table of the distance (tables.h), or from the net itself
+// where no table is good enough or an atom comes closer than the table reaches. D is kept with ng running
+// fastest, the other way round than in DeePMD-kit: prepare_repinit turns the weights that read it.
 #include <algorithm>
 
 #include "cpu_backend.h"
@@ -14,8 +17,8 @@ struct CpuBackend<T>::RepinitState {
   T* raw = nullptr;     // (ng, ld) embedding before the gate of strip mode
   T* gate = nullptr;    // (ng, ld) T(t_j, t_i) [* sw], strip only
   T* g = nullptr;       // (ng, ld) raw (1 + gate)
-  T* slope = nullptr;   // (ng, ld) d raw / d em_0, table only
-  T* moment = nullptr;  // (ng, 4)
+  T* slope = nullptr;   // (ng, ld) d raw / d em_0, compressed models only
+  T* moment = nullptr;  // (4, padded ng)
   typename NetWeights<T>::Tape tape;
 };
 
@@ -57,21 +60,21 @@ void table_lookup(const EmbeddingTable& t, const Buffer<T>& rows, int ng, R x, i
 
 // The lookup in the precision of the file.
 template <class T>
-void CpuBackend<T>::repinit_table(T x, int ld, T* value, T* slope) const {
+void CpuBackend<T>::compressed_embedding(T x, int ld, T* value, T* slope) const {
   const EmbeddingTable& t = model_.repinit.table;
   if (model_.precision == "float32") {
-    table_lookup(t, w_repinit_.table, model_.repinit.ng, static_cast<float>(x), ld, value, slope);
+    table_lookup(t, w_repinit_.compressed, model_.repinit.ng, static_cast<float>(x), ld, value, slope);
   } else {
-    table_lookup(t, w_repinit_.table, model_.repinit.ng, static_cast<double>(x), ld, value, slope);
+    table_lookup(t, w_repinit_.compressed, model_.repinit.ng, static_cast<double>(x), ld, value, slope);
   }
 }
 
-// T(t_j, t_i) of strip mode, (ng).
+// T(t_j, t_i) of strip mode, (padded ng).
 template <class T>
 const T* CpuBackend<T>::repinit_gate(int center, int neighbor) const {
   const std::size_t row =
       (model_.repinit.one_side ? 0 : static_cast<std::size_t>(center) * model_.ntypes()) + neighbor;
-  return w_repinit_.gate.data() + row * model_.repinit.ng;
+  return w_repinit_.gate.data() + row * padded(model_.repinit.ng, lanes<T>());
 }
 
 // The input of a concat net: em_0, the neighbour's type embedding, the centre's unless one_side.
@@ -103,7 +106,7 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
     s->raw = arena.zeros<T>(size);
     s->slope = tape ? arena.zeros<T>(size) : nullptr;
     for (int j = 0; j < n; ++j) {
-      repinit_table(em[4 * j], ld, s->raw + j, s->slope ? s->slope + j : nullptr);
+      compressed_embedding(em[4 * j], ld, s->raw + j, s->slope ? s->slope + j : nullptr);
     }
   } else {
     const T* x = embedding_input(e, types_, model_.tebd_dim(), n, ld, em, neighbor, ti, arena);
@@ -120,13 +123,11 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
     }
     for (std::size_t k = 0; k < size; ++k) s->g[k] = s->raw[k] * (T(1) + s->gate[k]);
   }
-  s->moment = arena.zeros<T>(4 * static_cast<std::size_t>(ng));
-  gemm(ng, 4, n, plain(s->g, ld), em, 4, s->moment, 4, false);
-  if (!w_repinit_.empty.empty()) {
-    const T empty = T(e.nsel - n - pairs().zeroed[i]);
-    axpy(4 * ng, empty, w_repinit_.empty.data() + static_cast<std::size_t>(ti) * 4 * ng, s->moment);
-  }
-  for (int k = 0; k < 4 * ng; ++k) s->moment[k] /= T(e.nsel);
+  T* product = arena.take<T>(4 * static_cast<std::size_t>(ng));
+  gemm(ng, 4, n, plain(s->g, ld), em, 4, product, 4, false);
+  const int np = padded(ng, lanes<T>());
+  s->moment = arena.zeros<T>(4 * static_cast<std::size_t>(np));
+  transpose(ng, 4, product, 4, s->moment, np);
 }
 
 // One empty slot of a model with nonzero davg: em = -davg/dstd through the ungated embedding (sw = 0 there).
@@ -142,92 +143,245 @@ void CpuBackend<T>::prepare_empty_slots() {
   if (e.table.empty()) {
     raw = w_repinit_.net.forward(x, ld, scratch, nullptr);
   } else {
-    for (int t = 0; t < nt; ++t) repinit_table(x[t], ld, raw + t, nullptr);
+    for (int t = 0; t < nt; ++t) compressed_embedding(x[t], ld, raw + t, nullptr);
   }
-  w_repinit_.empty.resize(static_cast<std::size_t>(nt) * e.ng * 4);
+  const int np = padded(e.ng, lanes<T>());
+  w_repinit_.empty.resize(static_cast<std::size_t>(nt) * 4 * np);
+  w_repinit_.empty.zero(0, w_repinit_.empty.size());
   for (int t = 0; t < nt; ++t) {
-    for (int m = 0; m < e.ng; ++m) {
-      for (int c = 0; c < 4; ++c) {
-        w_repinit_.empty[(static_cast<std::size_t>(t) * e.ng + m) * 4 + c] =
+    for (int c = 0; c < 4; ++c) {
+      for (int m = 0; m < e.ng; ++m) {
+        w_repinit_.empty[(static_cast<std::size_t>(t) * 4 + c) * np + m] =
             raw[m * ld + t] * T(-e.davg(t, c) / e.dstd(t, c));
       }
     }
   }
 }
 
+// Through the net: assigns d em and d sw of the atom's pairs from d M.
+template <class T>
+void CpuBackend<T>::repinit_net_backward(int i, const T* dmoment_t, Arena& a) {
+  const Embedding& e = model_.repinit;
+  const int ng = e.ng;
+  RepinitState s;
+  repinit_atom(i, a, true, &s);
+  T* dmoment = a.take<T>(4 * static_cast<std::size_t>(ng));
+  transpose(4, ng, dmoment_t, padded(ng, lanes<T>()), dmoment, 4);
+  const std::int64_t p0 = pairs().repinit.first[i];
+  const T* em = env_repinit_.em.data() + 4 * p0;
+  T* dem = env_repinit_.dem.data() + 4 * p0;
+  T* dsw = env_repinit_.dsw.data() + p0;
+  gemm(s.n, 4, ng, transposed(s.g, s.ld), dmoment, 4, dem, 4, false);
+  T* em_t = a.zeros<T>(4 * static_cast<std::size_t>(s.ld));
+  transpose(s.n, 4, em, 4, em_t, s.ld);
+  T* dg = a.take<T>(static_cast<std::size_t>(ng) * s.ld);
+  gemm(ng, s.ld, 4, plain(dmoment, 4), em_t, s.ld, dg, s.ld, false);
+  std::fill(dsw, dsw + s.n, T(0));
+  if (e.strip) {
+    for (int m = 0; m < ng; ++m) {
+      for (int j = 0; j < s.n; ++j) {
+        const int k = m * s.ld + j;
+        if (model_.smooth) {
+          // gate = T sw; its derivative needs T even where sw = 0
+          dsw[j] += dg[k] * s.raw[k] * repinit_gate(pairs().center_type[i], pairs().type[p0 + j])[m];
+        }
+        dg[k] *= T(1) + s.gate[k];
+      }
+    }
+  }
+  if (s.slope) {
+    for (int m = 0; m < ng; ++m) {
+      for (int j = 0; j < s.n; ++j) dem[4 * j] += dg[m * s.ld + j] * s.slope[m * s.ld + j];
+    }
+  } else {
+    const T* dx = w_repinit_.net.backward(dg, s.ld, s.tape, 1, a);
+    for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
+  }
+}
+
+// ---- the same from tables
+
+// Places of all neighbours in their tables; null when one of them has no table or lies outside.
+template <class T>
+TablePlace<T>* CpuBackend<T>::repinit_places(int i, Arena& arena) {
+  const int n = pairs().repinit.count[i], ti = pairs().center_type[i];
+  if (w_repinit_.tables.empty() || ti < 0) return nullptr;
+  const std::int64_t p0 = pairs().repinit.first[i];
+  const int np = w_repinit_.tables.padded_channels();
+  TablePlace<T>* places = arena.take<TablePlace<T>>(n);
+  for (int j = 0; j < n; ++j) {
+    const Table<T>* table = w_repinit_.tables(ti, pairs().type[p0 + j]);
+    const T x = env_repinit_.em[4 * (p0 + j)];
+    if (!table || !table->covers(x)) return nullptr;
+    place(*table, np, x, &places[j]);
+  }
+  return places;
+}
+
+// Strip mode: how much of T(t_j, t_i) opens the gate of a neighbour.
+template <class T>
+T CpuBackend<T>::repinit_opening(std::int64_t pair) const {
+  return model_.smooth ? env_repinit_.sw[pair] : T(1);
+}
+
+template <class T>
+template <bool STRIP>
+void CpuBackend<T>::repinit_moment(int i, const TablePlace<T>* places, T* moment) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const int n = pairs().repinit.count[i], np = w_repinit_.tables.padded_channels();
+  const std::int64_t p0 = pairs().repinit.first[i];
+  const T* em = env_repinit_.em.data() + 4 * p0;
+  for (int m = 0; m < np; m += W) {
+    V sum[4] = {};
+    for (int j = 0; j < n; ++j) {
+      V g = table_value<W>(places[j].node + m, np, places[j].value);
+      if constexpr (STRIP) {
+        const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
+        g += g * (*reinterpret_cast<const V*>(gate) * repinit_opening(p0 + j));
+      }
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) sum[c] += g * em[4 * j + c];
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) *reinterpret_cast<V*>(moment + c * np + m) = sum[c];
+  }
+}
+
+// Assigns d em and d sw of the atom's pairs from d M (4, padded ng).
+template <class T>
+template <bool STRIP>
+void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const int n = pairs().repinit.count[i], np = w_repinit_.tables.padded_channels();
+  const std::int64_t p0 = pairs().repinit.first[i];
+  for (int j = 0; j < n; ++j) {
+    const T* em = env_repinit_.em.data() + 4 * (p0 + j);
+    V along[4] = {}, slope_sum{}, open_sum{};
+    for (int m = 0; m < np; m += W) {
+      V g = table_value<W>(places[j].node + m, np, places[j].value);
+      V slope = table_slope<W>(places[j].node + m, np, places[j].slope);
+      V dg{};
+      V d[4];
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) {
+        d[c] = *reinterpret_cast<const V*>(dmoment + c * np + m);
+        dg += d[c] * em[c];
+      }
+      if constexpr (STRIP) {
+        const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
+        const V t = *reinterpret_cast<const V*>(gate);
+        open_sum += dg * g * t;
+        const V open = T(1) + t * repinit_opening(p0 + j);
+        g *= open, slope *= open;
+      }
+      slope_sum += dg * slope;
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) along[c] += g * d[c];
+    }
+    T* dem = env_repinit_.dem.data() + 4 * (p0 + j);
+    along[0] += slope_sum;
+    for (int c = 0; c < 4; ++c) dem[c] = sum_lanes<T, W>(along[c]);
+    env_repinit_.dsw[p0 + j] = STRIP && model_.smooth ? sum_lanes<T, W>(open_sum) : T(0);
+  }
+}
+
+// ---- the stage
+
+// M of an atom, from tables if possible, with what the empty slots add.
+template <class T>
+void CpuBackend<T>::repinit_moments(int i, T* moment, Arena& arena) {
+  const Embedding& e = model_.repinit;
+  const int np = padded(e.ng, lanes<T>());
+  if (const TablePlace<T>* places = repinit_places(i, arena)) {
+    e.strip ? repinit_moment<true>(i, places, moment) : repinit_moment<false>(i, places, moment);
+  } else {
+    RepinitState s;
+    repinit_atom(i, arena, false, &s);
+    std::copy(s.moment, s.moment + 4 * np, moment);
+  }
+  if (!w_repinit_.empty.empty()) {
+    const T empty = T(e.nsel - pairs().repinit.count[i] - pairs().zeroed[i]);
+    axpy(4 * np, empty, w_repinit_.empty.data() + static_cast<std::size_t>(pairs().center_type[i]) * 4 * np,
+         moment);
+  }
+  for (int k = 0; k < 4 * np; ++k) moment[k] /= T(e.nsel);
+}
+
 template <class T>
 void CpuBackend<T>::repinit(Range range) {
-  const int ng = model_.repinit.ng, axis = model_.repinit_axis;
+  const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = padded(ng, lanes<T>());
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(arena());
     T* out = rep_out_.data() + static_cast<std::size_t>(i) * repinit_width_;
+    T* moment = moment_.data() + static_cast<std::size_t>(i) * 4 * np;
     if (pairs().center_type[i] < 0) {
       std::fill(out, out + ng * axis, T(0));
       continue;
     }
-    RepinitState s;
-    repinit_atom(i, arena(), false, &s);
-    for (int m = 0; m < ng; ++m) {
-      for (int a = 0; a < axis; ++a) {
-        T sum = 0;
-        for (int c = 0; c < 4; ++c) sum += s.moment[4 * m + c] * s.moment[4 * a + c];
-        out[m * axis + a] = sum;
+    repinit_moments(i, moment, arena());
+    for (int a = 0; a < axis; ++a) {
+      const T x[4] = {moment[a], moment[np + a], moment[2 * np + a], moment[3 * np + a]};
+#pragma omp simd
+      for (int m = 0; m < ng; ++m) {
+        out[a * ng + m] =
+            x[0] * moment[m] + x[1] * moment[np + m] + x[2] * moment[2 * np + m] + x[3] * moment[3 * np + m];
       }
     }
+  }
+}
+
+// d M (4, padded ng) from d D, with the 1 / nsel of M.
+template <class T>
+void CpuBackend<T>::repinit_moments_backward(int i, T* dmoment) const {
+  const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = padded(ng, lanes<T>());
+  const T* moment = moment_.data() + static_cast<std::size_t>(i) * 4 * np;
+  const T* dout = drep_out_.data() + static_cast<std::size_t>(i) * repinit_width_;
+  const T inv = T(1) / T(model_.repinit.nsel);
+  for (int a = 0; a < axis; ++a) {
+    for (int c = 0; c < 4; ++c) {
+      axpy(ng, inv * moment[c * np + a], dout + a * ng, dmoment + c * np);
+    }
+  }
+  for (int a = 0; a < axis; ++a) {
+    for (int c = 0; c < 4; ++c) dmoment[c * np + a] += inv * dot(ng, dout + a * ng, moment + c * np);
   }
 }
 
 template <class T>
 void CpuBackend<T>::repinit_backward(Range range) {
   const Embedding& e = model_.repinit;
-  const int ng = e.ng, axis = model_.repinit_axis;
   for (int i = range.begin; i < range.end; ++i) {
     if (pairs().repinit.count[i] == 0) continue;
     Arena& a = arena();
     Arena::Scope scope(a);
-    RepinitState s;
-    repinit_atom(i, a, true, &s);
-    const T* dout = drep_out_.data() + static_cast<std::size_t>(i) * repinit_width_;
-    T* dmoment = a.zeros<T>(4 * static_cast<std::size_t>(ng));
-    for (int m = 0; m < ng; ++m) {
-      for (int x = 0; x < axis; ++x) {
-        const T d = dout[m * axis + x] / T(e.nsel);
-        for (int c = 0; c < 4; ++c) {
-          dmoment[4 * m + c] += d * s.moment[4 * x + c];
-          dmoment[4 * x + c] += d * s.moment[4 * m + c];
-        }
-      }
-    }
-    const std::int64_t p0 = pairs().repinit.first[i];
-    const T* em = env_repinit_.em.data() + 4 * p0;
-    T* dem = env_repinit_.dem.data() + 4 * p0;
-    T* dsw = env_repinit_.dsw.data() + p0;
-    gemm(s.n, 4, ng, transposed(s.g, s.ld), dmoment, 4, dem, 4, false);
-    T* em_t = a.zeros<T>(4 * static_cast<std::size_t>(s.ld));
-    transpose(s.n, 4, em, 4, em_t, s.ld);
-    T* dg = a.take<T>(static_cast<std::size_t>(ng) * s.ld);
-    gemm(ng, s.ld, 4, plain(dmoment, 4), em_t, s.ld, dg, s.ld, false);
-    std::fill(dsw, dsw + s.n, T(0));
-    if (e.strip) {
-      for (int m = 0; m < ng; ++m) {
-        for (int j = 0; j < s.n; ++j) {
-          const int k = m * s.ld + j;
-          if (model_.smooth) {
-            // gate = T sw; its derivative needs T even where sw = 0
-            dsw[j] += dg[k] * s.raw[k] * repinit_gate(pairs().center_type[i], pairs().type[p0 + j])[m];
-          }
-          dg[k] *= T(1) + s.gate[k];
-        }
-      }
-    }
-    if (s.slope) {
-      for (int m = 0; m < ng; ++m) {
-        for (int j = 0; j < s.n; ++j) dem[4 * j] += dg[m * s.ld + j] * s.slope[m * s.ld + j];
-      }
+    T* dmoment = a.zeros<T>(4 * static_cast<std::size_t>(padded(e.ng, lanes<T>())));
+    repinit_moments_backward(i, dmoment);
+    if (const TablePlace<T>* places = repinit_places(i, a)) {
+      e.strip ? repinit_moment_backward<true>(i, places, dmoment)
+              : repinit_moment_backward<false>(i, places, dmoment);
     } else {
-      const T* dx = w_repinit_.net.backward(dg, s.ld, s.tape, 1, a);
-      for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
+      repinit_net_backward(i, dmoment, a);
     }
+  }
+}
+
+// rep_out rows in DeePMD-kit's order, for a model without g1_transform's weight; and back.
+template <class T>
+void CpuBackend<T>::repinit_order(int rows, const T* in, T* out) const {
+  const int ng = model_.repinit.ng, axis = model_.repinit_axis;
+  for (int b = 0; b < rows; ++b, in += repinit_width_, out += repinit_width_) {
+    transpose(axis, ng, in, ng, out, axis);
+    std::copy(in + ng * axis, in + repinit_width_, out + ng * axis);
+  }
+}
+template <class T>
+void CpuBackend<T>::repinit_order_backward(int rows, const T* dout, T* din) const {
+  const int ng = model_.repinit.ng, axis = model_.repinit_axis;
+  for (int b = 0; b < rows; ++b, dout += repinit_width_, din += repinit_width_) {
+    transpose(ng, axis, dout, axis, din, ng);
+    std::copy(dout + ng * axis, dout + repinit_width_, din + ng * axis);
   }
 }
 
@@ -239,7 +393,7 @@ void CpuBackend<T>::g1_transform(Range range) {
   T* slope = g1_slope_.data() + static_cast<std::size_t>(range.begin) * width;
   const T* x = rep_out_.data() + static_cast<std::size_t>(range.begin) * repinit_width_;
   if (w_transform_.w.empty()) {
-    std::copy(x, x + static_cast<std::size_t>(rows) * width, y);
+    repinit_order(rows, x, y);
   } else {
     w_transform_.forward(rows, x, repinit_width_, y, width);
   }
@@ -259,7 +413,7 @@ void CpuBackend<T>::g1_transform_backward(Range range) {
   for (std::size_t k = 0; k < static_cast<std::size_t>(rows) * width; ++k) dy[k] *= g1_slope_[at + k];
   T* dx = drep_out_.data() + static_cast<std::size_t>(range.begin) * repinit_width_;
   if (w_transform_.w.empty()) {
-    std::copy(dy, dy + static_cast<std::size_t>(rows) * width, dx);
+    repinit_order_backward(rows, dy, dx);
   } else {
     w_transform_.backward(rows, dy, width, dx, repinit_width_, false);
   }

@@ -12,13 +12,13 @@ namespace DPA2MD_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
-constexpr int kTileRows = 12;  // rows of a GEMM tile two vectors wide that fit the registers
+constexpr int kTileRows = 14;  // rows of a GEMM tile two vectors wide that fit the registers
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kTileRows = 6;
 #else
 constexpr int kVectorBytes = 16;
-constexpr int kTileRows = 4;
+constexpr int kTileRows = 6;
 #endif
 
 // W numbers of type T, loaded and stored without alignment.

@@ -65,55 +65,246 @@ void CpuBackend<T>::triples_block(int j0, Arena& arena, bool tape, TripleState* 
 
 template <class T>
 void CpuBackend<T>::triples_gate(Arena& arena, TripleState* s) {
-  const int ng = model_.three_body.ng, nt = model_.ntypes();
+  const int ng = model_.three_body.ng, np = padded(ng, lanes<T>()), nt = model_.ntypes();
   const T* sw = env_three_.sw.data() + s->q0;
   s->gate = arena.zeros<T>(static_cast<std::size_t>(ng) * s->ld);
   s->factor = arena.zeros<T>(s->ld);
   for (int column = 0; column < s->columns; ++column) {
     const int j = s->j0 + column / s->n, k = column % s->n;
-    const T* gate = w_three_.gate.data() + (static_cast<std::size_t>(s->type[j]) * nt + s->type[k]) * ng;
+    const T* gate = w_three_.gate.data() + (static_cast<std::size_t>(s->type[j]) * nt + s->type[k]) * np;
     for (int m = 0; m < ng; ++m) s->gate[m * s->ld + column] = gate[m];
     s->factor[column] = model_.smooth ? sw[j] * sw[k] : T(1);
+  }
+}
+
+// ---- from tables: c g(c) of every unordered pair (j, k), looked up a row j at a time
+
+// A row of triples: neighbour j with the neighbours k >= j.
+template <class T>
+struct CpuBackend<T>::TripleRow {
+  int np;            // n padded to the vector length
+  T* direction;      // (3, np) em[1:4], transposed
+  int* cell;         // (np)
+  T *value, *slope;  // (5, np) weights
+};
+
+template <class T>
+bool CpuBackend<T>::triples_in_reach(const TripleState& s) const {
+  if (w_three_.tables.empty()) return false;
+  T longest = 0;
+  for (int j = 0; j < s.n; ++j) {
+    const T* e = s.em + 4 * j;
+    longest = std::max(longest, e[1] * e[1] + e[2] * e[2] + e[3] * e[3]);
+  }
+  return longest <= T(reach_);
+}
+
+template <class T>
+void CpuBackend<T>::triples_row_buffers(const TripleState& s, Arena& arena, TripleRow* row) {
+  const int np = row->np = padded(s.n, lanes<T>());
+  row->direction = arena.zeros<T>(3 * static_cast<std::size_t>(np));
+  for (int k = 0; k < s.n; ++k) {
+    for (int x = 0; x < 3; ++x) row->direction[x * np + k] = s.em[4 * k + 1 + x];
+  }
+  row->cell = arena.take<int>(np);
+  row->value = arena.take<T>(5 * static_cast<std::size_t>(np));
+  row->slope = arena.take<T>(5 * static_cast<std::size_t>(np));
+}
+
+// As many triples at a time as a vector has doubles, in which their places are found (see `place`).
+template <class T>
+template <bool SLOPES>
+void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
+  constexpr int W = lanes<double>();
+  using V = typename Vector<T, W>::type;
+  using Doubles = typename Vector<double, W>::type;
+  using Ints = typename Vector<int, W>::type;
+  const Table<T>& any = *w_three_.tables(s.type[0], s.type[0]);  // all have the same cells
+  const int np = row->np;
+  const T *x = row->direction, *y = x + np, *z = y + np;
+  const auto load = [](const T* p) { return *reinterpret_cast<const V*>(p); };
+  const auto store = [&](const V* w, T scale, T* out) {
+    for (int q = 0; q < 5; ++q, out += np) *reinterpret_cast<V*>(out) = w[q] * scale;
+  };
+  for (int k = j / W * W; k < np; k += W) {
+    const V c = x[j] * load(x + k) + y[j] * load(y + k) + z[j] * load(z + k);
+    const Doubles at = (__builtin_convertvector(c, Doubles) - any.lower) * any.inverse_width;
+    Ints cell = __builtin_convertvector(at, Ints);
+    cell = cell < any.cells ? cell : Ints{} + (any.cells - 1);
+    const V t = __builtin_convertvector(at - __builtin_convertvector(cell, Doubles), V);
+    *reinterpret_cast<Ints*>(row->cell + k) = cell;
+    V w[5];
+    table_value_weights<T>(t, w);
+    store(w, T(1), row->value + k);
+    if constexpr (SLOPES) {
+      table_slope_weights<T>(t, w);
+      store(w, any.slope_scale, row->slope + k);
+    }
+  }
+}
+
+// The node of triple (j, k) in its table, and its weights gathered from the row.
+template <class T>
+const T* CpuBackend<T>::triples_node(const TripleState& s, const TripleRow& row, int j, int k, const T* from,
+                                     T* w) const {
+  for (int q = 0; q < 5; ++q) w[q] = from[q * row.np + k];
+  const Table<T>& table = *w_three_.tables(s.type[j], s.type[k]);
+  return table.node.data() + static_cast<std::size_t>(row.cell[k]) * 4 * w_three_.tables.padded_channels();
+}
+
+template <class T>
+template <bool STRIP>
+void CpuBackend<T>::three_body_tables(const TripleState& s, T* out, Arena& arena) {
+  constexpr int W = kTripleLanes;
+  using V = typename Vector<T, W>::type;
+  const int ng = model_.three_body.ng, np = w_three_.tables.padded_channels();
+  const T norm = T(1.0 / (static_cast<double>(model_.three_body.nsel) * model_.three_body.nsel));
+  TripleRow row;
+  triples_row_buffers(s, arena, &row);
+  T* sum = arena.zeros<T>(np);
+  for (int j = 0; j < s.n; ++j) {
+    triples_row<false>(s, j, &row);
+    for (int m = 0; m < np; m += W) {
+      V total{};
+      for (int k = j; k < s.n; ++k) {
+        T w[5];
+        V g = table_value<W>(triples_node(s, row, j, k, row.value, w) + m, np, w);
+        if constexpr (STRIP)
+          g *= T(2) + *reinterpret_cast<const V*>(triples_both(s, j, k) + m) * triples_opening(s, j, k);
+        total += k == j ? T(0.5) * g : g;
+      }
+      *reinterpret_cast<V*>(sum + m) += total;
+    }
+  }
+  for (int m = 0; m < ng; ++m) out[m] = norm * sum[m];
+}
+
+// Adds to d em and d sw.
+template <class T>
+template <bool STRIP>
+void CpuBackend<T>::three_body_tables_backward(const TripleState& s, const T* dout, Arena& arena) {
+  constexpr int W = kTripleLanes;
+  using V = typename Vector<T, W>::type;
+  const int ng = model_.three_body.ng, np = w_three_.tables.padded_channels();
+  const T norm = T(1.0 / (static_cast<double>(model_.three_body.nsel) * model_.three_body.nsel));
+  TripleRow row;
+  triples_row_buffers(s, arena, &row);
+  T* d = arena.zeros<T>(np);
+  for (int m = 0; m < ng; ++m) d[m] = norm * dout[m];
+  T* dc = arena.take<T>(row.np);
+  T* dopening = arena.take<T>(row.np);
+  T* ddirection = arena.zeros<T>(3 * static_cast<std::size_t>(row.np));
+  T* dsw = env_three_.dsw.data() + s.q0;
+  const T* sw = env_three_.sw.data() + s.q0;
+  for (int j = 0; j < s.n; ++j) {
+    triples_row<true>(s, j, &row);
+    for (int k = j; k < s.n; ++k) {
+      V slope_sum{}, opening_sum{};
+      T w[5], ws[5];
+      const T* node = triples_node(s, row, j, k, row.slope, ws);
+      for (int m = 0; m < np; m += W) {
+        const V dm = *reinterpret_cast<const V*>(d + m);
+        V slope = table_slope<W>(node + m, np, ws);
+        if constexpr (STRIP) {
+          triples_node(s, row, j, k, row.value, w);
+          const V both = *reinterpret_cast<const V*>(triples_both(s, j, k) + m);
+          opening_sum += dm * both * table_value<W>(node + m, np, w);
+          slope *= T(2) + both * triples_opening(s, j, k);
+        }
+        slope_sum += dm * slope;
+      }
+      dc[k] = sum_lanes<T, W>(slope_sum);
+      if constexpr (STRIP) dopening[k] = sum_lanes<T, W>(opening_sum);
+    }
+    dc[j] *= T(0.5);
+    if constexpr (STRIP) dopening[j] *= T(0.5);
+    for (int x = 0; x < 3; ++x) {
+      const T* e = row.direction + x * row.np;
+      T* de = ddirection + x * row.np;
+      const T own = dot(s.n - j, dc + j, e + j);
+      axpy(s.n - j, e[j], dc + j, de + j);
+      de[j] += own;
+    }
+    if (STRIP && model_.smooth) {
+      const T own = dot(s.n - j, dopening + j, sw + j);
+      axpy(s.n - j, sw[j], dopening + j, dsw + j);
+      dsw[j] += own;
+    }
+  }
+  T* dem = env_three_.dem.data() + 4 * s.q0;
+  for (int k = 0; k < s.n; ++k) {
+    for (int x = 0; x < 3; ++x) dem[4 * k + 1 + x] += ddirection[x * row.np + k];
+  }
+}
+
+// Strip mode: T(t_j, t_k) + T(t_k, t_j), (padded ng), and how far it opens the gate.
+template <class T>
+const T* CpuBackend<T>::triples_both(const TripleState& s, int j, int k) const {
+  const std::size_t row = static_cast<std::size_t>(s.type[j]) * model_.ntypes() + s.type[k];
+  return w_three_.both.data() + row * w_three_.tables.padded_channels();
+}
+template <class T>
+T CpuBackend<T>::triples_opening(const TripleState& s, int j, int k) const {
+  const T* sw = env_three_.sw.data() + s.q0;
+  return model_.smooth ? sw[j] * sw[k] : T(1);
+}
+
+// ---- the stage
+
+template <class T>
+void CpuBackend<T>::three_body_net(TripleState* s, T* out, Arena& arena) {
+  const Embedding& e = model_.three_body;
+  const T norm = T(1.0 / (static_cast<double>(e.nsel) * e.nsel));
+  std::fill(out, out + e.ng, T(0));
+  for (int j = 0; j < s->n; j += s->rows) {
+    Arena::Scope scope(arena);
+    triples_block(j, arena, false, s);
+    for (int m = 0; m < e.ng; ++m) {
+      const T* g = s->raw + m * s->ld;
+      T sum = dot(s->ld, s->x, g);  // c = 0 in the padding
+      for (int k = 0; e.strip && k < s->columns; ++k)
+        sum += s->x[k] * g[k] * s->gate[m * s->ld + k] * s->factor[k];
+      out[m] += sum * norm;
+    }
   }
 }
 
 template <class T>
 void CpuBackend<T>::three_body(Range range) {
   const Embedding& e = model_.three_body;
-  const T norm = T(1.0 / (static_cast<double>(e.nsel) * e.nsel));
+  Arena& a = arena();
   for (int i = range.begin; i < range.end; ++i) {
-    Arena& a = arena();
+    Arena::Scope scope(a);
     T* out = rep_out_.data() + static_cast<std::size_t>(i + 1) * repinit_width_ - e.ng;
-    std::fill(out, out + e.ng, T(0));
     TripleState s;
     triples_atom(i, &s);
-    for (int j = 0; j < s.n; j += s.rows) {
-      Arena::Scope scope(a);
-      triples_block(j, a, false, &s);
-      for (int m = 0; m < e.ng; ++m) {
-        const T* g = s.raw + m * s.ld;
-        T sum = dot(s.ld, s.x, g);  // c = 0 in the padding
-        for (int k = 0; e.strip && k < s.columns; ++k)
-          sum += s.x[k] * g[k] * s.gate[m * s.ld + k] * s.factor[k];
-        out[m] += sum * norm;
-      }
+    if (!triples_in_reach(s)) {
+      three_body_net(&s, out, a);
+    } else {
+      e.strip ? three_body_tables<true>(s, out, a) : three_body_tables<false>(s, out, a);
     }
   }
 }
 
 template <class T>
 void CpuBackend<T>::three_body_backward(Range range) {
+  const Embedding& e = model_.three_body;
+  Arena& a = arena();
   for (int i = range.begin; i < range.end; ++i) {
+    Arena::Scope scope(a);
     TripleState s;
     triples_atom(i, &s);
     std::fill_n(env_three_.dem.data() + 4 * s.q0, 4 * s.n, T(0));
     std::fill_n(env_three_.dsw.data() + s.q0, s.n, T(0));
+    const T* dout = drep_out_.data() + static_cast<std::size_t>(i + 1) * repinit_width_ - e.ng;
+    if (triples_in_reach(s)) {
+      e.strip ? three_body_tables_backward<true>(s, dout, a) : three_body_tables_backward<false>(s, dout, a);
+      continue;
+    }
     for (int j = 0; j < s.n; j += s.rows) {
-      Arena::Scope scope(arena());
-      triples_block(j, arena(), true, &s);
-      triples_backward(
-          drep_out_.data() + static_cast<std::size_t>(i + 1) * repinit_width_ - model_.three_body.ng, &s,
-          arena());
+      Arena::Scope block(a);
+      triples_block(j, a, true, &s);
+      triples_backward(dout, &s, a);
     }
   }
 }

@@ -8,7 +8,12 @@ class CoreError(ValueError): ...
 
 class Engine:
     def __init__(
-        self, path: str, precision: str = "", threads: int = 0, device: str = "cpu"
+        self,
+        path: str,
+        precision: str = "",
+        threads: int = 0,
+        device: str = "cpu",
+        tables: bool = True,
     ) -> None: ...
     def compute(
         self,
@@ -21,8 +26,11 @@ class Engine:
         forces: bool = True,
         fparam: np.ndarray | None = None,
         aparam: np.ndarray | None = None,
+        descriptors: bool = False,
     ) -> dict[str, Any]: ...
     def forget_neighbors(self) -> None: ...
+    def measure_stages(self) -> None: ...
+    def stage_seconds(self) -> dict[str, float]: ...
     @property
     def info(self) -> dict[str, Any]: ...
     @property

@@ -34,6 +34,8 @@ class DPA2Calculator(Calculator):
         Angstrom; how far beyond the cutoff neighbours are listed. It changes the speed only.
     head
         The head of a multi-task model file of DeePMD-kit.
+    tables
+        See `Engine`.
     fparam
         (nfparam,), for models with frame parameters; None: ``atoms.info["fparam"]``, or else the
         model's default.
@@ -77,9 +79,10 @@ class DPA2Calculator(Calculator):
         head: str | None = None,
         fparam: float | Sequence[float] | np.ndarray | None = None,
         aparam: float | Sequence[float] | np.ndarray | None = None,
+        tables: bool = True,
     ):
         super().__init__()
-        self.engine = Engine(path, precision, threads, device, head=head)
+        self.engine = Engine(path, precision, threads, device, head=head, tables=tables)
         self.skin = skin
         self.fparam = fparam
         self.aparam = aparam
@@ -121,6 +124,28 @@ class DPA2Calculator(Calculator):
             skin=self.skin,
         )
         self.results = as_ase(result, atoms)
+
+    def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
+        """The descriptor of each atom, (n, dim): what enters the model's fitting net.
+
+        The same as DeePMD-kit's ``DeepPot.eval_descriptor``, see `Engine.descriptor`. It costs about
+        as much as the energy.
+
+        Raises
+        ------
+        ValueError
+            Without atoms, for an element that the model doesn't know, or a degenerate cell.
+        """
+        atoms = atoms if atoms is not None else self.atoms
+        if atoms is None:
+            raise ValueError("There are no atoms yet: give a structure to get_descriptors.")
+        return self.engine.descriptor(
+            atoms.positions,
+            self.engine.types(atoms.get_chemical_symbols()),
+            cell=atoms.cell.array,
+            pbc=atoms.pbc,
+            skin=self.skin,
+        )
 
     def _parameters(self, atoms: Atoms) -> tuple[Any, Any]:
         fparam, aparam = self.fparam, self.aparam

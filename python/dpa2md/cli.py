@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from . import cli_convert, cli_info, cli_lammps, cli_md
+from . import cli_bench, cli_convert, cli_doctor, cli_info, cli_lammps, cli_md
 from .errors import ModelError, RunError
 
 _EXAMPLES = """\
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (cli_convert, cli_info, cli_md, cli_lammps):
+    for module in (cli_convert, cli_info, cli_md, cli_bench, cli_lammps, cli_doctor):
         module.add_parser(commands)
     return parser
 

@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         check_matplotlib()
     if not args.model.exists():
         raise RunError(f"{args.model}: there is no such model; name one with --model.")
-    atoms = _read_structure(args.structure)
+    atoms = read_structure(args.structure)
     atoms.calc = DPA2Calculator(args.model, args.precision, args.threads, head=args.head)
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     progress = Progress(
@@ -267,7 +267,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
     return files
 
 
-def _read_structure(name: str) -> Atoms:
+def read_structure(name: str) -> Atoms:
     from ase import Atoms
     from ase.io import read
 

@@ -57,6 +57,9 @@ class Engine:
         "cpu".
     head
         The head of a multi-task model file of DeePMD-kit.
+    tables
+        Look embedding nets of one distance up in tables, which are exact to well below the precision's
+        rounding noise; False computes the nets themselves.
 
     Raises
     ------
@@ -76,18 +79,19 @@ class Engine:
         device: str = "cpu",
         *,
         head: str | None = None,
+        tables: bool = True,
     ):
         # Absolute, because a pickled engine is loaded again, perhaps by a process elsewhere.
-        self._arguments = (os.path.abspath(path), precision, threads, device, head)
+        self._arguments = (os.path.abspath(path), precision, threads, device, head, tables)
         self._load()
 
     def _load(self) -> None:
-        path, precision, threads, device, head = self._arguments
+        path, precision, threads, device, head, tables = self._arguments
         if threads is not None and threads < 1:
             raise ValueError(f"The number of threads is {threads}; give 1 or more.")
 
         def core(file: str | os.PathLike) -> _core.Engine:
-            return _core.Engine(str(file), precision or "", threads or 0, device)
+            return _core.Engine(str(file), precision or "", threads or 0, device, tables)
 
         if is_model_file(path):
             if head is not None:
@@ -135,6 +139,11 @@ class Engine:
     def naparam(self) -> int:
         """How many numbers per atom the model takes, usually 0."""
         return self._info["naparam"]
+
+    @property
+    def descriptor_dim(self) -> int:
+        """How many numbers the descriptor of an atom has."""
+        return self._info["descriptor_dim"]
 
     @property
     def precision(self) -> str:
@@ -215,6 +224,37 @@ class Engine:
         aparams = None if aparam is None else [aparam]
         return self._run([frame], fparams, aparams, forces, skin)[0]
 
+    def descriptor(
+        self,
+        positions: np.ndarray,
+        types: np.ndarray,
+        *,
+        cell: np.ndarray | None = None,
+        pbc: bool | Sequence[bool] | np.ndarray = False,
+        skin: float = DEFAULT_SKIN,
+    ) -> np.ndarray:
+        """The descriptor of each atom of one structure, (n, descriptor_dim); arguments as in `compute`.
+
+        It is the vector that enters the fitting net, without frame and atomic parameters: the output
+        of the last repformer layer (of the embedding for DPA-1), followed by the type embedding in
+        models with ``concat_output_tebd``. DeePMD-kit's ``DeepPot.eval_descriptor`` gives the same.
+
+        Raises
+        ------
+        ValueError
+            As `compute`.
+        """
+        frame = (
+            np.asarray(positions, dtype=float),
+            types,
+            np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float),
+            np.broadcast_to(pbc, 3),
+        )
+        # The core wants parameters for the fitting net, which comes after the descriptor.
+        fparam = [np.zeros(self.nfparam)] if self.nfparam else None
+        aparam = [np.zeros(self.naparam)] if self.naparam else None
+        return self._evaluate([frame], fparam, aparam, False, skin, descriptors=True)["descriptors"]
+
     def compute_atoms(
         self,
         structures: Sequence[Atoms],
@@ -247,9 +287,22 @@ class Engine:
     ) -> list[Result]:
         if not frames:
             return []
+        out = self._evaluate(frames, fparam, aparam, forces, skin)
+        parts = itertools.pairwise(_frame_start(frames))
+        return [_result(out, f, slice(a, b), forces) for f, (a, b) in enumerate(parts)]
+
+    def _evaluate(
+        self,
+        frames: list[tuple],
+        fparam: Sequence | None,
+        aparam: Sequence | None,
+        forces: bool,
+        skin: float,
+        descriptors: bool = False,
+    ) -> dict[str, Any]:
         positions, types, cells, pbc = zip(*frames, strict=True)
         counts = [len(p) for p in positions]
-        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.intc)
+        start = _frame_start(frames)
         frame_parameters = atom_parameters = None
         if fparam is not None:
             frame_parameters = np.stack([_parameters("fparam", f, (self.nfparam,)) for f in fparam])
@@ -266,11 +319,11 @@ class Engine:
             forces,
             frame_parameters,
             atom_parameters,
+            descriptors,
         )
         if out["overfull"] is not None:
             self._tell_overfull(start, *out["overfull"])
-        parts = itertools.pairwise(start)
-        return [_result(out, f, slice(a, b), forces) for f, (a, b) in enumerate(parts)]
+        return out
 
     def _tell_overfull(self, start: np.ndarray, atom: int, count: int, nsel: int) -> None:
         if self._told_overfull:
@@ -281,8 +334,13 @@ class Engine:
         warnings.warn(
             f"{where} has {count} neighbours and the model has room for {nsel}: the nearest {nsel} "
             "are kept, as DeePMD-kit does, so the energy is not continuous there.",
-            stacklevel=4,
+            stacklevel=5,
         )
+
+
+def _frame_start(frames: list[tuple]) -> np.ndarray:
+    """(frames + 1,) the first atom of each frame among all atoms, and their number."""
+    return np.concatenate([[0], np.cumsum([len(frame[0]) for frame in frames])]).astype(np.intc)
 
 
 def _parameters(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -127,6 +127,16 @@ def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFra
     return TrajFrames(path, resume_at) if path.suffix == ".traj" else XYZFrames(path, resume_at)
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that no half-written one is ever seen."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def check_trajectory_name(path: Path) -> None:
     """Raise `RunError` unless frames can be appended to this kind of file."""
     if path.suffix not in (".traj", ".xyz", ".extxyz"):

@@ -90,6 +90,7 @@ Totals evaluate_periodic(Engine* engine, const Box& box) {
   return t;
 }
 
+// Without tables, which would be built in every one of many engines.
 Totals evaluate_domains(const std::string& model, const std::string& precision, const Box& box,
                         const std::vector<Domain>& domains) {
   const int k = static_cast<int>(domains.size());
@@ -99,7 +100,7 @@ Totals evaluate_domains(const std::string& model, const std::string& precision, 
   std::vector<std::exception_ptr> failure(k);
   std::vector<std::unique_ptr<ThreadExchange>> exchanges;
   for (int d = 0; d < k; ++d) {
-    engines.push_back(std::make_unique<Engine>(model, precision, 1, "cpu"));
+    engines.push_back(std::make_unique<Engine>(model, precision, 1, "cpu", false));
     exchanges.push_back(std::make_unique<ThreadExchange>(domains, d, &meeting));
   }
   const auto work = [&](int d) {
@@ -171,7 +172,7 @@ std::vector<int> owners(const Box& box, int k, bool scattered) {
 }
 
 void test_model(const std::string& path) {
-  Engine engine(path, "float64", 1, "cpu");
+  Engine engine(path, "float64", 1, "cpu", false);
   const double rcut = engine.model().rcut();
   const int reach = static_cast<int>(std::ceil(rcut / 6.0)) + 1;  // the cell's heights exceed 6 angstrom
   const Box box = random_box(20, engine.model().ntypes(), 7);
@@ -190,9 +191,20 @@ void test_model(const std::string& path) {
   compare(evaluate_domains(path, "float64", box, split(box, owner, 3, rcut, reach)), whole, 1e-10,
           (path + " with an empty domain").c_str());
   // float32 rows travel too; its rounding is 6e-8 of sums of a few hundred terms.
-  Engine single(path, "float32", 1, "cpu");
+  Engine single(path, "float32", 1, "cpu", false);
   compare(evaluate_domains(path, "float32", box, split(box, owners(box, 3, false), 3, rcut, reach)),
           evaluate_periodic(&single, box), 2e-4, (path + " in float32").c_str());
+}
+
+// An engine that expects the types of the run computes with the same tables as one that has seen them all.
+void test_expected_types(const std::string& path) {
+  Engine seen(path, "float64", 1, "cpu"), expecting(path, "float64", 1, "cpu");
+  const int ntypes = seen.model().ntypes();
+  evaluate_periodic(&seen, random_box(20, ntypes, 7));
+  expecting.expect_types(std::vector<char>(ntypes, 1));
+  const Box one_type = random_box(20, 1, 7);
+  const Totals a = evaluate_periodic(&seen, one_type), b = evaluate_periodic(&expecting, one_type);
+  CHECK(a.energy == b.energy && a.force == b.force && a.virial == b.virial);
 }
 
 // <forward(u), v> = <u, reverse(v)>: reverse is the transpose of forward, so gradients cross domains
@@ -252,6 +264,7 @@ int main(int argc, char** argv) {
     for (const std::string& path : model_files(argv[a])) {
       try {
         test_model(path);
+        if (models == 0) test_expected_types(path);
       } catch (const Error& error) {
         std::fprintf(stderr, "%s: %s\n", path.c_str(), error.what());
         CHECK(false);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "check.h"
+#include "cpu/simd_math.h"
 #include "isa.h"
 #include "scalar_math.h"
 
@@ -54,10 +55,17 @@ void test_exp_and_tanh(const std::string& name) {
     limit((name + " tanh within " + std::to_string(reach)).c_str(),
           worst<T>(-reach, reach, 0, tanh, exact_tanh), 3.0);
   }
+  // whole vectors (softmax): scale (1 + p) is as accurate relative to a tiny result
+  constexpr int kLanes = DPA2MD_ISA::lanes<T>();
+  const auto exp_lanes = [](T x) {
+    return DPA2MD_ISA::exp_lanes<kLanes>(typename DPA2MD_ISA::Vector<T, kLanes>::type{} + x)[kLanes - 1];
+  };
+  limit((name + " exp_lanes").c_str(), worst<T>(-top, top, 0, exp_lanes, exact_exp), 2.5);
   const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
   CHECK(math::tanh(T(0)) == 0 && std::signbit(math::tanh(T(-0.0))));
   CHECK(math::tanh(inf) == 1 && math::tanh(-inf) == -1);
   CHECK(math::exp(T(0)) == 1);
+  CHECK(exp_lanes(T(0)) == 1 && std::isnan(exp_lanes(nan)));
   CHECK(math::exp(-inf) >= 0 && math::exp(-inf) < 1e-15 + (sizeof(T) == 4 ? 1e-7 : 0));
   CHECK(std::isnan(math::tanh(nan)) && std::isnan(math::exp(nan)));  // a wrong input must not look right
 }

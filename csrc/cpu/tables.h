@@ -1,0 +1,104 @@
+// The tables of an embedding in the backend's precision: which one belongs to two types, and where a number
+// falls in it.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "../function_table.h"
+#include "memory.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+constexpr int kTripleLanes = 8;  // channels of a three-body table that are looked up at once
+
+template <class T>
+struct Table {
+  double lower = 0, inverse_width = 0;
+  int cells = 0;
+  T slope_scale = 0;  // 1 / width
+  Buffer<T> node;     // (cells + 1, 4, padded channels)
+
+  bool covers(T x) const {
+    const double at = (double(x) - lower) * inverse_width;
+    return at >= 0 && at <= cells;
+  }
+};
+
+// Tables of an embedding by two types; null where the net itself is to be used.
+template <class T>
+class Tables {
+ public:
+  // A row of channels takes this many numbers.
+  int padded_channels() const { return padded_; }
+  const Table<T>* operator()(int a, int b) const { return of_.empty() ? nullptr : of_[a * nt_ + b]; }
+  bool empty() const { return of_.empty(); }
+
+  void start(int nt, int channels, int lanes) {
+    nt_ = nt, padded_ = (channels + lanes - 1) / lanes * lanes;
+    of_.assign(static_cast<std::size_t>(nt) * nt, nullptr);  // none with nt = 0
+    owned_.clear();
+  }
+  // An empty table is not kept.
+  const Table<T>* add(const FunctionTable& from) {
+    if (from.empty()) return nullptr;
+    owned_.push_back(std::make_unique<Table<T>>());
+    Table<T>& t = *owned_.back();
+    t.lower = from.lower, t.inverse_width = 1.0 / from.width, t.cells = from.cells;
+    t.slope_scale = T(1.0 / from.width);
+    t.node.resize(static_cast<std::size_t>(from.cells + 1) * 4 * padded_);
+    t.node.zero(0, t.node.size());
+    for (int row = 0; row < 4 * (from.cells + 1); ++row) {
+      for (int m = 0; m < from.channels; ++m) {
+        t.node[static_cast<std::size_t>(row) * padded_ + m] =
+            T(from.node[static_cast<std::size_t>(row) * from.channels + m]);
+      }
+    }
+    return &t;
+  }
+  void set(int a, int b, const Table<T>* table) { of_[a * nt_ + b] = table; }
+
+ private:
+  int nt_ = 0, padded_ = 0;
+  std::vector<const Table<T>*> of_;
+  std::vector<std::unique_ptr<Table<T>>> owned_;
+};
+
+// Where x falls: the node's data and the weights of table_value_weights and table_slope_weights (the latter
+// with the cell width divided out).
+template <class T>
+struct TablePlace {
+  const T* node;
+  T value[5], slope[5];
+};
+
+// The place in the cell is computed in double: in float32 it would lose the digits that the slope needs.
+template <class T>
+inline void place(const Table<T>& t, int padded, T x, TablePlace<T>* p) {
+  const double at = (double(x) - t.lower) * t.inverse_width;
+  const int cell = std::clamp(static_cast<int>(at), 0, t.cells - 1);
+  const T in_cell = T(at - cell);
+  p->node = t.node.data() + static_cast<std::size_t>(cell) * 4 * padded;
+  table_value_weights<T>(in_cell, p->value);
+  table_slope_weights<T>(in_cell, p->slope);
+  for (T& s : p->slope) s *= t.slope_scale;
+}
+
+// Value and slope of W channels at a place; `node` is p.node advanced to the first of them.
+template <int W, class T>
+inline typename Vector<T, W>::type table_value(const T* node, int padded, const T* w) {
+  using V = typename Vector<T, W>::type;
+  const auto at = [&](int row) { return *reinterpret_cast<const V*>(node + row * padded); };
+  return at(0) + w[0] * at(1) + w[1] * at(2) + w[2] * at(3) + w[3] * at(6) + w[4] * at(7);
+}
+template <int W, class T>
+inline typename Vector<T, W>::type table_slope(const T* node, int padded, const T* w) {
+  using V = typename Vector<T, W>::type;
+  const auto at = [&](int row) { return *reinterpret_cast<const V*>(node + row * padded); };
+  return w[0] * at(1) + w[1] * at(2) + w[2] * at(3) + w[3] * at(6) + w[4] * at(7);
+}
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

@@ -1,0 +1,214 @@
+"""How long a step takes: of this engine alone, and alternating with DeePMD-kit."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from .engine import DEFAULT_SKIN, Engine
+from .errors import RunError
+
+# What either program runs: a line of JSON in, a line of JSON out. Processor time counts, so that other work on
+# the machine disturbs little.
+_LOOP = """
+import json, resource, sys, time
+import numpy as np
+{setup}
+for line in sys.stdin:
+    x = json.loads(line)
+    start = time.process_time()
+    {step}
+    used = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print("result", json.dumps([used, energy, peak / 1024]), flush=True)
+"""
+_OURS = _LOOP.format(
+    setup="from dpa2md.engine import Engine\nmodel = Engine(sys.argv[1], precision=sys.argv[2] or None, threads=1)",
+    step="""r = model.compute(np.array(x["x"]), x["types"], cell=np.array(x["cell"]), pbc=True)
+    energy = float(r.energy)""",
+)
+_PEER = _LOOP.format(
+    setup="from deepmd.infer import DeepPot\nmodel = DeepPot(sys.argv[1])",
+    step="""r = model.eval(np.array(x["x"]).reshape(1, -1), np.array(x["cell"]).reshape(1, -1), x["types"])
+    energy = float(r[0].ravel()[0])""",
+)
+_WARM_UP = 3  # first calls, slower and not counted
+
+
+@dataclass
+class Timing:
+    """A system's times; seconds a step."""
+
+    natoms: int
+    seconds: list[float]
+    stages: dict[str, float] = field(default_factory=dict)  # seconds a step, summed over threads
+    peak: float = 0  # MB, of the process so far
+    peer_seconds: list[float] = field(default_factory=list)
+    peer_peak: float = 0  # MB
+    energy_difference: float = 0  # eV/atom
+
+    @property
+    def per_atom(self) -> float:
+        """Microseconds an atom and step, the median."""
+        return 1e6 * statistics.median(self.seconds) / self.natoms
+
+    @property
+    def peer_per_atom(self) -> float:
+        """The same of DeePMD-kit."""
+        return 1e6 * statistics.median(self.peer_seconds) / self.natoms
+
+    @property
+    def ratios(self) -> list[float]:
+        """DeePMD-kit's time over ours, step by step."""
+        return [b / a for a, b in zip(self.seconds, self.peer_seconds, strict=True)]
+
+
+def replicated(atoms: Atoms, natoms: int) -> Atoms:
+    """`atoms` repeated along its periodic directions, shortest side first, to at least `natoms` atoms.
+
+    Raises
+    ------
+    RunError
+        When the structure has no periodic direction to repeat it in.
+    """
+    result = atoms.copy()
+    while len(result) < natoms:
+        sides = np.where(result.pbc, result.cell.lengths(), np.inf)
+        if not np.isfinite(sides).any() or not len(result):
+            raise RunError(
+                f"A structure of {len(atoms)} atoms without periodic directions can't be repeated to {natoms}; "
+                "leave out --atoms."
+            )
+        result = result.repeat([2 if k == np.argmin(sides) else 1 for k in range(3)])
+    return result
+
+
+def measure(engine: Engine, atoms: Atoms, steps: int, skin: float = DEFAULT_SKIN) -> Timing:
+    """Times `steps` evaluations of energy, forces and virial, atoms moving 0.01 angstrom between them."""
+    rng = np.random.default_rng(0)
+    engine.forget_neighbors()
+    moved = atoms.copy()
+    core = engine._core
+    core.measure_stages()
+    times: list[float] = []
+    stages: dict[str, float] = {}
+    for step in range(_WARM_UP + steps):
+        moved.positions = atoms.positions + rng.normal(0, 0.01, atoms.positions.shape)
+        core.stage_seconds()
+        start = time.perf_counter()
+        engine.compute_atoms([moved], skin=skin)
+        if step >= _WARM_UP:
+            times.append(time.perf_counter() - start)
+            for name, seconds in core.stage_seconds().items():
+                stages[name] = stages.get(name, 0.0) + seconds / steps
+    return Timing(len(atoms), times, stages, _peak())
+
+
+def compare(
+    model: Path,
+    peer_model: Path,
+    peer_python: str,
+    precision: str | None,
+    systems: Sequence[Atoms],
+    steps: int,
+) -> list[Timing]:
+    """Times both programs on one core, step by step in turn, processor time.
+
+    `model` is anything that `Engine` takes, `peer_model` what DeePMD-kit loads. The types of the structures are
+    those of `model`. DeePMD-kit gets large malloc thresholds: without them half of its time is page faults.
+    """
+    types = Engine(model)
+    ours = _Program([sys.executable, "-c", _OURS, str(model), precision or ""])
+    peer = _Program([peer_python, "-c", _PEER, str(peer_model)])
+    timings = []
+    for atoms in systems:
+        rng = np.random.default_rng(0)
+        timing = Timing(len(atoms), [])
+        for step in range(_WARM_UP + steps):
+            x = atoms.positions + rng.normal(0, 0.01, atoms.positions.shape)
+            request = {
+                "x": x.tolist(),
+                "cell": atoms.cell.array.tolist(),
+                "types": types.types(atoms.get_chemical_symbols()).tolist(),
+            }
+            a, b = ours.step(json.dumps(request)), peer.step(json.dumps(request))
+            if step >= _WARM_UP:
+                timing.seconds.append(a[0])
+                timing.peer_seconds.append(b[0])
+            timing.energy_difference = abs(a[1] - b[1]) / len(atoms)
+            timing.peak, timing.peer_peak = a[2], b[2]
+        timings.append(timing)
+    ours.stop()
+    peer.stop()
+    return timings
+
+
+class _Program:
+    """A process that waits for structures on its standard input."""
+
+    def __init__(self, command: list[str]):
+        self.command = command
+        environment = dict(
+            os.environ,
+            OMP_NUM_THREADS="1",
+            OPENBLAS_NUM_THREADS="1",
+            MALLOC_TRIM_THRESHOLD_=str(1 << 34),
+            MALLOC_MMAP_THRESHOLD_=str(1 << 34),
+        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:
+            raise RunError(f"{command[0]} can't be started: {error.strerror}.") from None
+
+    def step(self, request: str) -> list[float]:
+        """Processor seconds, energy in eV, peak memory in MB."""
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # said below
+        for line in self.process.stdout:
+            if line.startswith("result "):
+                return json.loads(line.removeprefix("result "))
+        raise RunError(
+            f"{self.command[0]} stopped while it computed with {self.command[3]}; "
+            "see that it can load this model (deepmd-kit with torch)."
+        )
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def machine() -> str:
+    """The processor's name."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

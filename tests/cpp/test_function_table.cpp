@@ -1,0 +1,119 @@
+// Tabulated functions: exact for quintic polynomials, of sixth order for smooth ones, as exact as asked for,
+// and refused where no table is good enough; an embedding net's slope against differences.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "check.h"
+#include "function_table.h"
+#include "model.h"
+
+using namespace dpa2md;
+
+namespace {
+
+// What a backend does with a table, in double.
+void look_up(const FunctionTable& t, double x, double* value, double* slope) {
+  const double at = (x - t.lower) / t.width;
+  const int cell = std::clamp(static_cast<int>(at), 0, t.cells - 1), n = t.channels;
+  double v[5], s[5];
+  table_value_weights<double>(at - cell, v);
+  table_slope_weights<double>(at - cell, s);
+  const double* a = &t.node[static_cast<std::size_t>(cell) * 4 * n];
+  for (int m = 0; m < n; ++m) {
+    value[m] = a[m] + v[0] * a[n + m] + v[1] * a[2 * n + m] + v[2] * a[3 * n + m] + v[3] * a[6 * n + m] +
+               v[4] * a[7 * n + m];
+    slope[m] = (s[0] * a[n + m] + s[1] * a[2 * n + m] + s[2] * a[3 * n + m] + s[3] * a[6 * n + m] +
+                s[4] * a[7 * n + m]) /
+               t.width;
+  }
+}
+
+double worst_value, worst_slope;
+void compare(const FunctionTable& t, const TabulatedFunction& f) {
+  worst_value = worst_slope = 0;
+  std::vector<double> a(t.channels), b(t.channels), c(t.channels), d(t.channels);
+  for (int k = 0; k <= 1000; ++k) {
+    const double x = t.lower + (t.upper() - t.lower) * k / 1000;
+    f(x, a.data(), b.data());
+    look_up(t, x, c.data(), d.data());
+    for (int m = 0; m < t.channels; ++m) {
+      worst_value = std::max(worst_value, std::abs(a[m] - c[m]));
+      worst_slope = std::max(worst_slope, std::abs(b[m] - d[m]));
+    }
+  }
+}
+
+void test_quintic() {
+  const TabulatedFunction f = [](double x, double* y, double* dy) {
+    y[0] = 1 + x * (2 + x * (-3 + x * (0.5 + x * (0.2 - 0.1 * x))));
+    dy[0] = 2 + x * (-6 + x * (1.5 + x * (0.8 - 0.5 * x)));
+  };
+  compare(tabulate(1, -2, 3, 1e-12, 64, f), f);
+  CHECK(worst_value < 1e-12 && worst_slope < 1e-10);  // the curvature comes from differences
+}
+
+void test_order() {
+  const TabulatedFunction f = [](double x, double* y, double* dy) {
+    y[0] = std::tanh(x), dy[0] = 1 - y[0] * y[0];
+    y[1] = std::exp(0.3 * x), dy[1] = 0.3 * y[1];
+  };
+  double before = 0, slope_before = 0;
+  for (int cells : {16, 32, 64}) {
+    compare(tabulate(2, -6, 6, 1.0, cells, f, cells), f);  // a tolerance that asks for nothing
+    if (cells > 16) {
+      CHECK(before / worst_value > 40 && slope_before / worst_slope > 20);  // 64 and 32
+    }
+    before = worst_value, slope_before = worst_slope;
+  }
+  const FunctionTable t = tabulate(2, -6, 6, 2e-13, 4096, f);
+  CHECK(!t.empty());
+  compare(t, f);
+  CHECK(worst_value < 2e-12 && worst_slope < 5e-11);  // 2e-13 of values up to 6, 2e-11 of slopes up to 1.8
+  CHECK(tabulate(2, -6, 6, 2e-13, 64, f).empty());    // too few cells allowed
+}
+
+void test_refused() {
+  const TabulatedFunction kink = [](double x, double* y, double* dy) {
+    y[0] = x > 0.123 ? x - 0.123 : 0, dy[0] = x > 0.123;
+  };
+  CHECK(tabulate(1, -1, 1, 1e-9, 1024, kink).empty());
+  const TabulatedFunction nan = [](double, double* y, double* dy) { y[0] = dy[0] = std::nan(""); };
+  CHECK(tabulate(1, -1, 1, 1e-9, 64, nan).empty());
+  CHECK(tabulate(1, 1, 1, 1e-9, 64, kink).empty());
+  CHECK(tabulate(1, 0, INFINITY, 1e-9, 64, kink).empty());
+}
+
+void test_net() {
+  Net net;
+  net.act.kind = Activation::kTanh;
+  const auto layer = [](int in, int out, int skip, bool idt) {
+    Layer l;
+    l.w.shape = {in, out}, l.b.shape = {out};
+    for (int k = 0; k < in * out; ++k) l.w.data.push_back(std::sin(1.0 + 3 * k));
+    for (int k = 0; k < out; ++k) l.b.data.push_back(std::cos(2.0 * k));
+    for (int k = 0; k < out && idt; ++k) l.idt.data.push_back(0.5 + 0.1 * k);
+    l.skip = skip;
+    return l;
+  };
+  net.layers = {layer(3, 4, 0, false), layer(4, 4, 1, true), layer(4, 8, 2, false)};
+  const std::vector<double> rest = {0.3, -0.7};
+  double y[8], dy[8], up[8], down[8], unused[8];
+  for (double x : {-1.5, 0.0, 0.4, 2.0}) {
+    const double h = 1e-5;
+    evaluate_net(net, x, rest, y, dy);
+    evaluate_net(net, x + h, rest, up, unused);
+    evaluate_net(net, x - h, rest, down, unused);
+    for (int m = 0; m < 8; ++m) CHECK(std::abs((up[m] - down[m]) / (2 * h) - dy[m]) < 1e-7);
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_quintic();
+  test_order();
+  test_refused();
+  test_net();
+  return check_result();
+}

@@ -1,0 +1,83 @@
+"""`dpa2md bench`: tables of times, alone and beside a program that stands in for DeePMD-kit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms
+from dpa2md.bench import replicated
+from dpa2md.cli import main
+from dpa2md.errors import RunError
+
+# A module of DeePMD-kit's name, whose energies are ours plus one eV/atom.
+STAND_IN = """
+import numpy as np
+from dpa2md.engine import Engine
+
+class DeepPot:
+    def __init__(self, path):
+        self.engine = Engine(path, threads=1)
+
+    def eval(self, x, cell, types):
+        r = self.engine.compute(x.reshape(-1, 3), types, cell=cell.reshape(3, 3), pbc=True)
+        return np.array([[r.energy + len(types)]]), r.forces, r.virial
+"""
+
+
+def test_alone(capsys, tmp_path):
+    table = tmp_path / "times.csv"
+    command = ["bench", "--atoms", "192", "--steps", "2", "--threads", "1", "--json", "--stages"]
+    assert main([*command, "--csv", str(table)]) == 0
+    out = json.loads(capsys.readouterr().out)
+    (row,) = out["rows"]
+    (stages,) = out["stages, us/atom"]
+    assert row["atoms"] == 192 and 0 < row["fastest"] <= row["ms/step"] and row["MB"] > 0
+    assert {"pairs", "repinit", "node_step", "forces"} <= set(stages)
+    # of one thread, the stages are a part of the step
+    assert 0 < sum(stages.values()) <= 1.5 * row["us/atom"]
+    with open(table) as file:
+        (written,) = csv.DictReader(file)
+    assert float(written["us/atom"]) == row["us/atom"] and written["machine"]
+
+
+def test_against(capsys, tmp_path, monkeypatch):
+    package = tmp_path / "deepmd"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "infer.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
+    from dpa2md.cli_md import DEFAULT_MODEL
+
+    command = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--steps", "1", "--json"]
+    assert main(command) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["eV/atom apart"] == pytest.approx(1.0, abs=1e-3)
+    assert row["DeePMD-kit us/atom"] > 0 and row["ratio"] > 0 and row["DeePMD-kit MB"] > 0
+
+
+def test_refusals(capsys, tmp_path):
+    from dpa2md.cli_md import DEFAULT_MODEL
+
+    against = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--peer-python"]
+    for command, words in (
+        (["bench", "--steps", "0"], "give 1 or more"),
+        (["bench", "--model", str(tmp_path / "no.dpa2")], "No such file"),
+        ([*against, str(tmp_path / "no-python")], "can't be started"),
+        ([*against, "/bin/false"], "stopped while it computed"),
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+
+def test_replicated():
+    atoms = Atoms("H", cell=[1, 2, 8], pbc=[True, True, False])
+    result = replicated(atoms, 16)
+    assert len(result) == 16 and np.allclose(result.cell.lengths(), [8, 4, 8])
+    assert len(replicated(result, 3)) == 16
+    with pytest.raises(RunError, match="without periodic directions"):
+        replicated(Atoms("H"), 2)

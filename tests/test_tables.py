@@ -1,0 +1,70 @@
+"""Tables of embedding nets: the same numbers as without, and the nets themselves where no table reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from conftest import TOLERANCES
+from dpa2md.engine import Engine
+from dpa2md.structures import equilibrated_water
+from golden.suite import MODELS, STRUCTURES
+
+SHIPPED = Path(__file__).parent.parent / "python" / "dpa2md" / "models" / "water.dpa2"
+# Both embeddings in concat and strip mode, with nonzero davg, one-sided, without smoothness; DPA-1.
+NAMES = ("medium", "strip", "one_side", "strip_one_side", "not_smooth_strip", "dpa1", "se_atten_v2")
+# The tables of float32 are exact to 2e-9 of a net's largest value, a thirtieth of the net's own rounding. What
+# differs is that rounding, which the layers carry on: 1e-6 of the largest force, with a factor of ten to spare.
+FLOAT32 = 1e-5
+
+
+def engines(path, precision: str) -> list[Engine]:
+    return [Engine(path, precision, 1, tables=tables) for tables in (True, False)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_change_nothing(name, evaluate):
+    model = MODELS[name]
+    structure = STRUCTURES["water"]
+    path = evaluate.path(model)
+    for precision in ("float64", "float32"):
+        with_tables, without = (
+            e.compute(
+                structure.positions,
+                model.types(structure),
+                cell=structure.cell,
+                pbc=structure.pbc,
+            )
+            for e in engines(path, precision)
+        )
+        assert not np.array_equal(with_tables.forces, without.forces)  # there were tables
+        allowed = (
+            TOLERANCES["forces"]
+            if precision == "float64"
+            else FLOAT32 * np.abs(without.forces).max()
+        )
+        assert np.abs(with_tables.forces - without.forces).max() <= allowed
+
+
+def test_new_types_get_tables():
+    """Hydrogens alone, then water: what an engine that has not seen the hydrogens computes."""
+    water = equilibrated_water()
+    used, fresh = (Engine(SHIPPED, "float64", 1) for _ in range(2))
+    used.compute_atoms([water[water.numbers == 1]])
+    assert np.array_equal(
+        used.compute_atoms([water])[0].forces, fresh.compute_atoms([water])[0].forces
+    )
+
+
+def test_atoms_too_close_for_the_tables():
+    """At 0.2 angstrom the nets are computed: to the last bit, and going there is not felt."""
+    with_tables, without = engines(SHIPPED, "float64")
+    pair = Atoms("OH", [[0, 0, 0], [0, 0, 0.2]])
+    a, b = (e.compute_atoms([pair])[0] for e in (with_tables, without))
+    assert np.array_equal(a.forces, b.forces)
+    for distance in np.linspace(0.4, 0.65, 26):  # both tables end within
+        pair.positions[1, 2] = distance
+        a, b = (e.compute_atoms([pair])[0] for e in (with_tables, without))
+        assert np.abs(a.forces - b.forces).max() <= TOLERANCES["forces"]
