@@ -65,8 +65,13 @@ class Backend {
 
   virtual void* g1_rows(int layer) = 0;  // (nrows, g1_dim)
   virtual void* g1_gradient_rows(int layer) = 0;
+  // Rows of g1_rows and g1_gradient_rows that the caller changed; a backend on a device hands out copies.
+  virtual void put_g1_rows(int /*layer*/) {}
+  virtual void put_g1_gradient_rows(int /*layer*/) {}
   // (natoms, descriptor_dim) of the step since `begin`, once all its stages have run
   virtual void descriptor(Range, double* out) = 0;
+  // Until all that was started is done (a device works while the host goes on). For measuring.
+  virtual void wait() {}
   virtual bool single() const = 0;              // float rows
   virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
 };
@@ -75,5 +80,10 @@ class Backend {
 // embedding nets of one distance are looked up, to within their rounding error, instead of computed.
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
                                           bool tables);
+
+// One GPU, by its CUDA number; defined where the build found CUDA.
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device);
+// The same kernels, run by the host; defined in builds with tests.
+std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision);
 
 }  // namespace dpa2md

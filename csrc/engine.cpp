@@ -9,11 +9,29 @@
 namespace dpa2md {
 namespace {
 
+// "cuda" is GPU 0, "cuda:1" the next one; -1: no GPU is meant.
+int cuda_number(const std::string& device) {
+  if (device == "cuda") return 0;
+  const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
+  const bool number =
+      !digits.empty() && digits.size() < 4 && digits.find_first_not_of("0123456789") == std::string::npos;
+  return number ? std::stoi(digits) : -1;
+}
+
 std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
                                       const std::string& device, bool tables) {
   if (device == "cpu") return make_cpu_backend(model, precision, threads, tables);
-  if (device == "cuda") throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
-  throw Error("the device \"" + device + "\" is unknown: use \"cpu\" or \"cuda\".");
+#ifdef DPA2MD_CUDA_EMULATION
+  if (device == "cuda-emulation") return make_emulated_cuda_backend(model, precision);
+#endif
+  const int number = cuda_number(device);
+  if (number < 0)
+    throw Error("the device \"" + device + "\" is unknown: use \"cpu\", \"cuda\" or \"cuda:1\".");
+#ifdef DPA2MD_CUDA
+  return make_cuda_backend(model, precision, number);
+#else
+  throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
+#endif
 }
 
 std::string choose_precision(const Model& model, const std::string& wanted) {
@@ -103,7 +121,10 @@ void Engine::forward(Exchange* exchange) {
     for (int l = 0; model_.chain() && l + 1 < layers; ++l) b.pair_step(l, a);
   });
   for (int l = 0; l < layers; ++l) {
-    if (exchange) exchange->forward(b.g1_rows(l), width, b.single());
+    if (exchange) {
+      exchange->forward(b.g1_rows(l), width, b.single());
+      b.put_g1_rows(l);
+    }
     b.run(natoms, [&](Range a) {
       b.node_step(l, a);
       if (!model_.chain() && l + 1 < layers) b.pair_step(l, a);
@@ -122,7 +143,10 @@ void Engine::backward(Exchange* exchange) {
       if (!model_.chain() && l + 1 < layers) b.pair_step_backward(l, a);
     });
     b.run(nrows, [&](Range rows) { b.gather_g1_gradient(l, rows); });
-    if (exchange) exchange->reverse(b.g1_gradient_rows(l), width, b.single());
+    if (exchange) {
+      exchange->reverse(b.g1_gradient_rows(l), width, b.single());
+      b.put_g1_gradient_rows(l);
+    }
   }
   b.run(natoms, [&](Range a) {
     if (model_.is_dpa2) {

@@ -21,7 +21,7 @@ struct Result {
 class Engine {
  public:
   // precision: "float64", "float32" or "" for the model's own. threads < 1: OMP_NUM_THREADS, or all cores.
-  // device: "cpu" or "cuda". tables: see make_cpu_backend.
+  // device: "cpu", "cuda" (GPU 0) or "cuda:1". tables: see make_cpu_backend.
   Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
          bool tables = true);
 

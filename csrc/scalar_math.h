@@ -9,11 +9,15 @@
 #include <cstring>
 
 #if defined(__CUDACC__)
-#define DPA2MD_HD __host__ __device__ inline
+#define DPA2MD_DEVICE_TOO __host__ __device__
+#define DPA2MD_HD DPA2MD_DEVICE_TOO inline
 #elif defined(__GNUC__)
 #define DPA2MD_HD __attribute__((always_inline)) inline
 #else
 #define DPA2MD_HD inline
+#endif
+#if !defined(DPA2MD_DEVICE_TOO)
+#define DPA2MD_DEVICE_TOO
 #endif
 
 namespace dpa2md {
@@ -156,7 +160,7 @@ struct ActivationTag {
   static constexpr Activation::Kind value = K;
 };
 template <class F>
-void dispatch(const Activation& a, F&& f) {
+DPA2MD_DEVICE_TOO void dispatch(const Activation& a, F&& f) {
   switch (a.kind) {
     case Activation::kTanh:
       return f(ActivationTag<Activation::kTanh>{});

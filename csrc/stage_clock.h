@@ -59,7 +59,10 @@ class StageClock final : public Backend {
   void forces(Range a) override { time("forces", &Backend::forces, a); }
   void* g1_rows(int layer) override { return inner_->g1_rows(layer); }
   void* g1_gradient_rows(int layer) override { return inner_->g1_gradient_rows(layer); }
+  void put_g1_rows(int layer) override { inner_->put_g1_rows(layer); }
+  void put_g1_gradient_rows(int layer) override { inner_->put_g1_gradient_rows(layer); }
   void descriptor(Range a, double* out) override { inner_->descriptor(a, out); }
+  void wait() override { inner_->wait(); }
   bool single() const override { return inner_->single(); }
   std::string description() const override { return inner_->description(); }
 
@@ -72,6 +75,7 @@ class StageClock final : public Backend {
   void time(const char* stage, void (Backend::*member)(Parameters...), Arguments... arguments) {
     const auto start = std::chrono::steady_clock::now();
     (inner_.get()->*member)(arguments...);
+    inner_->wait();
     const std::chrono::duration<double> used = std::chrono::steady_clock::now() - start;
     slots_[thread_index()].seconds[stage] += used.count();
   }

@@ -53,8 +53,8 @@ class Results(dict):
 class Evaluator:
     """Converts golden models and evaluates them with the compiled engine; keeps what it loaded."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, device: str = "cpu"):
+        self._folder, self._device = folder, device
         self._engines: dict = {}
 
     def path(self, model: Golden) -> Path:
@@ -72,7 +72,8 @@ class Evaluator:
 
         key = (model.name, precision)
         if key not in self._engines:
-            self._engines[key] = Engine(self.path(model), precision=precision, threads=1)
+            path = self.path(model)
+            self._engines[key] = Engine(path, precision, threads=1, device=self._device)
         return self._engines[key]
 
     def __call__(
@@ -98,6 +99,17 @@ class Evaluator:
 @pytest.fixture(scope="session")
 def evaluate(tmp_path_factory) -> Evaluator:
     return Evaluator(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="session")
+def cpp_programs() -> Path:
+    """The directory of the freshly built C++ test programs."""
+    from cpp_programs import build_programs
+
+    programs = build_programs()
+    if programs is None:
+        skip_or_fail("cpp", "the C++ tests need cmake: pip install cmake ninja")
+    return programs
 
 
 def golden_models(*names: str) -> pytest.MarkDecorator:

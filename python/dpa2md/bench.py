@@ -95,13 +95,19 @@ def replicated(atoms: Atoms, natoms: int) -> Atoms:
     return result
 
 
-def measure(engine: Engine, atoms: Atoms, steps: int, skin: float = DEFAULT_SKIN) -> Timing:
-    """Times `steps` evaluations of energy, forces and virial, atoms moving 0.01 angstrom between them."""
+def measure(
+    engine: Engine, atoms: Atoms, steps: int, skin: float = DEFAULT_SKIN, *, by_stage: bool = True
+) -> Timing:
+    """Times `steps` evaluations of energy, forces and virial, atoms moving 0.01 angstrom between them.
+
+    `by_stage`: the stages, too. On a GPU this costs time, because the host then waits for each of them.
+    """
     rng = np.random.default_rng(0)
     engine.forget_neighbors()
     moved = atoms.copy()
     core = engine._core
-    core.measure_stages()
+    if by_stage:
+        core.measure_stages()
     times: list[float] = []
     stages: dict[str, float] = {}
     for step in range(_WARM_UP + steps):

@@ -18,6 +18,7 @@ examples:
   dpa2md bench                                        the shipped model on water, 192 and 768 atoms
   dpa2md bench --model model.dpa2 --atoms 192 768 6144 --stages
   dpa2md bench --structure metal.cif --model model.dpa2 --csv times.csv
+  dpa2md bench --device cuda --atoms 192 12288
   dpa2md bench --against model.pth --peer-python ~/deepmd/bin/python
 
 With --against, DeePMD-kit evaluates the same structures in turn, each program in a process of its own with one
@@ -49,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="repeat the structure to at least N atoms (default: 192 768)",
     )
     parser.add_argument("--precision", choices=["float32", "float64"], help="default: the model's")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, or cuda:1, ...")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     parser.add_argument(
         "--steps", type=int, default=10, metavar="N", help="counted steps (default: 10)"
@@ -84,14 +86,18 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     stages: list[dict[str, float]] = []
     if args.against:
+        if args.device != "cpu":
+            raise ValueError("--against compares processor times: leave out --device.")
         title = f"one core of {machine()}, processor time, {Path(model).name}"
         timings = compare(
             model, args.against, args.peer_python, args.precision, systems, args.steps
         )
     else:
-        engine = Engine(model, args.precision, args.threads)
+        engine = Engine(model, args.precision, args.threads, args.device)
         title = f"{engine.description} on {machine()}, {Path(model).name}"
-        timings = [measure(engine, system, args.steps) for system in systems]
+        # On the CPU the clock costs nothing; on a GPU it makes the host wait.
+        by_stage = args.stages or args.device == "cpu"
+        timings = [measure(engine, s, args.steps, by_stage=by_stage) for s in systems]
     for t in timings:
         row: dict[str, Any] = {"atoms": t.natoms, "us/atom": round(t.per_atom, 2)}
         if args.against:
@@ -107,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         rows.append(row)
         stages.append({k: round(1e6 * v / t.natoms, 2) for k, v in t.stages.items()})
     if args.csv:
-        _write_csv(args.csv, rows)
+        _write_csv(args.csv, machine() if args.device == "cpu" else engine.description, rows)
     if args.json:
         out = {"title": title, "rows": rows}
         if args.stages and not args.against:
@@ -138,12 +144,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         print("  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)))
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    from .bench import machine
+def _write_csv(path: Path, machine: str, rows: list[dict[str, Any]]) -> None:
     from .outputs import replace_file
 
     text = io.StringIO()
     writer = csv.DictWriter(text, ["machine", *rows[0]], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"machine": machine()} | row for row in rows)
+    writer.writerows({"machine": machine} | row for row in rows)
     replace_file(path, text.getvalue())

@@ -92,7 +92,7 @@ Totals evaluate_periodic(Engine* engine, const Box& box) {
 
 // Without tables, which would be built in every one of many engines.
 Totals evaluate_domains(const std::string& model, const std::string& precision, const Box& box,
-                        const std::vector<Domain>& domains) {
+                        const std::vector<Domain>& domains, const std::string& device = "cpu") {
   const int k = static_cast<int>(domains.size());
   Meeting meeting(k);
   std::vector<std::unique_ptr<Engine>> engines;
@@ -100,7 +100,7 @@ Totals evaluate_domains(const std::string& model, const std::string& precision, 
   std::vector<std::exception_ptr> failure(k);
   std::vector<std::unique_ptr<ThreadExchange>> exchanges;
   for (int d = 0; d < k; ++d) {
-    engines.push_back(std::make_unique<Engine>(model, precision, 1, "cpu", false));
+    engines.push_back(std::make_unique<Engine>(model, precision, 1, device, false));
     exchanges.push_back(std::make_unique<ThreadExchange>(domains, d, &meeting));
   }
   const auto work = [&](int d) {
@@ -185,6 +185,10 @@ void test_model(const std::string& path) {
       compare(evaluate_domains(path, "float64", box, domains), whole, 1e-10, what.c_str());
     }
   }
+  // A device hands out copies of its rows.
+  compare(evaluate_domains(path, "float64", box, split(box, owners(box, 3, true), 3, rcut, reach),
+                           "cuda-emulation"),
+          whole, 1e-10, (path + " on emulated GPUs").c_str());
   // A domain without atoms takes part in every exchange.
   std::vector<int> owner = owners(box, 2, false);
   for (int& o : owner) o *= 2;

@@ -1,0 +1,98 @@
+// A block of threads that works on one item (an atom, a group of atoms) at a time. The kernels of this
+// directory are written against it, so that the same code runs on the device (nvcc) and on the host (any C++
+// compiler, for tests: emulation.h).
+#pragma once
+
+#include <cstddef>
+
+#include "../scalar_math.h"
+
+#if defined(__CUDACC__)
+#define DPA2MD_GPU gpu
+#define DPA2MD_UNROLL _Pragma("unroll")
+#else
+#define DPA2MD_GPU gpu_emulated
+#define DPA2MD_UNROLL _Pragma("GCC unroll 4")
+#include "fibers.h"
+#endif
+#define DPA2MD_KERNEL DPA2MD_DEVICE_TOO
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+constexpr int kThreads = 128;  // of a block on the device
+
+// Every thread of a block runs the same code; between two calls of sync() a thread must not read what another
+// one writes. Lanes are the threads of one warp, which can add up without sync().
+struct ThreadBlock {
+  int thread, threads;
+  int lane, lanes, warp, warps;
+#if !defined(__CUDACC__)
+  Team* team;
+#endif
+
+  DPA2MD_KERNEL void sync() const {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#elif !defined(__CUDACC__)
+    team->sync();
+#endif
+  }
+
+  // Sum and maximum over the lanes of a warp; all of them call and get the result.
+  template <class T>
+  DPA2MD_KERNEL T lane_sum(T x) const {
+#if defined(__CUDA_ARCH__)
+    for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+#elif !defined(__CUDACC__)
+    x = team->over_lanes(warp, lane, lanes, x, [](T a, T b) { return a + b; });
+#endif
+    return x;
+  }
+  template <class T>
+  DPA2MD_KERNEL T lane_max(T x) const {
+#if defined(__CUDA_ARCH__)
+    for (int o = 16; o > 0; o >>= 1) {
+      const T y = __shfl_xor_sync(0xffffffffu, x, o);
+      x = y > x ? y : x;
+    }
+#elif !defined(__CUDACC__)
+    x = team->over_lanes(warp, lane, lanes, x, [](T a, T b) { return b > a ? b : a; });
+#endif
+    return x;
+  }
+
+  // f(k) for k = 0 … count-1, shared out among the threads; all have finished when it returns.
+  template <class F>
+  DPA2MD_KERNEL void each(int count, F f) const {
+    for (int k = thread; k < count; k += threads) f(k);
+    sync();
+  }
+  // The same with a warp for every k.
+  template <class F>
+  DPA2MD_KERNEL void each_warp(int count, F f) const {
+    for (int k = warp; k < count; k += warps) f(k);
+    sync();
+  }
+};
+
+// A stack of arrays for the work on one item: shared memory where it fits, else global memory. From a null
+// pointer it only counts the bytes.
+class Scratch {
+ public:
+  DPA2MD_KERNEL explicit Scratch(char* base) : base_(base) {}
+  template <class T>
+  DPA2MD_KERNEL T* take(std::size_t n) {
+    char* p = base_ ? base_ + used_ : nullptr;
+    used_ += (n * sizeof(T) + 15) / 16 * 16;
+    return reinterpret_cast<T*>(p);
+  }
+  DPA2MD_KERNEL std::size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

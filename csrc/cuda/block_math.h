@@ -1,0 +1,205 @@
+// Small matrix products, activations and nets, worked out by one block. Matrices are row-major. Each of these
+// functions ends with a barrier: what it wrote can be read by all threads.
+#pragma once
+
+#include "block.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+// Element (i, k) is data[i * row + k * col].
+template <class T>
+struct Matrix {
+  const T* data;
+  int row, col;
+};
+template <class T>
+DPA2MD_KERNEL Matrix<T> plain(const T* a, int ld) {
+  return {a, ld, 1};
+}
+template <class T>
+DPA2MD_KERNEL Matrix<T> transposed(const T* a, int ld) {
+  return {a, 1, ld};
+}
+
+// R x R elements of c a thread at a time, held in registers over the whole contraction. Neighbouring threads
+// have neighbouring columns.
+template <int R, class T>
+DPA2MD_KERNEL void gemm_tiles(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c,
+                              int ldc, bool add) {
+  const int rows = (m + R - 1) / R, columns = (n + R - 1) / R;
+  for (int tile = b.thread; tile < rows * columns; tile += b.threads) {
+    const int i0 = tile / columns, j0 = tile % columns;
+    const T *px[R], *py[R];
+    T sum[R][R];
+    DPA2MD_UNROLL
+    for (int r = 0; r < R; ++r) {
+      px[r] = x.data + (i0 + r * rows < m ? i0 + r * rows : i0) * x.row;
+      py[r] = y.data + (j0 + r * columns < n ? j0 + r * columns : j0) * y.col;
+      DPA2MD_UNROLL
+      for (int s = 0; s < R; ++s) sum[r][s] = 0;
+    }
+    for (int p = 0; p < k; ++p) {
+      T u[R], v[R];
+      DPA2MD_UNROLL
+      for (int r = 0; r < R; ++r) u[r] = px[r][p * x.col], v[r] = py[r][p * y.row];
+      DPA2MD_UNROLL
+      for (int r = 0; r < R; ++r) {
+        DPA2MD_UNROLL
+        for (int s = 0; s < R; ++s) sum[r][s] += u[r] * v[s];
+      }
+    }
+    DPA2MD_UNROLL
+    for (int r = 0; r < R; ++r) {
+      DPA2MD_UNROLL
+      for (int s = 0; s < R; ++s) {
+        const int i = i0 + r * rows, j = j0 + s * columns;
+        if (i < m && j < n) c[i * ldc + j] = add ? c[i * ldc + j] + sum[r][s] : sum[r][s];
+      }
+    }
+  }
+}
+
+// c (m, n) [+]= x (m, k) y (k, n)
+template <class T>
+DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c, int ldc,
+                        bool add) {
+  if (m * n >= 12 * b.threads) {
+    gemm_tiles<4>(b, m, n, k, x, y, c, ldc, add);
+  } else if (m * n >= 2 * b.threads) {
+    gemm_tiles<2>(b, m, n, k, x, y, c, ldc, add);
+  } else {
+    gemm_tiles<1>(b, m, n, k, x, y, c, ldc, add);
+  }
+  b.sync();
+}
+
+template <class T>
+DPA2MD_KERNEL void fill(const ThreadBlock& b, int count, T* x, T value) {
+  b.each(count, [&](int k) { x[k] = value; });
+}
+
+// (rows, width) from one leading dimension to another
+template <class T>
+DPA2MD_KERNEL void copy(const ThreadBlock& b, int rows, int width, const T* from, int ldf, T* to, int ldt) {
+  b.each(rows * width, [&](int k) { to[k / width * ldt + k % width] = from[k / width * ldf + k % width]; });
+}
+
+// x (rows, width) in place -> act(x); slope, when given, -> act'(x)
+template <class T>
+DPA2MD_KERNEL void activate_rows(const ThreadBlock& b, const Activation& act, int rows, int width, T* x,
+                                 int ldx, T* slope, int lds) {
+  dispatch(act, [&](auto kind) {
+    for (int k = b.thread; k < rows * width; k += b.threads) {
+      T y, d;
+      T* at = x + k / width * ldx + k % width;
+      activate<decltype(kind)::value>(act, *at, &y, &d);
+      *at = y;
+      if (slope) slope[k / width * lds + k % width] = d;
+    }
+  });
+  b.sync();
+}
+
+// x W + b with the weight in both orders; null without a bias.
+template <class T>
+struct Linear {
+  int in = 0, out = 0;
+  const T *w = nullptr, *wt = nullptr, *b = nullptr;
+};
+
+// y (rows, out) = x (rows, in) w + b
+template <class T>
+DPA2MD_KERNEL void forward(const ThreadBlock& b, const Linear<T>& l, int rows, const T* x, int ldx, T* y,
+                           int ldy) {
+  if (l.b) b.each(rows * l.out, [&](int k) { y[k / l.out * ldy + k % l.out] = l.b[k % l.out]; });
+  gemm(b, rows, l.out, l.in, plain(x, ldx), plain(l.w, l.out), y, ldy, l.b != nullptr);
+}
+// dx (rows, columns) [+]= dy (rows, out) w^T, the first `columns` of the inputs
+template <class T>
+DPA2MD_KERNEL void backward(const ThreadBlock& b, const Linear<T>& l, int rows, const T* dy, int ldy, T* dx,
+                            int ldx, bool add, int columns) {
+  gemm(b, rows, columns, l.out, plain(dy, ldy), plain(l.wt, l.in), dx, ldx, add);
+}
+
+// ---- nets
+
+template <class T>
+struct NetLayer {
+  Linear<T> linear;
+  const T* idt;
+  int skip;
+};
+template <class T>
+struct NetView {
+  Activation act;
+  bool linear_last = false;
+  int count = 0, inputs = 0;
+  int widest = 0, total = 0;           // of all inputs and outputs; of all outputs together
+  const NetLayer<T>* layer = nullptr;  // (count)
+
+  DPA2MD_KERNEL bool linear(int k) const { return linear_last && k + 1 == count; }
+};
+
+// Scratch of a net for some rows: two buffers in turn, and the slopes of all layers for a reverse sweep.
+template <class T>
+struct NetBuffers {
+  T *x, *y, *slope;
+  DPA2MD_KERNEL NetBuffers(Scratch* s, const NetView<T>& net, int rows, bool tape)
+      : x(s->take<T>(static_cast<std::size_t>(rows) * net.widest)),
+        y(s->take<T>(static_cast<std::size_t>(rows) * net.widest)),
+        slope(tape ? s->take<T>(static_cast<std::size_t>(rows) * net.total) : nullptr) {}
+};
+
+// The input is in buffers->x (rows, in); the output, (rows, out), is there afterwards. Slopes act'(pre) * idt
+// are kept layer after layer, (rows, out) each.
+template <class T>
+DPA2MD_KERNEL void forward(const ThreadBlock& b, const NetView<T>& net, int rows, NetBuffers<T>* buffers) {
+  T* slope = buffers->slope;
+  for (int k = 0; k < net.count; ++k) {
+    const NetLayer<T>& l = net.layer[k];
+    const int in = l.linear.in, out = l.linear.out;
+    T *x = buffers->x, *y = buffers->y;
+    forward(b, l.linear, rows, x, in, y, out);
+    if (!net.linear(k)) {
+      activate_rows(b, net.act, rows, out, y, out, slope, out);
+    } else if (slope) {
+      fill(b, rows * out, slope, T(1));
+    }
+    if (l.idt || l.skip) {
+      b.each(rows * out, [&](int e) {
+        if (l.idt) {
+          y[e] *= l.idt[e % out];
+          if (slope) slope[e] *= l.idt[e % out];
+        }
+        if (l.skip) y[e] += x[e / out * in + e % out % in];
+      });
+    }
+    if (slope) slope += rows * out;
+    buffers->x = y, buffers->y = x;
+  }
+}
+
+// d output (rows, out) in buffers->x -> d of the first `columns` inputs, (rows, columns), there.
+template <class T>
+DPA2MD_KERNEL void backward(const ThreadBlock& b, const NetView<T>& net, int rows, int columns,
+                            NetBuffers<T>* buffers) {
+  const T* slope = buffers->slope + static_cast<std::size_t>(rows) * net.total;
+  for (int k = net.count - 1; k >= 0; --k) {
+    const NetLayer<T>& l = net.layer[k];
+    const int in = k ? l.linear.in : columns, out = l.linear.out;
+    T *dy = buffers->x, *dx = buffers->y;
+    slope -= rows * out;
+    b.each(rows * in, [&](int e) {
+      T sum = 0;
+      for (int copy = 0; copy < l.skip; ++copy) sum += dy[e / in * out + e % in + copy * l.linear.in];
+      dx[e] = sum;
+    });
+    b.each(rows * out, [&](int e) { dy[e] *= slope[e]; });
+    backward(b, l.linear, rows, dy, out, dx, in, true, in);
+    buffers->x = dx, buffers->y = dy;
+  }
+}
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

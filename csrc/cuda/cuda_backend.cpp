@@ -1,0 +1,13 @@
+// The CUDA backend in either precision; they are compiled apart because each takes a minute.
+#include "../backend.h"
+
+namespace dpa2md {
+
+std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device);
+std::unique_ptr<Backend> make_cuda_float64(const Model& model, int device);
+
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device) {
+  return precision == "float32" ? make_cuda_float32(model, device) : make_cuda_float64(model, device);
+}
+
+}  // namespace dpa2md

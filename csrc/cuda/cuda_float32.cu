@@ -1,0 +1,10 @@
+// The CUDA backend in float32.
+#include "make_gpu_backend.h"
+
+namespace dpa2md {
+
+std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device) {
+  return std::make_unique<gpu::GpuBackend<float>>(model, device);
+}
+
+}  // namespace dpa2md

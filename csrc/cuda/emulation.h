@@ -1,0 +1,64 @@
+// The device of the emulated backend: memory of the host, blocks one after another. Fresh memory is filled
+// with NaN, so that reading what was never written shows.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "block.h"
+
+namespace dpa2md {
+namespace gpu_emulated {
+
+inline void* allocate(std::size_t bytes) {
+  void* p = std::malloc(bytes);
+  if (bytes && !p) throw std::bad_alloc();
+  std::memset(p, 0xff, bytes);
+  return p;
+}
+inline void release(void* p) { std::free(p); }
+inline void copy_to_device(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+inline void copy_to_host(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+inline void use_device(int) {}
+inline void wait_for_device() {}
+inline std::size_t free_memory() { return SIZE_MAX; }
+inline std::string device_name(int) { return "emulated"; }
+
+// DPA2MD_EMULATED_THREADS: how many threads a block has (1 unless set); negative: the last one runs first.
+inline Team& team() {
+  const auto make = [] {
+    const char* wanted = std::getenv("DPA2MD_EMULATED_THREADS");
+    const int threads = wanted ? std::atoi(wanted) : 1;
+    if (threads == 0 || std::abs(threads) > 1024)
+      throw Error("DPA2MD_EMULATED_THREADS is not a number of threads.");
+    return std::make_unique<Team>(threads);
+  };
+  static thread_local std::unique_ptr<Team> t = make();
+  return *t;
+}
+
+struct Slab {};  // all scratch is alike
+
+// kernel(block, item, scratch) for every item; `bytes` of scratch.
+template <class Kernel>
+void launch(const Kernel& kernel, int items, std::size_t bytes, Slab*) {
+  constexpr int kLanes = 4;  // few, so that a small block has several warps
+  Team& t = team();
+  const int threads = t.threads(), lanes = threads % kLanes == 0 ? kLanes : 1;
+  const std::unique_ptr<char, decltype(&std::free)> scratch(static_cast<char*>(std::malloc(bytes)),
+                                                            &std::free);
+  for (int item = 0; item < items; ++item) {
+    std::memset(scratch.get(), 0xff, bytes);
+    t.run([&](int thread) {
+      const ThreadBlock b{thread, threads, thread % lanes, lanes, thread / lanes, threads / lanes, &t};
+      kernel(b, item, Scratch(scratch.get()));
+    });
+  }
+}
+
+}  // namespace gpu_emulated
+}  // namespace dpa2md

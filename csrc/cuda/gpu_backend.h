@@ -1,0 +1,139 @@
+// The backend for a GPU: buffers, folded weights, and the order of the kernels. Compiled by nvcc for the
+// device (cuda_float32.cu, cuda_float64.cu) and by the host compiler for tests (emulated_backend.cpp).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../backend.h"
+#include "../model.h"
+#include "device.h"
+#include "views.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+template <class T>
+class GpuBackend final : public Backend {
+ public:
+  GpuBackend(const Model& model, int device);
+
+  void begin(const StepInput& input, const StepOutput& output) override;
+  void run(int count, const std::function<void(Range)>& stage) override;
+  void env_mat(Range) override;
+  void repinit(Range) override;
+  void three_body(Range) override;
+  void g1_transform(Range) override;
+  void pair_init(Range) override;
+  void pair_step(int layer, Range) override;
+  void node_step(int layer, Range) override;
+  void fitting(Range) override;
+  void node_step_backward(int layer, Range) override;
+  void pair_step_backward(int layer, Range) override;
+  void gather_g1_gradient(int layer, Range) override;
+  void pair_init_backward(Range) override;
+  void g1_transform_backward(Range) override;
+  void three_body_backward(Range) override;
+  void repinit_backward(Range) override;
+  void env_mat_backward(Range) override;
+  void forces(Range) override;
+  void descriptor(Range, double* out) override;
+  void* g1_rows(int layer) override { return take_rows(g1(layer)); }
+  void put_g1_rows(int layer) override { put_rows(g1(layer)); }
+  void* g1_gradient_rows(int layer) override { return take_rows(dg1(layer)); }
+  void put_g1_gradient_rows(int layer) override { put_rows(dg1(layer)); }
+  void wait() override { wait_for_device(); }
+  bool single() const override { return sizeof(T) == 4; }
+  std::string description() const override;
+
+ private:
+  // ---- gpu_weights.h
+  void prepare();
+  NetView<T> prepare_net(const Net& net);
+  Linear<T> prepare_linear(const Tensor& w, const Tensor* b);
+  EmbeddingView<T> prepare_embedding(const Embedding& e);
+  void prepare_block(const Block& block, EnvView<T>* env);
+  LayerView<T> prepare_layer(int l);
+  void prepare_fitting();
+
+  // ---- gpu_step.h
+  void upload_pairs(const PairList& pairs);
+  void upload_parameters();
+  void reserve(const PairList& pairs);
+
+  template <class Kernel>
+  void start(const Kernel& kernel, int items, int most_neighbors = 0) {
+    Scratch bytes(nullptr);
+    kernel.arrays(&bytes, most_neighbors);
+    launch(kernel, items, bytes.used(), &slab_);
+  }
+  int groups() const;
+  const Repformer& rep() const { return model_.repformer; }
+  T* g1(int l) const { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
+  T* dg1(int l) const { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
+  // pair state of a layer and its gradient; h2 changes only with update_h2
+  PairState<T> pair(int l) const {
+    return {g2_.data() + l * g2_stride_, h2_.data() + (rep().update_h2 ? l : 0) * h2_stride_};
+  }
+  PairState<T> dpair(int l) const {
+    const int layer = model_.chain() ? l : l % 2;
+    return {dg2_.data() + layer * g2_stride_, dh2_.data() + (rep().update_h2 ? layer : 0) * h2_stride_};
+  }
+  NodeArrays<T> nodes() const { return {cat_.data(), conv_.data(), query_.data(), weighted_.data()}; }
+  NodeArrays<T> dnodes() const { return {dcat_.data(), dconv_.data(), dquery_.data(), dweighted_.data()}; }
+  T* slope(const Buffer<T>& kept, int l) const {
+    return kept.size() ? kept.data() + static_cast<std::size_t>(l) * state_.natoms * rep().g1_dim : nullptr;
+  }
+  T* take_rows(const T* rows);
+  void put_rows(T* rows);
+
+  const Model& model_;
+  int device_;
+  Slab slab_;
+
+  // ---- weights
+  WeightStore<T> weights_;
+  WeightStore<double> doubles_;
+  State<T> state_;  // of the model; begin() adds the step
+  Linear<T> transform_;
+  const T *tebd_ = nullptr, *g2_embd_w_ = nullptr, *g2_embd_b_ = nullptr;
+  std::vector<LayerView<T>> layers_;
+  FittingView<T> fitting_;
+
+  // ---- the step
+  StepInput input_;
+  StepOutput output_;
+  std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
+  int most_three_ = 0, most_near_ = 0;  // neighbours of one atom
+  std::vector<T> host_rows_;            // what an exchange sees
+
+  struct UploadedPrefix {
+    Buffer<int> count;
+    Buffer<std::int64_t> first;
+  };
+  UploadedPrefix repinit_pairs_, three_pairs_, near_pairs_;
+  struct UploadedTranspose {
+    Buffer<std::int64_t> first, pair;
+  };
+  UploadedTranspose by_row_, by_row_near_;
+  Buffer<double> vec_, r_;
+  Buffer<std::int32_t> row_, type_;
+  Buffer<int> center_type_, zeroed_;
+  Buffer<T> parameters_;
+
+  struct EnvBuffers {
+    Buffer<T> em, dem, sw, dsw;
+  };
+  EnvBuffers repinit_env_, three_env_, near_env_;
+  Buffer<T> moment_, rep_out_, drep_out_;
+  Buffer<T> g1_slope_, mlp_slope_, self_slope_;  // act' where g1 enters; of the layers' dense updates
+  Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
+  Buffer<T> g2_, dg2_, h2_, dh2_;                // layers of (near pairs, g2), (near pairs, 3)
+  Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
+  Buffer<T> cat_, conv_, query_, weighted_, dcat_, dconv_, dquery_, dweighted_;
+  Buffer<double> pair_force_, energy_, force_, virial_;
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

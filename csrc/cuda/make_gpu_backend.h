@@ -1,0 +1,6 @@
+// All of GpuBackend, for the files that compile it.
+#pragma once
+
+#include "gpu_stages.h"
+#include "gpu_step.h"
+#include "gpu_weights.h"

@@ -1,0 +1,314 @@
+// The part of a g1 update that looks at an atom's neighbours, forward and backward. With w_j = sw_j (1 in
+// non-smooth models):
+//   Q|S = [g2 w | h2 w]^T gg1       conv = sum_k P_kc Q_kc / N      drrd = sym(S c)      grrg = sym((h2 w)^T
+//   g2 c)
+// The dense parts are in dense.h, the local attention in repformer_node_attention.h.
+#pragma once
+
+#include "repformer_node_attention.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+// out[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis, with S (3, width), rows `ld` apart
+template <class T>
+DPA2MD_KERNEL void symmetrise(const ThreadBlock& b, const T* s, int ld, int width, int axis, T* out) {
+  b.each(axis * width, [&](int k) {
+    const int a = k / width, d = k % width;
+    out[k] = (s[a] * s[d] + s[ld + a] * s[ld + d] + s[2 * ld + a] * s[2 * ld + d]) / 3;
+  });
+}
+// ds (3, width) = scale * d S
+template <class T>
+DPA2MD_KERNEL void symmetrise_backward(const ThreadBlock& b, const T* s, int ld, int width, int axis,
+                                       const T* dout, T scale, T* ds, int ldd) {
+  b.each(3 * width, [&](int k) {
+    const T* row = s + k / width * ld;
+    const int d = k % width;
+    T sum = 0;
+    for (int a = 0; a < axis; ++a) sum += row[a] * dout[a * width + d];
+    for (int e = 0; d < axis && e < width; ++e) sum += row[e] * dout[d * width + e];
+    ds[k / width * ldd + d] = scale * sum / 3;
+  });
+}
+
+// An atom's neighbours as a layer sees them.
+template <class T>
+struct Neighbors {
+  int n;
+  std::int64_t q0;  // first pair in the repformers' prefix
+  T* sw;            // (n) switch, or 1 in non-smooth models
+  T* gg1;           // (n, g1)
+  T* left;          // (n, met): [g2 w | h2 w] of what meets gg1
+};
+
+template <class T>
+struct NodeBase {
+  State<T> s;
+  LayerView<T> w;
+  NodeArrays<T> a;
+  PairState<T> pair;
+  const T* g1;  // (nrows, g1)
+
+  DPA2MD_KERNEL int met() const { return s.rep.met_g2() + s.rep.met_h2(); }
+  DPA2MD_KERNEL Neighbors<T> neighbors(Scratch* scratch, int n) const {
+    const std::size_t size = n;
+    return {n, 0, scratch->take<T>(size), scratch->take<T>(s.rep.node_reads_gg1() ? size * s.rep.g1 : 0),
+            scratch->take<T>(size * met())};
+  }
+  DPA2MD_KERNEL void load(const ThreadBlock& b, int i, Neighbors<T>* x) const {
+    const RepformerView& f = s.rep;
+    const int width = f.g1, kq = f.met_g2(), kk = met();
+    const std::int64_t q0 = x->q0 = s.near.first[i], p0 = s.repinit.first[i];
+    b.each(x->n, [&](int j) { x->sw[j] = s.switch_of(q0 + j); });
+    if (f.node_reads_gg1()) {
+      b.each(x->n * width, [&](int k) {
+        x->gg1[k] = g1[static_cast<std::int64_t>(s.row[p0 + k / width]) * width + k % width];
+      });
+    }
+    if (kk) {
+      b.each(x->n * kk, [&](int k) {
+        const int j = k / kk, c = k % kk;
+        x->left[k] = x->sw[j] * (c < kq ? pair.g2[(q0 + j) * f.g2 + c] : pair.h2[(q0 + j) * 3 + c - kq]);
+      });
+    }
+  }
+  // S2 (3, g2): the moments of g2
+  DPA2MD_KERNEL void pair_moments(const ThreadBlock& b, const Neighbors<T>& x, T* s2) const {
+    const int width = s.rep.g2;
+    const T c = s.inverse_moment(x.n);
+    b.each(3 * width, [&](int k) {
+      T sum = 0;
+      for (int j = 0; j < x.n; ++j)
+        sum += x.sw[j] * pair.h2[(x.q0 + j) * 3 + k / width] * pair.g2[(x.q0 + j) * width + k % width];
+      s2[k] = c * sum;
+    });
+  }
+};
+
+// Writes the atom's rows of `a`.
+template <class T>
+struct NodeMoments : NodeBase<T> {
+  struct Arrays {
+    Neighbors<T> x;
+    T* product;  // (met, g1): Q | S
+    T* s2;       // (3, g2)
+    LocalAttention<T> attention;
+  };
+  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
+    const RepformerView& f = this->s.rep;
+    return {this->neighbors(scratch, n), scratch->take<T>(static_cast<std::size_t>(this->met()) * f.g1),
+            scratch->take<T>(f.has_grrg ? 3 * f.g2 : 0), LocalAttention<T>(scratch, f, n, false)};
+  }
+
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
+    const State<T>& s = this->s;
+    const RepformerView& f = s.rep;
+    Arrays y = arrays(&scratch, s.near.count[i]);
+    this->load(b, i, &y.x);
+    T* cat = this->a.cat + static_cast<std::int64_t>(i) * f.linear1_in;
+    if (!f.mlp_outside) copy(b, 1, f.g1, this->g1 + static_cast<std::int64_t>(i) * f.g1, f.g1, cat, f.g1);
+    if (f.has_grrg) {
+      this->pair_moments(b, y.x, y.s2);
+      symmetrise(b, y.s2, f.g2, f.g2, f.axis, cat + f.cat_grrg());
+    }
+    if (this->met()) conv_drrd(b, i, y, cat);
+    if (f.has_g1_attn) {
+      const std::int64_t at = static_cast<std::int64_t>(i) * f.heads1 * f.g1;
+      local_attention(b, s, y.x.n, y.x.sw, y.x.gg1, this->a.query + at, y.attention, this->a.weighted + at);
+    }
+  }
+
+ private:
+  DPA2MD_KERNEL void conv_drrd(const ThreadBlock& b, int i, const Arrays& y, T* cat) const {
+    const State<T>& s = this->s;
+    const RepformerView& f = s.rep;
+    const int width = f.g1, kq = f.met_g2(), kk = this->met(), n = y.x.n;
+    gemm(b, kk, width, n, transposed(static_cast<const T*>(y.x.left), kk),
+         plain(static_cast<const T*>(y.x.gg1), width), y.product, width, false);
+    const T inv = s.inverse_count(n);
+    const T *p = this->w.conv, *q = y.product;
+    if (kq && f.conv_outside) {
+      T* conv = this->a.conv + static_cast<std::int64_t>(i) * width;
+      b.each(width, [&](int c) {
+        T sum = 0;
+        for (int k = 0; k < kq; ++k) sum += p[k * width + c] * q[k * width + c];
+        conv[c] = inv * sum;
+      });
+    } else if (kq) {  // into the concatenation: projected to g2's width
+      b.each_warp(kq, [&](int k) {
+        T sum = 0;
+        for (int c = b.lane; c < width; c += b.lanes) sum += p[k * width + c] * q[k * width + c];
+        sum = b.lane_sum(sum);
+        if (b.lane == 0) cat[f.cat_conv() + k] = inv * sum;
+      });
+    }
+    if (!f.has_drrd) return;
+    T* s1 = y.product + kq * width;
+    const T c = s.inverse_moment(n);
+    b.each(3 * width, [&](int k) { s1[k] *= c; });
+    symmetrise(b, s1, width, width, f.axis, cat + f.cat_drrd());
+  }
+};
+
+// From the gradients of what NodeMoments wrote (`a`): assigns d g2(l), the pairs' shares dgg1 and d query;
+// adds to d h2 and d sw, which the last layer (with an updated h2: every layer) assigns.
+template <class T>
+struct NodeMomentsBackward : NodeBase<T> {
+  NodeArrays<T> d;  // of a
+  PairState<T> dpair;
+  bool clear_h2, clear_sw;
+
+  struct Arrays {
+    Neighbors<T> x;
+    T *product, *dproduct;  // (met, ld)
+    int ld;
+    T* dleft;     // (n, met)
+    T *s2, *ds2;  // (3, g2)
+    T* dsw;       // (n)
+    LocalAttention<T> attention;
+  };
+  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
+    const RepformerView& f = this->s.rep;
+    const std::size_t kk = this->met(), ld = f.g1 | 1;  // odd: columns of it lie in different memory banks
+    const std::size_t moments = f.has_grrg ? 3 * f.g2 : 0;
+    return {this->neighbors(scratch, n),
+            scratch->take<T>(static_cast<std::size_t>(f.met_h2()) * f.g1),
+            scratch->take<T>(kk * ld),
+            static_cast<int>(ld),
+            scratch->take<T>(n * kk),
+            scratch->take<T>(moments),
+            scratch->take<T>(moments),
+            scratch->take<T>(n),
+            LocalAttention<T>(scratch, f, n, true)};
+  }
+
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
+    const State<T>& s = this->s;
+    const RepformerView& f = s.rep;
+    Arrays y = arrays(&scratch, s.near.count[i]);
+    this->load(b, i, &y.x);
+    const int n = y.x.n;
+    const std::int64_t q0 = y.x.q0;
+    const T* dcat = d.cat + static_cast<std::int64_t>(i) * f.linear1_in;
+    T* dgg1 = s.dgg1 + q0 * f.g1;
+    fill(b, n * f.g2, dpair.g2 + q0 * f.g2, T(0));
+    if (clear_h2) fill(b, n * 3, dpair.h2 + q0 * 3, T(0));
+    fill(b, n, y.dsw, T(0));
+    if (f.has_grrg) grrg_backward(b, y, dcat + f.cat_grrg());
+    if (this->met()) {
+      conv_drrd_backward(b, i, y, dcat, dgg1);
+    } else if (f.reads_gg1()) {
+      fill(b, n * f.g1, dgg1, T(0));
+    }
+    if (f.has_g1_attn) {
+      const std::int64_t at = static_cast<std::int64_t>(i) * f.heads1 * f.g1;
+      local_attention_backward(b, s, n, y.x.sw, y.x.gg1, this->a.query + at, d.weighted + at, y.attention,
+                               d.query + at, dgg1, y.dsw);
+    }
+    b.each(n, [&](int j) {
+      const T before = clear_sw ? T(0) : s.near.dsw[q0 + j];
+      s.near.dsw[q0 + j] = before + (s.smooth ? y.dsw[j] : T(0));
+    });
+  }
+
+ private:
+  DPA2MD_KERNEL void grrg_backward(const ThreadBlock& b, const Arrays& y, const T* dout) const {
+    const State<T>& s = this->s;
+    const int width = s.rep.g2;
+    this->pair_moments(b, y.x, y.s2);
+    symmetrise_backward(b, y.s2, width, width, s.rep.axis, dout, s.inverse_moment(y.x.n), y.ds2, width);
+    b.each_warp(y.x.n, [&](int j) {
+      const T* g2 = this->pair.g2 + (y.x.q0 + j) * width;
+      const T* h2 = this->pair.h2 + (y.x.q0 + j) * 3;
+      T* dg2 = dpair.g2 + (y.x.q0 + j) * width;
+      T along[3] = {0, 0, 0};
+      for (int c = b.lane; c < width; c += b.lanes) {
+        T sum = 0;
+        for (int x = 0; x < 3; ++x) {
+          sum += h2[x] * y.ds2[x * width + c];
+          along[x] += y.ds2[x * width + c] * g2[c];
+        }
+        dg2[c] += y.x.sw[j] * sum;
+      }
+      pair_directions(b, y, j, h2, along);
+    });
+  }
+  // d h2 and d sw of neighbour j from the gradient of h2 w, summed over lanes here
+  DPA2MD_KERNEL void pair_directions(const ThreadBlock& b, const Arrays& y, int j, const T* h2,
+                                     const T* along) const {
+    for (int x = 0; x < 3; ++x) {
+      const T sum = b.lane_sum(along[x]);
+      if (b.lane != 0) continue;
+      dpair.h2[(y.x.q0 + j) * 3 + x] += y.x.sw[j] * sum;
+      y.dsw[j] += h2[x] * sum;
+    }
+  }
+
+  DPA2MD_KERNEL void conv_drrd_backward(const ThreadBlock& b, int i, const Arrays& y, const T* dcat,
+                                        T* dgg1) const {
+    const State<T>& s = this->s;
+    const RepformerView& f = s.rep;
+    const int width = f.g1, kq = f.met_g2(), ks = f.met_h2(), kk = kq + ks, n = y.x.n;
+    const T *gg1 = y.x.gg1, *left = y.x.left, *p = this->w.conv;
+    const T inv = s.inverse_count(n);
+    if (kq) {
+      const T* dconv = f.conv_outside ? d.conv + static_cast<std::int64_t>(i) * width : nullptr;
+      b.each(kq * width, [&](int k) {
+        const int c = k % width;
+        y.dproduct[k / width * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.cat_conv() + k / width]);
+      });
+    }
+    if (ks) {
+      const T c = s.inverse_moment(n);
+      gemm(b, 3, width, n, transposed(left + kq, kk), plain(gg1, width), y.product, width, false);
+      b.each(3 * width, [&](int k) { y.product[k] *= c; });
+      symmetrise_backward(b, y.product, width, width, f.axis, dcat + f.cat_drrd(), c, y.dproduct + kq * y.ld,
+                          y.ld);
+    }
+    const T* dproduct = y.dproduct;
+    gemm(b, n, width, kk, plain(left, kk), plain(dproduct, y.ld), dgg1, width, false);
+    gemm(b, n, kk, width, plain(gg1, width), transposed(dproduct, y.ld), y.dleft, kk, false);
+    b.each_warp(n, [&](int j) {
+      const T* g2 = this->pair.g2 + (y.x.q0 + j) * f.g2;
+      T* dg2 = dpair.g2 + (y.x.q0 + j) * f.g2;
+      const T* dl = y.dleft + j * kk;
+      T along = 0;
+      for (int c = b.lane; c < kq; c += b.lanes) {
+        dg2[c] += y.x.sw[j] * dl[c];
+        along += dl[c] * g2[c];
+      }
+      along = b.lane_sum(along);
+      if (b.lane != 0) return;
+      for (int x = 0; x < ks; ++x) {
+        dpair.h2[(y.x.q0 + j) * 3 + x] += y.x.sw[j] * dl[kq + x];
+        along += dl[kq + x] * this->pair.h2[(y.x.q0 + j) * 3 + x];
+      }
+      y.dsw[j] += along;
+    });
+  }
+};
+
+// d g1 of a row: what its own steps left there (local rows) plus the shares of all pairs that point at it.
+template <class T>
+struct GatherG1Gradient {
+  State<T> s;
+  const std::int64_t *first, *pair;  // by_row_repformer
+  T* dg1;
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int row, Scratch) const {
+    const int width = s.rep.g1;
+    T* d = dg1 + static_cast<std::int64_t>(row) * width;
+    b.each(width, [&](int c) {
+      T sum = row < s.natoms ? d[c] : T(0);
+      if (s.rep.reads_gg1()) {
+        for (std::int64_t k = first[row]; k < first[row + 1]; ++k) sum += s.dgg1[pair[k] * width + c];
+      }
+      d[c] = sum;
+    });
+  }
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

@@ -1,0 +1,278 @@
+// The gated attention of g2 (update_g2_has_attn) and the h2 update that shares its map, forward and backward.
+// Folded per head (folding.h): M = Wq Wk^T / sqrt(hidden), V = Wv Wo. With hh_jk = h2_j . h2_k, ww_jk = sw_j
+// sw_k:
+//   l = (g2 M) g2^T      p = softmax_k(z), z = (l [hh] + 20) ww - 20      A = p ww hh / sqrt(3)
+//   out = layernorm(sum_h (A_h g2) V_h + b)      h2' = alpha h2 + s sum_h w_h A_h h2
+// The reverse sweep computes the maps again, head by head, so that one head's fit into shared memory.
+#pragma once
+
+#include "views.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+// The pair state of an atom in scratch.
+template <class T>
+struct PairBlock {
+  int n, ld;
+  std::int64_t q0 = 0;  // first pair in the repformers' prefix
+  T *g2, *h2, *sw;      // (n, ld), (n, 3), (n)
+  DPA2MD_KERNEL PairBlock(Scratch* s, int n, int ld)
+      : n(n),
+        ld(ld),
+        g2(s->take<T>(static_cast<std::size_t>(n) * ld)),
+        h2(s->take<T>(static_cast<std::size_t>(n) * 3)),
+        sw(s->take<T>(n)) {}
+
+  DPA2MD_KERNEL T hh(int j, int k) const {
+    return h2[3 * j] * h2[3 * k] + h2[3 * j + 1] * h2[3 * k + 1] + h2[3 * j + 2] * h2[3 * k + 2];
+  }
+};
+
+template <class T>
+struct Attention {
+  int ldn;
+  T *map, *norm, *rstd;     // (n, ldn) A of a head; (n, ld) the layer norm's normalised input; (n)
+  T *logit, *prob, *query;  // (n, ldn) x 2, (n, ld), for the reverse sweep
+  T *dhh, *dww;             // (n, ldn), over all heads
+  DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back) {
+    const bool any = f.has_g2_attn || f.update_h2;
+    ldn = n | 1;
+    const std::size_t square = any ? static_cast<std::size_t>(n) * ldn : 0;
+    const std::size_t row = any ? static_cast<std::size_t>(n) * ld : 0;
+    map = s->take<T>(square);
+    norm = s->take<T>(row);
+    rstd = s->take<T>(n);
+    logit = s->take<T>(back ? square : 0);
+    prob = s->take<T>(back ? square : 0);
+    query = s->take<T>(back ? row : 0);
+    dhh = s->take<T>(back ? square : 0);
+    dww = s->take<T>(back ? square : 0);
+  }
+};
+
+// The map of head h. `query` (n, ld) is overwritten; logit and prob are kept when there is a place for them.
+template <class T>
+DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
+                                 const PairBlock<T>& x, T* query, T* logit, T* prob, T* map, int ldn) {
+  const int n = x.n, d = s.rep.g2;
+  const T *g2 = x.g2, *q = query;
+  gemm(b, n, d, d, plain(g2, x.ld), plain(w.attn2_map + static_cast<std::size_t>(h) * d * d, d), query, x.ld,
+       false);
+  gemm(b, n, n, d, plain(q, x.ld), transposed(g2, x.ld), map, ldn, false);
+  const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
+  const int empty = s.smooth ? s.near.nsel - n : 0;
+  b.each_warp(n, [&](int j) {
+    T* row = map + j * ldn;
+    T top = empty ? -shift : T(-INFINITY);
+    for (int k = b.lane; k < n; k += b.lanes) {
+      const T l = row[k], gated = s.rep.gate ? l * x.hh(j, k) : l;
+      if (logit) logit[j * ldn + k] = l;
+      const T z = s.smooth ? (gated + shift) * (x.sw[j] * x.sw[k]) - shift : gated;
+      row[k] = z;
+      top = z > top ? z : top;
+    }
+    top = b.lane_max(top);
+    T sum = 0;
+    for (int k = b.lane; k < n; k += b.lanes) sum += row[k] = math::exp(row[k] - top);
+    sum = b.lane_sum(sum);
+    if (empty) sum += T(empty) * math::exp(-shift - top);
+    const T inv = T(1) / sum;
+    for (int k = b.lane; k < n; k += b.lanes) {
+      const T p = row[k] * inv;
+      if (prob) prob[j * ldn + k] = p;
+      row[k] = p * (x.sw[j] * x.sw[k]) * x.hh(j, k) * inv_sqrt3;
+    }
+  });
+}
+
+// Adds head h's share (A g2) V to `norm`; applied (n, ld) is overwritten.
+template <class T>
+DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
+                                   const PairBlock<T>& x, const Attention<T>& a, T* applied) {
+  const int n = x.n, d = s.rep.g2;
+  const T *map = a.map, *y = applied;
+  gemm(b, n, d, n, plain(map, a.ldn), plain(static_cast<const T*>(x.g2), x.ld), applied, x.ld, false);
+  gemm(b, n, d, d, plain(y, x.ld), plain(w.attn2_value + static_cast<std::size_t>(h) * d * d, d), a.norm,
+       x.ld, true);
+}
+
+// norm -> (norm - mean) / sqrt(var + eps), biased variance
+template <class T>
+DPA2MD_KERNEL void attention_normalise(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+                                       const Attention<T>& a) {
+  const int d = s.rep.g2;
+  b.each_warp(x.n, [&](int j) {
+    T* row = a.norm + j * x.ld;
+    T mean = 0, var = 0;
+    for (int c = b.lane; c < d; c += b.lanes) mean += row[c];
+    mean = b.lane_sum(mean) / d;
+    for (int c = b.lane; c < d; c += b.lanes) var += (row[c] - mean) * (row[c] - mean);
+    const T rstd = T(1) / std::sqrt(b.lane_sum(var) / d + T(s.rep.ln_eps));
+    for (int c = b.lane; c < d; c += b.lanes) row[c] = (row[c] - mean) * rstd;
+    if (b.lane == 0) a.rstd[j] = rstd;
+  });
+}
+
+template <class T>
+DPA2MD_KERNEL void attention_start(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
+                                   const PairBlock<T>& x, const Attention<T>& a) {
+  const int d = s.rep.g2;
+  if (s.rep.has_g2_attn) b.each(x.n * d, [&](int k) { a.norm[k / d * x.ld + k % d] = w.attn2_bias[k % d]; });
+}
+
+// Adds the attention's update to g2 (n, g2) of the next layer; assigns its h2 (null without an h2 update).
+template <class T>
+DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
+                             const PairBlock<T>& x, const Attention<T>& a, T* query, T* g2_out, T* h2_out) {
+  const int n = x.n, d = s.rep.g2;
+  attention_start(b, s, w, x, a);
+  if (h2_out) b.each(n * 3, [&](int k) { h2_out[k] = w.h2_alpha * x.h2[k]; });
+  for (int h = 0; h < s.rep.heads2; ++h) {
+    attention_map<T>(b, s, w, h, x, query, nullptr, nullptr, a.map, a.ldn);
+    if (s.rep.has_g2_attn) attention_value(b, s, w, h, x, a, query);
+    if (h2_out) {
+      const T scale = w.h2_scale * w.h2_head[h];
+      b.each(n * 3, [&](int e) {
+        T sum = 0;
+        for (int k = 0; k < n; ++k) sum += a.map[e / 3 * a.ldn + k] * x.h2[3 * k + e % 3];
+        h2_out[e] += scale * sum;
+      });
+    }
+  }
+  if (!s.rep.has_g2_attn) return;
+  attention_normalise(b, s, x, a);
+  b.each(n * d, [&](int k) {
+    const int c = k % d;
+    g2_out[k] += w.scale_attn2[c] * (a.norm[k / d * x.ld + c] * w.ln_w[c] + w.ln_b[c]);
+  });
+}
+
+// ---- backward
+
+// norm (n, ld), the normalised input -> the gradient of what the layer norm reads, from that of g2 of the
+// next layer
+template <class T>
+DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
+                                           const PairBlock<T>& x, const Attention<T>& a, const T* dg2_out) {
+  const int d = s.rep.g2;
+  b.each_warp(x.n, [&](int j) {
+    T* norm = a.norm + j * x.ld;
+    T mean = 0, along = 0;
+    for (int c = b.lane; c < d; c += b.lanes) {
+      const T g = dg2_out[j * d + c] * w.scale_attn2[c] * w.ln_w[c];
+      mean += g;
+      along += g * norm[c];
+    }
+    mean = b.lane_sum(mean) / d, along = b.lane_sum(along) / d;
+    for (int c = b.lane; c < d; c += b.lanes) {
+      const T g = dg2_out[j * d + c] * w.scale_attn2[c] * w.ln_w[c];
+      norm[c] = (g - mean - norm[c] * along) * a.rstd[j];
+    }
+  });
+}
+
+// Through A and the softmax of a head: dmap (n, ldn) becomes d l, and dhh, dww are added to.
+template <class T>
+DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+                                          const Attention<T>& a, T* dmap) {
+  const int n = x.n, ldn = a.ldn;
+  const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
+  b.each_warp(n, [&](int j) {
+    const T *prob = a.prob + j * ldn, *logit = a.logit + j * ldn;
+    T *dm = dmap + j * ldn, *dhh = a.dhh + j * ldn, *dww = a.dww + j * ldn;
+    T mean = 0;
+    for (int k = b.lane; k < n; k += b.lanes) {
+      const T hh = x.hh(j, k), ww = x.sw[j] * x.sw[k], p = prob[k];
+      const T direct = dm[k] * p * inv_sqrt3, dp = dm[k] * ww * hh * inv_sqrt3;
+      dhh[k] += direct * ww;
+      dww[k] += direct * hh;
+      dm[k] = dp;
+      mean += dp * p;
+    }
+    mean = b.lane_sum(mean);
+    for (int k = b.lane; k < n; k += b.lanes) {
+      const T dz = prob[k] * (dm[k] - mean), ww = x.sw[j] * x.sw[k];
+      const T hh = s.rep.gate ? x.hh(j, k) : T(1);
+      if (s.rep.gate) dhh[k] += dz * logit[k] * ww;
+      if (s.smooth) dww[k] += dz * (logit[k] * hh + shift);
+      dm[k] = dz * hh * ww;
+    }
+  });
+}
+
+// d h2 and d sw from those of hh and ww
+template <class T>
+DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+                                              const Attention<T>& a, T* dh2, T* dsw) {
+  const int n = x.n, ldn = a.ldn;
+  b.each(n * 3, [&](int e) {
+    const int j = e / 3;
+    T sum = 0;
+    for (int k = 0; k < n; ++k) sum += (a.dhh[j * ldn + k] + a.dhh[k * ldn + j]) * x.h2[3 * k + e % 3];
+    dh2[e] += sum;
+  });
+  if (!s.smooth) return;
+  b.each(n, [&](int j) {
+    T sum = 0;
+    for (int k = 0; k < n; ++k) sum += (a.dww[j * ldn + k] + a.dww[k * ldn + j]) * x.sw[k];
+    dsw[j] += sum;
+  });
+}
+
+// Adds to dg2 (n, ld), dh2 (n, 3) and dsw (n). dg2_out (n, g2) and dh2_out (n, 3; null without an h2 update)
+// are of the next layer; y and z (n, ld) are overwritten.
+template <class T>
+DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
+                                      const PairBlock<T>& x, const Attention<T>& a, T* y, T* z,
+                                      const T* dg2_out, const T* dh2_out, T* dg2, T* dh2, T* dsw) {
+  const int n = x.n, d = s.rep.g2, ld = x.ld, ldn = a.ldn;
+  const bool values = s.rep.has_g2_attn;
+  attention_start(b, s, w, x, a);
+  for (int h = 0; values && h < s.rep.heads2; ++h) {
+    attention_map<T>(b, s, w, h, x, y, nullptr, nullptr, a.map, ldn);
+    attention_value(b, s, w, h, x, a, y);
+  }
+  if (values) {
+    attention_normalise(b, s, x, a);
+    attention_norm_backward(b, s, w, x, a, dg2_out);
+  }
+  fill(b, n * ldn, a.dhh, T(0));
+  fill(b, n * ldn, a.dww, T(0));
+  const T *g2 = x.g2, *dsum = a.norm, *map = a.map, *query = a.query;
+  T *dapplied = y, *dquery = z, *dmap = a.map;
+  for (int h = 0; h < s.rep.heads2; ++h) {
+    const std::size_t head = static_cast<std::size_t>(h) * d * d;
+    const T scale = dh2_out ? w.h2_scale * w.h2_head[h] : T(0);
+    attention_map<T>(b, s, w, h, x, a.query, a.logit, a.prob, a.map, ldn);
+    if (dh2_out) {
+      b.each(n * 3, [&](int e) {
+        T sum = 0;
+        for (int j = 0; j < n; ++j) sum += map[j * ldn + e / 3] * dh2_out[3 * j + e % 3];
+        dh2[e] += scale * sum;
+      });
+    }
+    if (values) {
+      gemm(b, n, d, d, plain(dsum, ld), plain(w.attn2_value_t + head, d), dapplied, ld, false);
+      gemm(b, n, d, n, transposed(map, ldn), plain(static_cast<const T*>(dapplied), ld), dg2, ld, true);
+      gemm(b, n, n, d, plain(static_cast<const T*>(dapplied), ld), transposed(g2, ld), dmap, ldn, false);
+    } else {
+      fill(b, n * ldn, dmap, T(0));
+    }
+    if (dh2_out) {
+      b.each(n * n, [&](int e) {
+        const T *u = dh2_out + e / n * 3, *v = x.h2 + e % n * 3;
+        dmap[e / n * ldn + e % n] += scale * (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]);
+      });
+    }
+    attention_map_backward(b, s, x, a, dmap);
+    gemm(b, n, d, n, plain(map, ldn), plain(g2, ld), dquery, ld, false);
+    gemm(b, n, d, n, transposed(map, ldn), plain(query, ld), dg2, ld, true);
+    gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), plain(w.attn2_map_t + head, d), dg2, ld, true);
+  }
+  attention_factors_backward(b, s, x, a, dh2, dsw);
+  if (dh2_out) b.each(n * 3, [&](int e) { dh2[e] += w.h2_alpha * dh2_out[e]; });
+}
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

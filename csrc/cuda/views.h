@@ -1,0 +1,124 @@
+// What the kernels see of the model and of the step: plain structures of device pointers and sizes, handed
+// over by value. T is float or double: features and their gradients; distances, energies and forces are
+// double.
+#pragma once
+
+#include <cstdint>
+
+#include "../compressed_table.h"
+#include "block_math.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+constexpr int kAttentionShift = 20;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
+
+// A block's environment matrix and what the reverse sweep collects for it. Pair k of atom i is first[i] + k.
+template <class T>
+struct EnvView {
+  double rcut = 0, rcut_smth = 0;
+  int nsel = 0;
+  bool direct = false;                            // (r, x, y, z)/rcut instead of the smooth environment
+  const double *davg = nullptr, *dstd = nullptr;  // (nt, 4)
+  const int* count = nullptr;                     // (natoms)
+  const std::int64_t* first = nullptr;            // (natoms + 1)
+  T *em = nullptr, *dem = nullptr;                // (pairs, 4)
+  T *sw = nullptr, *dsw = nullptr;                // (pairs)
+};
+
+// An embedding block (repinit, three-body).
+template <class T>
+struct EmbeddingView {
+  bool strip = false, one_side = false;
+  int ng = 0;
+  NetView<T> net;                 // count 0: the compressed table is used
+  const T* gate = nullptr;        // (nt or 1, nt, ng) T(t_j, t_i), strip only
+  CompressedGrid grid;            // of
+  const T* compressed = nullptr;  // (rows, ng, 6)
+  bool compressed_single = false;
+  const T* empty = nullptr;  // (nt, 4, ng) what one empty slot adds to the moments; null: nothing
+};
+
+// The switches and sizes of the repformers; names as in model.h.
+struct RepformerView {
+  int nlayers = 0, g1 = 0, g2 = 0, axis = 0, heads1 = 0, heads2 = 0, linear1_in = 0;
+  bool has_conv = false, has_grrg = false, has_drrd = false, has_g1_attn = false;
+  bool has_g1g1 = false, has_g2_attn = false, update_h2 = false, gate = false;
+  bool conv_outside = false, mlp_outside = false, sqrt_nnei = false;
+  double ln_eps = 0;
+  Activation act;
+
+  DPA2MD_KERNEL bool node_reads_gg1() const { return has_conv || has_drrd || has_g1_attn; }
+  DPA2MD_KERNEL bool reads_gg1() const { return node_reads_gg1() || has_g1g1; }
+  // Columns of the concatenation that linear1 reads: [g1 | conv | grrg | drrd], each unless it is absent.
+  DPA2MD_KERNEL int cat_conv() const { return mlp_outside ? 0 : g1; }
+  DPA2MD_KERNEL int cat_grrg() const { return cat_conv() + (has_conv && !conv_outside ? g2 : 0); }
+  DPA2MD_KERNEL int cat_drrd() const { return cat_grrg() + (has_grrg ? axis * g2 : 0); }
+  // Channels of g2 and directions of h2 that meet gg1.
+  DPA2MD_KERNEL int met_g2() const { return has_conv ? g2 : 0; }
+  DPA2MD_KERNEL int met_h2() const { return has_drrd ? 3 : 0; }
+};
+
+// The folded weights of a layer (folding.h); null or empty where it has no such update.
+template <class T>
+struct LayerView {
+  T g1_alpha, g2_alpha, h2_alpha, h2_scale;
+  const T *scale_self, *scale_conv, *scale_mlp, *scale_attn1;  // (g1)
+  const T *scale_linear2, *scale_g1g1, *scale_attn2;           // (g2)
+  Linear<T> mlp, self, linear2, g1g1;
+  const T* conv;  // (g2, g1)
+  Linear<T> attn1_query, attn1_value;
+  const T *attn2_map, *attn2_map_t, *attn2_value, *attn2_value_t;  // (heads, g2, g2)
+  const T *attn2_bias, *ln_w, *ln_b;                               // (g2)
+  const T* h2_head;                                                // (heads)
+};
+
+template <class T>
+struct FittingView {
+  NetView<T> net;
+  const double *bias_atom_e, *out_bias;  // (nt)
+  const char *zero_type, *exclude;       // (nt)
+  bool vacuum = false;
+  int tebd = 0, parameters = 0;  // columns behind the feature; 0 tebd without concat_output_tebd
+};
+
+// Everything of the model and of the step that does not depend on the layer.
+template <class T>
+struct State {
+  // the model
+  int nt = 0, tebd = 0;
+  bool smooth = true;
+  double protection = 0;
+  const T* types = nullptr;  // (nt, tebd)
+  int repinit_axis = 0, repinit_width = 0;
+  EmbeddingView<T> embedding, embedding3;  // of repinit, of three-body
+  RepformerView rep;
+  // the step
+  int natoms = 0, nrows = 0;
+  bool forces = false;
+  const double *vec = nullptr, *r = nullptr;            // (pairs, 3), (pairs)
+  const std::int32_t *row = nullptr, *type = nullptr;   // (pairs) of the neighbour
+  const int *center_type = nullptr, *zeroed = nullptr;  // (natoms)
+  EnvView<T> repinit, three, near;                      // near: the repformers' neighbours
+  T* moment = nullptr;                                  // (natoms, 4, ng)
+  T *rep_out = nullptr, *drep_out = nullptr;            // (natoms, repinit_width): [D | three-body]
+  T* dgg1 = nullptr;                                    // (near pairs, g1)
+  double* pair_force = nullptr;                         // (pairs, 3): dE/d(r_j - r_i)
+
+  DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? near.sw[q] : T(1); }
+  // 1/N of conv, and the factor of the symmetrised moments
+  DPA2MD_KERNEL T inverse_count(int n) const { return T(1.0 / (smooth ? double(near.nsel) : 1e-4 + n)); }
+  DPA2MD_KERNEL T inverse_moment(int n) const {
+    if (!rep.sqrt_nnei) return inverse_count(n);
+    return T(1.0 / (smooth ? std::sqrt(double(near.nsel)) : 1e-4 + std::sqrt(double(n))));
+  }
+};
+
+// The pair state of a layer.
+template <class T>
+struct PairState {
+  T *g2, *h2;  // (near pairs, g2), (near pairs, 3)
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

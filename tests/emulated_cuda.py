@@ -1,0 +1,66 @@
+"""Evaluates golden models with the CUDA backend's kernels, run by the host (csrc/cuda/block.h)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from conftest import Evaluator, Results
+from cpp_programs import environment, run
+from golden.suite import STRUCTURES, Golden
+from golden.systems import Structure
+
+
+class EmulatedCuda:
+    """Called like `Evaluator`. One run of the program does all structures of a model.
+
+    `threads` of a block; negative: the last one runs first (csrc/cuda/fibers.h).
+    """
+
+    def __init__(self, program: Path, evaluator: Evaluator, threads: int = 1):
+        self._program, self._evaluator, self._threads = program, evaluator, threads
+        self._results: dict = {}
+
+    def __call__(
+        self, model: Golden, structure: Structure, precision: str | None = "float64"
+    ) -> Results:
+        key = (model.name, precision)
+        if key not in self._results:
+            self._results = {key: self._evaluate(model, precision)}  # of the last model only
+        return self._results[key][structure.name]
+
+    def _evaluate(self, model: Golden, precision: str | None) -> dict[str, Results]:
+        path = str(self._evaluator.path(model))
+        done = run(
+            [str(self._program), path, precision or "", "cuda-emulation"],
+            input="".join(described(model, s) for s in STRUCTURES.values()),
+            env=environment(DPA2MD_EMULATED_THREADS=str(self._threads)),
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        numbers = iter([float.fromhex(line) for line in done.stdout.split()])
+
+        def take(*shape: int) -> np.ndarray:
+            return np.array([next(numbers) for _ in range(int(np.prod(shape)))]).reshape(shape)
+
+        out = {}
+        for name, structure in STRUCTURES.items():
+            n = len(structure)
+            energies, forces, virials = take(n), take(n, 3), take(n, 3, 3)
+            out[name] = Results(
+                energy=energies.sum(),
+                atom_energy=energies,
+                forces=forces,
+                virial=virials.sum(axis=0),
+            )
+        return out
+
+
+def described(model: Golden, structure: Structure) -> str:
+    """A structure as tests/cpp/evaluate.cpp reads it."""
+    fparam, aparam = model.fparam(), model.aparam(structure)
+    frame = [] if fparam is None else fparam
+    atom = np.zeros((len(structure), 0)) if aparam is None else aparam
+    head = f"atoms {len(structure)} {len(frame)} {atom.shape[1]}"
+    rows = np.column_stack([model.types(structure), structure.positions, atom])
+    numbers = [*structure.cell.ravel(), *structure.pbc, *frame, *rows.ravel()]
+    return "\n".join([head, *(repr(float(x)) for x in numbers), ""])

@@ -1,0 +1,83 @@
+"""device="cuda" on a GPU: DeePMD-kit's numbers, the same bits from run to run; without one, a clear refusal.
+
+`pytest -m cuda` runs what needs a GPU. test_cuda_emulation.py runs the same kernels on any machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import Evaluator, golden_models, skip_or_fail
+from golden.suite import MODELS, STRUCTURES
+from test_parity import DIFFERENT_PRECISION, check_float32, check_float64
+
+from dpa2md.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def on_gpu(evaluate, tmp_path_factory) -> Evaluator:
+    """Evaluates golden models on the GPU."""
+    try:
+        Engine(evaluate.path(MODELS["small"]), device="cuda")
+    except ValueError as error:
+        skip_or_fail("cuda", str(error))
+    return Evaluator(tmp_path_factory.mktemp("golden_cuda"), device="cuda")
+
+
+@pytest.mark.cuda
+@golden_models()
+def test_float64(model, on_gpu):
+    for name in model.structures:
+        check_float64(model, STRUCTURES[name], on_gpu)
+
+
+@pytest.mark.cuda
+@golden_models()
+def test_float32(model, on_gpu):
+    check_float32(model, on_gpu, "float32")
+
+
+@pytest.mark.cuda
+@golden_models(*DIFFERENT_PRECISION)
+def test_own_precision(model, on_gpu):
+    check_float32(model, on_gpu, None)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@golden_models("medium", "full")
+def test_the_same_bits_every_time(model, precision, on_gpu):
+    """No sum depends on which block comes first."""
+    first, second = (on_gpu(model, STRUCTURES["water"], precision) for _ in range(2))
+    for quantity in first:
+        assert np.array_equal(first[quantity], second[quantity]), quantity
+
+
+@pytest.mark.cuda
+def test_sizes_that_change(on_gpu):
+    """Buffers grow and are used again; an energy alone does without the reverse sweep's."""
+    model = MODELS["full"]
+    engine = on_gpu.engine(model)
+    for name in ("isolated", "water", "single", "water"):
+        structure = STRUCTURES[name]
+        box = {"cell": structure.cell, "pbc": structure.pbc}
+        both = engine.compute(structure.positions, model.types(structure), **box)
+        energy = engine.compute(structure.positions, model.types(structure), forces=False, **box)
+        assert energy.energy == pytest.approx(both.energy, abs=1e-12)
+
+
+def test_a_refusal_names_the_remedy(evaluate):
+    """Without a GPU: one sentence, and never a result from elsewhere."""
+    path = evaluate.path(MODELS["small"])
+    with pytest.raises(ValueError, match=r'"gpu" is unknown: use "cpu", "cuda"'):
+        Engine(path, device="gpu")
+    with pytest.raises(ValueError, match=r'"cuda-emulation" is unknown'):
+        Engine(path, device="cuda-emulation")
+    try:
+        engine = Engine(path, device="cuda")
+    except ValueError as error:
+        expected = ("without CUDA", "NVIDIA driver", "no NVIDIA GPU", "architecture")
+        assert any(words in str(error) for words in expected), error
+        assert "\n" not in str(error)
+    else:
+        assert engine.description.startswith("cuda (")

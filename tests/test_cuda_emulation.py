@@ -1,0 +1,43 @@
+"""The CUDA backend's kernels, run by the host, give DeePMD-kit's numbers (test_cuda.py runs them on a GPU)."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import golden_models
+from emulated_cuda import EmulatedCuda
+from golden.suite import MODELS, STRUCTURES
+from test_parity import DIFFERENT_PRECISION, check_float32, check_float64
+
+pytestmark = pytest.mark.timeout(1800)  # the first test builds
+
+
+@pytest.fixture(scope="module")
+def emulate(cpp_programs, evaluate):
+    return EmulatedCuda(cpp_programs / "evaluate", evaluate)
+
+
+@golden_models()
+def test_float64(model, emulate):
+    for name in model.structures:
+        check_float64(model, STRUCTURES[name], emulate)
+
+
+@golden_models("small", "medium", "large", "generation_2_0", "strip", "se_atten_v2", "full")
+def test_float32(model, emulate):
+    check_float32(model, emulate, "float32")
+
+
+@golden_models(*DIFFERENT_PRECISION)
+def test_own_precision(model, emulate):
+    check_float32(model, emulate, None)
+
+
+# Enough to visit every kernel: gates, all updates of g1, strip mode, a vacuum, DPA-1, an updated h2.
+@pytest.mark.parametrize("threads", [8, -8])
+@golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
+def test_threads_of_a_block(model, threads, cpp_programs, evaluate):
+    """Threads that take turns only at barriers, from either end, agree: no barrier is missing."""
+    emulate = EmulatedCuda(cpp_programs / "evaluate", evaluate, threads)
+    for name in ("molecule", "wire", "isolated"):
+        assert name in MODELS[model.name].structures
+        check_float64(model, STRUCTURES[name], emulate)
