@@ -82,8 +82,10 @@ std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string&
                                           bool tables);
 
 // One GPU, by its CUDA number; defined where the build found CUDA.
-std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device);
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device,
+                                           bool tables);
 // The same kernels, run by the host; defined in builds with tests.
-std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision);
+std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision,
+                                                    bool tables);
 
 }  // namespace dpa2md

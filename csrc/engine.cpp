@@ -22,13 +22,13 @@ std::unique_ptr<Backend> make_backend(const Model& model, const std::string& pre
                                       const std::string& device, bool tables) {
   if (device == "cpu") return make_cpu_backend(model, precision, threads, tables);
 #ifdef DPA2MD_CUDA_EMULATION
-  if (device == "cuda-emulation") return make_emulated_cuda_backend(model, precision);
+  if (device == "cuda-emulation") return make_emulated_cuda_backend(model, precision, tables);
 #endif
   const int number = cuda_number(device);
   if (number < 0)
     throw Error("the device \"" + device + "\" is unknown: use \"cpu\", \"cuda\" or \"cuda:1\".");
 #ifdef DPA2MD_CUDA
-  return make_cuda_backend(model, precision, number);
+  return make_cuda_backend(model, precision, number, tables);
 #else
   throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
 #endif

@@ -14,11 +14,12 @@ from golden.systems import Structure
 class EmulatedCuda:
     """Called like `Evaluator`. One run of the program does all structures of a model.
 
-    `threads` of a block; negative: the last one runs first (csrc/cuda/fibers.h).
+    `threads` of a block; negative: the last one runs first (csrc/cuda/fibers.h). `tables`: as Engine's.
     """
 
-    def __init__(self, program: Path, evaluator: Evaluator, threads: int = 1):
+    def __init__(self, program: Path, evaluator: Evaluator, threads: int = 1, tables: bool = True):
         self._program, self._evaluator, self._threads = program, evaluator, threads
+        self._embedding = "tables" if tables else "nets"
         self._results: dict = {}
 
     def __call__(
@@ -32,7 +33,7 @@ class EmulatedCuda:
     def _evaluate(self, model: Golden, precision: str | None) -> dict[str, Results]:
         path = str(self._evaluator.path(model))
         done = run(
-            [str(self._program), path, precision or "", "cuda-emulation"],
+            [str(self._program), path, precision or "", "cuda-emulation", self._embedding],
             input="".join(described(model, s) for s in STRUCTURES.values()),
             env=environment(DPA2MD_EMULATED_THREADS=str(self._threads)),
         )

@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import Evaluator, golden_models, skip_or_fail
+from dpa2md.engine import Engine
 from golden.suite import MODELS, STRUCTURES
 from test_parity import DIFFERENT_PRECISION, check_float32, check_float64
-
-from dpa2md.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +50,15 @@ def test_the_same_bits_every_time(model, precision, on_gpu):
     first, second = (on_gpu(model, STRUCTURES["water"], precision) for _ in range(2))
     for quantity in first:
         assert np.array_equal(first[quantity], second[quantity]), quantity
+
+
+@pytest.mark.cuda
+@golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
+def test_small_systems(model, on_gpu):
+    """What compute-sanitizer looks at (benchmarks/gpu_check.sh): every kernel, in seconds."""
+    for name in ("molecule", "wire", "isolated"):
+        check_float64(model, STRUCTURES[name], on_gpu)
+        on_gpu(model, STRUCTURES[name], "float32")
 
 
 @pytest.mark.cuda

@@ -32,12 +32,20 @@ def test_own_precision(model, emulate):
     check_float32(model, emulate, None)
 
 
+@golden_models("medium", "full", "strip", "se_atten_v2", "all_exclusions")
+def test_without_tables(model, cpp_programs, evaluate):
+    emulate = EmulatedCuda(cpp_programs / "evaluate", evaluate, tables=False)
+    for name in model.structures:
+        check_float64(model, STRUCTURES[name], emulate)
+
+
 # Enough to visit every kernel: gates, all updates of g1, strip mode, a vacuum, DPA-1, an updated h2.
+@pytest.mark.parametrize("tables", [True, False], ids=["tables", "nets"])
 @pytest.mark.parametrize("threads", [8, -8])
 @golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
-def test_threads_of_a_block(model, threads, cpp_programs, evaluate):
+def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     """Threads that take turns only at barriers, from either end, agree: no barrier is missing."""
-    emulate = EmulatedCuda(cpp_programs / "evaluate", evaluate, threads)
+    emulate = EmulatedCuda(cpp_programs / "evaluate", evaluate, threads, tables)
     for name in ("molecule", "wire", "isolated"):
         assert name in MODELS[model.name].structures
         check_float64(model, STRUCTURES[name], emulate)

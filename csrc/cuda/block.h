@@ -39,6 +39,16 @@ struct ThreadBlock {
 #endif
   }
 
+  // Whether x holds for any thread of the block; a barrier.
+  DPA2MD_KERNEL bool any(bool x) const {
+#if defined(__CUDA_ARCH__)
+    x = __syncthreads_or(x);
+#elif !defined(__CUDACC__)
+    x = team->any(x);
+#endif
+    return x;
+  }
+
   // Sum and maximum over the lanes of a warp; all of them call and get the result.
   template <class T>
   DPA2MD_KERNEL T lane_sum(T x) const {

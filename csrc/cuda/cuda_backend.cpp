@@ -3,11 +3,13 @@
 
 namespace dpa2md {
 
-std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device);
-std::unique_ptr<Backend> make_cuda_float64(const Model& model, int device);
+std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device, bool tables);
+std::unique_ptr<Backend> make_cuda_float64(const Model& model, int device, bool tables);
 
-std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device) {
-  return precision == "float32" ? make_cuda_float32(model, device) : make_cuda_float64(model, device);
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device,
+                                           bool tables) {
+  return precision == "float32" ? make_cuda_float32(model, device, tables)
+                                : make_cuda_float64(model, device, tables);
 }
 
 }  // namespace dpa2md

@@ -3,8 +3,8 @@
 
 namespace dpa2md {
 
-std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device) {
-  return std::make_unique<gpu::GpuBackend<float>>(model, device);
+std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device, bool tables) {
+  return std::make_unique<gpu::GpuBackend<float>>(model, device, tables);
 }
 
 }  // namespace dpa2md

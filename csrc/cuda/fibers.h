@@ -4,6 +4,8 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -58,6 +60,14 @@ class Team {
 
   void sync() {
     if (count_ > 1) wait(&block_, count_);
+  }
+  bool any(bool x) {
+    if (count_ == 1) return x;
+    slots_[current_] = x;
+    sync();
+    x = std::any_of(slots_.begin(), slots_.end(), [](double y) { return y != 0; });
+    sync();
+    return x;
   }
   template <class T, class F>
   T over_lanes(int warp, int lane, int lanes, T x, F combine) {

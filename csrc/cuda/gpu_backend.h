@@ -17,7 +17,7 @@ namespace DPA2MD_GPU {
 template <class T>
 class GpuBackend final : public Backend {
  public:
-  GpuBackend(const Model& model, int device);
+  GpuBackend(const Model& model, int device, bool tables);
 
   void begin(const StepInput& input, const StepOutput& output) override;
   void run(int count, const std::function<void(Range)>& stage) override;
@@ -57,6 +57,12 @@ class GpuBackend final : public Backend {
   LayerView<T> prepare_layer(int l);
   void prepare_fitting();
 
+  // ---- gpu_tables.h
+  void build_tables(const std::vector<char>& present);
+  void build_repinit_tables();
+  void build_three_body_tables();
+  const TableView<T>* upload_views(const std::vector<TableView<T>>& views);
+
   // ---- gpu_step.h
   void upload_pairs(const PairList& pairs);
   void upload_parameters();
@@ -90,6 +96,7 @@ class GpuBackend final : public Backend {
 
   const Model& model_;
   int device_;
+  bool use_tables_;
   Slab slab_;
 
   // ---- weights
@@ -100,13 +107,15 @@ class GpuBackend final : public Backend {
   const T *tebd_ = nullptr, *g2_embd_w_ = nullptr, *g2_embd_b_ = nullptr;
   std::vector<LayerView<T>> layers_;
   FittingView<T> fitting_;
+  std::vector<char> tabulated_types_;  // (nt) that the tables know
+  std::unique_ptr<WeightStore<T>> tables_;
 
   // ---- the step
   StepInput input_;
   StepOutput output_;
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
-  int most_three_ = 0, most_near_ = 0;  // neighbours of one atom
-  std::vector<T> host_rows_;            // what an exchange sees
+  int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;  // neighbours of one atom
+  std::vector<T> host_rows_;                             // what an exchange sees
 
   struct UploadedPrefix {
     Buffer<int> count;
@@ -119,7 +128,7 @@ class GpuBackend final : public Backend {
   UploadedTranspose by_row_, by_row_near_;
   Buffer<double> vec_, r_;
   Buffer<std::int32_t> row_, type_;
-  Buffer<int> center_type_, zeroed_;
+  Buffer<int> center_type_, zeroed_, tabulated_, tabulated3_;
   Buffer<T> parameters_;
 
   struct EnvBuffers {

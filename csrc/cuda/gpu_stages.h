@@ -6,8 +6,8 @@
 #include "gpu_backend.h"
 #include "repformer_node.h"
 #include "repformer_pair.h"
-#include "repinit.h"
-#include "three_body.h"
+#include "repinit_tables.h"
+#include "three_body_tables.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
@@ -28,11 +28,13 @@ void GpuBackend<T>::env_mat(Range) {
 
 template <class T>
 void GpuBackend<T>::repinit(Range) {
+  if (state_.tabulated) start(TabulatedRepinit<T>{{{state_}}}, state_.natoms, most_pairs_);
   start(Repinit<T>{{state_}}, state_.natoms);
 }
 
 template <class T>
 void GpuBackend<T>::three_body(Range) {
+  if (state_.tabulated3) start(TabulatedThreeBody<T>{{{state_}}}, state_.natoms, most_three_);
   start(ThreeBody<T>{{state_}}, state_.natoms, most_three_);
 }
 
@@ -116,11 +118,13 @@ void GpuBackend<T>::g1_transform_backward(Range) {
 
 template <class T>
 void GpuBackend<T>::three_body_backward(Range) {
+  if (state_.tabulated3) start(TabulatedThreeBodyBackward<T>{{{state_}}}, state_.natoms, most_three_);
   start(ThreeBodyBackward<T>{{state_}}, state_.natoms, most_three_);
 }
 
 template <class T>
 void GpuBackend<T>::repinit_backward(Range) {
+  if (state_.tabulated) start(TabulatedRepinitBackward<T>{{{state_}}}, state_.natoms, most_pairs_);
   start(RepinitBackward<T>{{state_}}, state_.natoms);
 }
 

@@ -11,7 +11,8 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 template <class T>
-GpuBackend<T>::GpuBackend(const Model& model, int device) : model_(model), device_(device) {
+GpuBackend<T>::GpuBackend(const Model& model, int device, bool tables)
+    : model_(model), device_(device), use_tables_(tables) {
   use_device(device_);
   prepare();
 }
@@ -33,6 +34,7 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   output_ = output;
   upload_pairs(*input.pairs);
   upload_parameters();
+  build_tables(input.pairs->types_present);
   reserve(*input.pairs);
 }
 
@@ -52,8 +54,7 @@ void GpuBackend<T>::upload_pairs(const PairList& pairs) {
   State<T>& s = state_;
   s.natoms = pairs.natoms, s.nrows = pairs.nrows;
   s.forces = input_.forces;
-  int most = 0;
-  upload_prefix(pairs.repinit, &repinit_pairs_, &most);
+  upload_prefix(pairs.repinit, &repinit_pairs_, &most_pairs_);
   upload_prefix(pairs.three_body, &three_pairs_, &most_three_);
   upload_prefix(pairs.repformer, &near_pairs_, &most_near_);
   vec_.upload(pairs.vec);
@@ -162,6 +163,10 @@ void GpuBackend<T>::reserve(const PairList& pairs) {
   for (const Plan& p : plan) p.buffer->resize(p.size);
   pair_force_.resize(back * 3 * all);
   energy_.resize(n);
+  tabulated_.resize(s.embedding.table ? n : 0);
+  tabulated3_.resize(s.embedding3.table ? n : 0);
+  s.tabulated = s.embedding.table ? tabulated_.data() : nullptr;
+  s.tabulated3 = s.embedding3.table ? tabulated3_.data() : nullptr;
   force_.resize(back * 3 * rows);
   virial_.resize(back * 9 * rows);
   const auto point = [](const EnvBuffers& from, EnvView<T>* to) {

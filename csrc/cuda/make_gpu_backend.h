@@ -3,4 +3,5 @@
 
 #include "gpu_stages.h"
 #include "gpu_step.h"
+#include "gpu_tables.h"
 #include "gpu_weights.h"

@@ -73,6 +73,39 @@ struct RepinitBase {
     });
   }
 
+  // From the sum of em^T g over neighbours (overwritten) to M, which is kept, and D.
+  DPA2MD_KERNEL void finish(const ThreadBlock& b, int i, T* moment) const {
+    const EmbeddingView<T>& e = s.embedding;
+    const int ng = e.ng, axis = s.repinit_axis;
+    T* kept = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
+    T* out = s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width;
+    const T empty = T(s.repinit.nsel - s.repinit.count[i] - s.zeroed[i]);
+    b.each(4 * ng, [&](int k) {
+      T m = moment[k];
+      if (e.empty) m += empty * e.empty[static_cast<std::int64_t>(s.center_type[i]) * 4 * ng + k];
+      kept[k] = moment[k] = m / T(s.repinit.nsel);
+    });
+    b.each(ng * axis, [&](int k) {
+      T sum = 0;
+      for (int c = 0; c < 4; ++c) sum += moment[c * ng + k / axis] * moment[c * ng + k % axis];
+      out[k] = sum;
+    });
+  }
+  // d M from d D, with the 1 / nsel of M
+  DPA2MD_KERNEL void moment_gradient(const ThreadBlock& b, int i, T* dmoment) const {
+    const int ng = s.embedding.ng, axis = s.repinit_axis;
+    const T* moment = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
+    const T* dout = s.drep_out + static_cast<std::int64_t>(i) * s.repinit_width;
+    b.each(4 * ng, [&](int k) {
+      const T* m = moment + k / ng * ng;
+      const int g = k % ng;
+      T sum = 0;
+      for (int a = 0; a < axis; ++a) sum += dout[g * axis + a] * m[a];
+      for (int h = 0; g < axis && h < ng; ++h) sum += dout[h * axis + g] * m[h];
+      dmoment[k] = sum / T(s.repinit.nsel);
+    });
+  }
+
  private:
   // The input of the net: em_0 and, in concat mode, the neighbour's type embedding, the centre's unless
   // one_side.
@@ -100,10 +133,11 @@ struct Repinit : RepinitBase<T> {
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
-    const EmbeddingView<T>& e = s.embedding;
-    const int ng = e.ng, axis = s.repinit_axis, type = s.center_type[i], n = s.repinit.count[i];
-    T* out = s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width;
-    if (type < 0) return fill(b, ng * axis, out, T(0));
+    const int ng = s.embedding.ng, n = s.repinit.count[i];
+    if (s.tabulated && s.tabulated[i]) return;
+    if (s.center_type[i] < 0) {
+      return fill(b, ng * s.repinit_axis, s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width, T(0));
+    }
     const Arrays a = arrays(&scratch, 0);
     fill(b, 4 * ng, a.moment, T(0));
     for (int j0 = 0; j0 < n; j0 += kNeighborChunk) {
@@ -112,18 +146,7 @@ struct Repinit : RepinitBase<T> {
       gemm(b, 4, ng, c.n, transposed(s.repinit.em + 4 * c.p0, 4), plain(static_cast<const T*>(c.g), ng),
            a.moment, ng, true);
     }
-    T* kept = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
-    const T empty = T(s.repinit.nsel - n - s.zeroed[i]);
-    b.each(4 * ng, [&](int k) {
-      T m = a.moment[k];
-      if (e.empty) m += empty * e.empty[static_cast<std::int64_t>(type) * 4 * ng + k];
-      kept[k] = a.moment[k] = m / T(s.repinit.nsel);
-    });
-    b.each(ng * axis, [&](int k) {
-      T sum = 0;
-      for (int c = 0; c < 4; ++c) sum += a.moment[c * ng + k / axis] * a.moment[c * ng + k % axis];
-      out[k] = sum;
-    });
+    this->finish(b, i, a.moment);
   }
 };
 
@@ -139,9 +162,9 @@ struct RepinitBackward : RepinitBase<T> {
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
-    if (this->s.repinit.count[i] == 0) return;
+    if (this->s.repinit.count[i] == 0 || (this->s.tabulated && this->s.tabulated[i])) return;
     const Arrays a = arrays(&scratch, 0);
-    moment_gradient(b, i, a.dmoment);
+    this->moment_gradient(b, i, a.dmoment);
     for (int j0 = 0; j0 < this->s.repinit.count[i]; j0 += kNeighborChunk) {
       EmbeddingChunk<T> c = a.chunk;
       this->embed(b, i, j0, &c);
@@ -150,22 +173,6 @@ struct RepinitBackward : RepinitBase<T> {
   }
 
  private:
-  // d M from d D, with the 1 / nsel of M
-  DPA2MD_KERNEL void moment_gradient(const ThreadBlock& b, int i, T* dmoment) const {
-    const State<T>& s = this->s;
-    const int ng = s.embedding.ng, axis = s.repinit_axis;
-    const T* moment = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
-    const T* dout = s.drep_out + static_cast<std::int64_t>(i) * s.repinit_width;
-    b.each(4 * ng, [&](int k) {
-      const T* m = moment + k / ng * ng;
-      const int g = k % ng;
-      T sum = 0;
-      for (int a = 0; a < axis; ++a) sum += dout[g * axis + a] * m[a];
-      for (int h = 0; g < axis && h < ng; ++h) sum += dout[h * axis + g] * m[h];
-      dmoment[k] = sum / T(s.repinit.nsel);
-    });
-  }
-
   DPA2MD_KERNEL void chunk_backward(const ThreadBlock& b, int i, const T* dmoment,
                                     EmbeddingChunk<T>* c) const {
     const State<T>& s = this->s;

@@ -63,6 +63,7 @@ struct ThreeBody : ThreeBodyBase<T> {
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const EmbeddingView<T>& e = s.embedding3;
+    if (s.tabulated3 && s.tabulated3[i]) return;
     const int n = s.three.count[i];
     T* out = s.rep_out + static_cast<std::int64_t>(i + 1) * s.repinit_width - e.ng;
     const Arrays a = arrays(&scratch, 0);
@@ -103,6 +104,7 @@ struct ThreeBodyBackward : ThreeBodyBase<T> {
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
+    if (s.tabulated3 && s.tabulated3[i]) return;
     const int n = s.three.count[i];
     const std::int64_t q0 = s.three.first[i];
     const Arrays a = arrays(&scratch, n);

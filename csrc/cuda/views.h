@@ -26,6 +26,14 @@ struct EnvView {
   T *sw = nullptr, *dsw = nullptr;                // (pairs)
 };
 
+// A net as a function of its first input (function_table.h).
+template <class T>
+struct TableView {
+  double lower = 0, inverse_width = 0;
+  int cells = 0;
+  const T* node = nullptr;  // (cells + 1, 4, channels); null: there is no table
+};
+
 // An embedding block (repinit, three-body).
 template <class T>
 struct EmbeddingView {
@@ -36,6 +44,9 @@ struct EmbeddingView {
   CompressedGrid grid;            // of
   const T* compressed = nullptr;  // (rows, ng, 6)
   bool compressed_single = false;
+  const TableView<T>* table = nullptr;  // (nt, nt), null: no tables
+  int table_channels = 0;
+  double reach = 0;          // three-body: largest |c| of the tables
   const T* empty = nullptr;  // (nt, 4, ng) what one empty slot adds to the moments; null: nothing
 };
 
@@ -103,6 +114,7 @@ struct State {
   T* moment = nullptr;                                  // (natoms, 4, ng)
   T *rep_out = nullptr, *drep_out = nullptr;            // (natoms, repinit_width): [D | three-body]
   T* dgg1 = nullptr;                                    // (near pairs, g1)
+  int *tabulated = nullptr, *tabulated3 = nullptr;      // (natoms) tables served this atom; null: none does
   double* pair_force = nullptr;                         // (pairs, 3): dE/d(r_j - r_i)
 
   DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? near.sw[q] : T(1); }

@@ -1,5 +1,5 @@
 // Evaluates structures that pytest hands over, on any device of this build: how the emulated CUDA backend is
-// compared with DeePMD-kit. Usage: evaluate MODEL.dpa2 PRECISION DEVICE < structures > results
+// compared with DeePMD-kit. Usage: evaluate MODEL.dpa2 PRECISION DEVICE tables|nets < structures > results
 //   structure: "atoms n f a" (f frame parameters, a atom parameters), 9 numbers of the cell, 3 flags of pbc,
 //   the frame
 //              parameters, then for each atom its type, position and parameters
@@ -52,9 +52,9 @@ void evaluate(Engine* engine, int n, int nfparam, int naparam) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 5) return 2;
   try {
-    Engine engine(argv[1], argv[2], 1, argv[3]);
+    Engine engine(argv[1], argv[2], 1, argv[3], std::string(argv[4]) == "tables");
     std::string word;
     for (int n, f, a; std::cin >> word >> n >> f >> a;) evaluate(&engine, n, f, a);
   } catch (const std::exception& e) {

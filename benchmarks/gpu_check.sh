@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Everything that a machine with a GPU can say about the CUDA backend, in one go:
+#
+#   benchmarks/gpu_check.sh [--only build,test,sanitize,time] [MODEL.dpa2 ...]
+#
+#   build     the Python module with CUDA for this GPU, into python/dpa2md
+#   test      pytest -m cuda: parity with DeePMD-kit on the GPU
+#   sanitize  compute-sanitizer's memcheck, racecheck and initcheck on small systems
+#   time      dpa2md bench: the shipped model and the given ones, both precisions, and the time of every stage
+#
+# Tables and logs land in benchmarks/results/<GPU>-*. Needs nvcc >= 12, CMake, a C++ compiler and a Python (PYTHON,
+# python3 unless set) with numpy, pybind11 and pytest; `time` needs ase, too. No network.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+only=build,test,sanitize,time
+if [[ "${1:-}" == --only ]]; then
+  only=$2
+  shift 2
+fi
+models=("$@")
+wanted() { [[ ",$only," == *",$1,"* ]]; }
+
+gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | sed -n 1p)
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | sed -n 1p | tr -d .)
+device=$(tr '[:upper:]' '[:lower:]' <<<"$gpu" | tr -cs '[:alnum:]' - | sed 's/-$//')
+results=benchmarks/results
+mkdir -p "$results"
+export PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+export PYTHONUNBUFFERED=1 DPA2MD_REQUIRE=cuda
+echo "$gpu, compute capability $capability"
+
+if wanted build; then
+  generator=()
+  command -v ninja >/dev/null && generator=(-G Ninja)
+  cmake -S . -B build/gpu "${generator[@]}" -DDPA2MD_INPLACE=ON -DDPA2MD_CUDA=ON -DDPA2MD_LAMMPS=OFF \
+    -DCMAKE_CUDA_ARCHITECTURES="$capability" -DCMAKE_CUDA_FLAGS="-Xptxas -v -lineinfo" \
+    -DPython_EXECUTABLE="$(command -v "$python")" \
+    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)"
+  cmake --build build/gpu --parallel --target _core 2>&1 | tee build/gpu/build.log
+fi
+
+if wanted test; then
+  "$python" -m pytest -m cuda -q tests/test_cuda.py 2>&1 | tee "$results/$device-parity.txt"
+fi
+
+if wanted sanitize; then
+  # small systems, models that visit every kernel
+  for tool in memcheck racecheck initcheck; do
+    compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" -m pytest -m cuda -q -x \
+      tests/test_cuda.py -k test_small_systems 2>&1 | tee "$results/$device-$tool.txt"
+  done
+fi
+
+if wanted time; then
+  "$python" -c 'import ase' || { echo "Timing needs ase: $python -m pip install ase" >&2; exit 1; }
+  measure() {  # name, arguments of dpa2md bench
+    local name=$1
+    shift
+    "$python" -m dpa2md bench --device cuda "$@" --csv "$results/$device-$name.csv"
+  }
+  for precision in float32 float64; do
+    measure "shipped-$precision" --precision "$precision" --atoms 192 1536 12288
+    for model in "${models[@]}"; do
+      measure "$(basename "$model" .dpa2)-$precision" --model "$model" --precision "$precision" --atoms 192 1536 12288
+    done
+  done
+  for model in "${models[@]}"; do
+    "$python" -m dpa2md bench --device cuda --model "$model" --precision float32 --atoms 12288 --stages \
+      | tee "$results/$device-$(basename "$model" .dpa2)-stages.txt"
+  done
+fi

@@ -1,0 +1,32 @@
+"""The CUDA code compiles where nvcc is; no GPU is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+import pytest
+from conftest import skip_or_fail
+from cpp_programs import ROOT, run, search_path
+
+BUILD = ROOT / "build" / "cuda"
+
+
+@pytest.mark.timeout(1800)
+def test_kernels_compile():
+    """For an A100 and newer, from CMake, without a warning."""
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    cmake = shutil.which("cmake", path=search_path())
+    if not nvcc or not cmake:
+        skip_or_fail("nvcc", "compiling the CUDA code needs nvcc >= 12 and cmake")
+    configure = [cmake, "-S", str(ROOT), "-B", str(BUILD), "-DDPA2MD_CUDA=ON"]
+    configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_ARCHITECTURES=80"]
+    for command in (
+        configure,
+        [cmake, "--build", str(BUILD), "--target", "dpa2md_cuda", "--parallel", str(os.cpu_count())],
+    ):
+        done = run(command)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output[-4000:]
+        assert not re.search(r"\bwarning\b", output), output[-4000:]
