@@ -31,14 +31,14 @@ class EmulatedCuda:
         return self._results[key][structure.name]
 
     def _evaluate(self, model: Golden, precision: str | None) -> dict[str, Results]:
-        path = str(self._evaluator.path(model))
-        done = run(
-            [str(self._program), path, precision or "", "cuda-emulation", self._embedding],
-            input="".join(described(model, s) for s in STRUCTURES.values()),
-            env=environment(DPA2MD_EMULATED_THREADS=str(self._threads)),
+        texts = [described(model, s) for s in STRUCTURES.values()]
+        path = self._evaluator.path(model)
+        device = "cuda-emulation"
+        numbers = iter(
+            evaluated(
+                self._program, path, precision or "", device, self._embedding, texts, self._threads
+            )
         )
-        assert done.returncode == 0, done.stderr[-4000:]
-        numbers = iter([float.fromhex(line) for line in done.stdout.split()])
 
         def take(*shape: int) -> np.ndarray:
             return np.array([next(numbers) for _ in range(int(np.prod(shape)))]).reshape(shape)
@@ -54,6 +54,25 @@ class EmulatedCuda:
                 virial=virials.sum(axis=0),
             )
         return out
+
+
+def evaluated(
+    program: Path,
+    model: Path,
+    precision: str,
+    device: str,
+    embedding: str,
+    structures: list[str],
+    threads: int,
+) -> np.ndarray:
+    """All numbers that tests/cpp/evaluate.cpp prints."""
+    done = run(
+        [str(program), str(model), precision, device, embedding],
+        input="".join(structures),
+        env=environment(DPA2MD_EMULATED_THREADS=str(threads)),
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return np.array([float.fromhex(line) for line in done.stdout.split()])
 
 
 def described(model: Golden, structure: Structure) -> str:

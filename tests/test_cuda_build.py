@@ -24,7 +24,15 @@ def test_kernels_compile():
     configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_ARCHITECTURES=80"]
     for command in (
         configure,
-        [cmake, "--build", str(BUILD), "--target", "dpa2md_cuda", "--parallel", str(os.cpu_count())],
+        [
+            cmake,
+            "--build",
+            str(BUILD),
+            "--target",
+            "dpa2md_cuda",
+            "--parallel",
+            str(os.cpu_count()),
+        ],
     ):
         done = run(command)
         output = done.stdout + done.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from conftest import golden_models
-from emulated_cuda import EmulatedCuda
+from conftest import TOLERANCES, golden_models
+from cpp_programs import ROOT
+from emulated_cuda import EmulatedCuda, described, evaluated
 from golden.suite import MODELS, STRUCTURES
 from test_parity import DIFFERENT_PRECISION, check_float32, check_float64
 
@@ -49,3 +51,19 @@ def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     for name in ("molecule", "wire", "isolated"):
         assert name in MODELS[model.name].structures
         check_float64(model, STRUCTURES[name], emulate)
+    check_float32(model, emulate, "float32")  # with tables of three-body terms, too
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_shipped_model(threads, cpp_programs):
+    """Tables of both embeddings in float64, which the suite's steep networks do not get: as the CPU's nets."""
+    path, structure = ROOT / "python" / "dpa2md" / "models" / "water.dpa2", STRUCTURES["water"]
+    program, model = cpp_programs / "evaluate", MODELS["medium"]  # for its types, O and H
+    on_cpu, emulated = (
+        evaluated(
+            program, path, "float64", device, embedding, [described(model, structure)], threads
+        )
+        for device, embedding in (("cpu", "nets"), ("cuda-emulation", "tables"))
+    )
+    assert np.abs(on_cpu).max() > 0.1
+    np.testing.assert_allclose(emulated, on_cpu, rtol=1e-10, atol=TOLERANCES["forces"])

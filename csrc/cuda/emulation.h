@@ -53,7 +53,7 @@ void launch(const Kernel& kernel, int items, std::size_t bytes, Slab*) {
                                                             &std::free);
   for (int item = 0; item < items; ++item) {
     std::memset(scratch.get(), 0xff, bytes);
-    t.run([&](int thread) {
+    t.run(lanes, [&](int thread) {
       const ThreadBlock b{thread, threads, thread % lanes, lanes, thread / lanes, threads / lanes, &t};
       kernel(b, item, Scratch(scratch.get()));
     });

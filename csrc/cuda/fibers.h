@@ -29,8 +29,9 @@ class Team {
   }
   int threads() const { return count_; }
 
-  // work(t) as every thread of one block
-  void run(const std::function<void(int)>& work) {
+  // work(t) as every thread of one block, in warps of `lanes`. A warp runs as far as it can before another
+  // one does.
+  void run(int lanes, const std::function<void(int)>& work) {
     if (count_ == 1) return work(0);
     work_ = &work;
     for (Fiber& f : fibers_) {
@@ -45,12 +46,11 @@ class Team {
     }
     for (int left = count_; left > 0;) {
       const long before = progress_;
-      for (int k = 0; k < count_; ++k) {
-        current_ = reverse_ ? count_ - 1 - k : k;
-        if (fibers_[current_].done) continue;
-        swapcontext(&scheduler_, &fibers_[current_].context);
-        left -= fibers_[current_].done;
-        progress_ += fibers_[current_].done;
+      for (int k = 0; k < count_; k += lanes) {
+        for (long last = -1; last != progress_;) {
+          last = progress_;
+          for (int l = 0; l < lanes; ++l) left -= resume(reverse_ ? count_ - 1 - k - l : k + l);
+        }
       }
       if (left > 0 && progress_ == before) {
         throw Error("the threads of an emulated block wait for each other without end.");
@@ -96,6 +96,14 @@ class Team {
     auto* self = reinterpret_cast<Team*>(static_cast<std::uintptr_t>(high) << 32 | low);
     (*self->work_)(self->current_);
     self->fibers_[self->current_].done = true;
+  }
+  // Whether the thread has finished now.
+  bool resume(int thread) {
+    Fiber& f = fibers_[current_ = thread];
+    if (f.done) return false;
+    swapcontext(&scheduler_, &f.context);
+    progress_ += f.done;
+    return f.done;
   }
   void wait(Barrier* b, int size) {
     const long generation = b->generation;

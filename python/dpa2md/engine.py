@@ -54,7 +54,7 @@ class Engine:
     threads
         Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores).
     device
-        "cpu".
+        "cpu", or "cuda" (GPU 0), "cuda:1", ... in a build with CUDA.
     head
         The head of a multi-task model file of DeePMD-kit.
     tables
