@@ -125,6 +125,18 @@ inline T dot(int n, const T* x, const T* y) {
   return total;
 }
 
+template <class T>
+inline T sum(int n, const T* x) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  V part{};
+  int i = 0;
+  for (; i + W <= n; i += W) part += *reinterpret_cast<const V*>(x + i);
+  T total = sum_lanes<T, W>(part);
+  for (; i < n; ++i) total += x[i];
+  return total;
+}
+
 // y += s x
 template <class T>
 inline void axpy(int n, T s, const T* x, T* y) {
