@@ -20,6 +20,7 @@ struct CpuBackend<T>::PairAttention {
   T* query;                       // (head, n, g2) g2 M
   T* logit;                       // (head, n, np)
   T* prob;                        // (head, n, np) softmax of z
+  T* total;                       // (n) scratch: a row's sum
   T* map;                         // (head, n, np) the attention map A
   T* applied;                     // (n, head, g2) A g2
   T* norm;                        // (n, g2) layer norm's normalised input

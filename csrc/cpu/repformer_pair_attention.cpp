@@ -56,6 +56,7 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
     *p = arena.take<T>(square);
   s->g2_t = arena.zeros<T>(static_cast<std::size_t>(d) * np);
   s->query = arena.take<T>(heads * n * d);
+  s->total = arena.take<T>(n);
   for (T** p : {&s->logit, &s->prob, &s->map}) *p = arena.take<T>(heads * square);
   transpose(n, d, a.g2, d, s->g2_t, np);
   const T* h2_t = s->h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
@@ -108,25 +109,22 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   bool tame = model_.smooth;
   for (int w = 0; w < W; ++w) tame = tame && top[w] <= safe && bottom[w] >= -safe;  // false with NaN
   const T empty = model_.smooth ? T(rep().nsel - np) : T(0);  // slots beyond the padding
-  const T empty_exp = empty * exp_lanes<W>(V{} - T(kAttentionShift))[0];
-  for (int j = 0; j < n; ++j, prob += np, map += np) {
-    const T* factor = s.map_factor + static_cast<std::size_t>(j) * np;
-    T shift = 0, total = empty_exp;
-    if (!tame) {
-      shift = *std::max_element(prob, prob + np);
-      total = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
-    }
-    V sum{};
-    for (int k = 0; k < np; k += W) {
-      const V e = exp_lanes<W>(vec(prob + k) - shift);
-      vec(prob + k) = e;
-      sum += e;
-    }
-    const T inv = T(1) / (total + sum_lanes<T, W>(sum));
-    for (int k = 0; k < np; k += W) {
-      const V p = vec(prob + k) * inv;
-      vec(prob + k) = p;
-      vec(map + k) = p * vec(factor + k);
+  std::fill_n(s.total, n, empty * math::exp(T(-kAttentionShift)));
+  for (int j = 0; j < n && !tame; ++j) {
+    T* z = prob + static_cast<std::size_t>(j) * np;
+    const T shift = *std::max_element(z, z + np);
+    for (int k = 0; k < np; ++k) z[k] -= shift;
+    s.total[j] = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
+  }
+  // All exponentials, all sums, all products: within a row each would wait for the one before.
+  for (int k = 0; k < n * np; k += W) vec(prob + k) = exp_lanes<W>(vec(prob + k));
+  for (int j = 0; j < n; ++j) s.total[j] += sum(np, prob + static_cast<std::size_t>(j) * np);
+  for (int j = 0; j < n; ++j) s.total[j] = T(1) / s.total[j];
+  for (int j = 0, at = 0; j < n; ++j) {
+    for (const int end = at + np; at < end; at += W) {
+      const V p = vec(prob + at) * s.total[j];
+      vec(prob + at) = p;
+      vec(map + at) = p * vec(s.map_factor + at);
     }
   }
 }
