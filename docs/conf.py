@@ -5,8 +5,9 @@ The source is the whole repository, so that every link between its Markdown file
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 
-metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-project = metadata["name"]
-release = version = metadata["version"]
-author = metadata["authors"][0]["name"]
+project = "dpa2md"
+version = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
+release = version
+author = "The dpa2md developers"
 copyright = f"2026, {author}"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -38,6 +39,7 @@ autodoc_typehints = "none"  # the texts tell them, with shapes and units
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 default_role = "py:obj"
+highlight_language = "none"  # where a block does not name one
 
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -54,6 +56,7 @@ class CommandHelp(SphinxDirective):
         """The sections."""
         from dpa2md.cli import build_parser
 
+        os.environ["COLUMNS"] = "80"  # where argparse breaks lines
         parser = build_parser()
         commands = parser._subparsers._group_actions[0].choices
         out: list[nodes.Node] = [_shell(parser.format_help())]

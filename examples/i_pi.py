@@ -26,7 +26,8 @@ INPUT = """\
 <simulation verbosity="low">
   <output prefix="water">
     <properties stride="1" filename="out">
-      [ step, time{{femtosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_cv{{electronvolt}} ]
+      [ step, time{{femtosecond}}, conserved{{electronvolt}}, potential{{electronvolt}}, temperature{{kelvin}},
+        kinetic_cv{{electronvolt}} ]
     </properties>
   </output>
   <total_steps> {steps} </total_steps>
@@ -50,7 +51,7 @@ INPUT = """\
 
 
 def run(folder: Path, steps: int, beads: int) -> np.ndarray:
-    """Runs i-PI in `folder`; returns the rows (steps + 1, 5) of its properties."""
+    """Runs i-PI in `folder`; returns the rows (steps + 1, 6) of its properties."""
     atoms = equilibrated_water()
     write(folder / "water.xyz", atoms, format="extxyz")
     address = f"dpa2-{os.getpid()}"
@@ -85,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> np.ndarray:
     args = parser.parse_args(arguments)
     args.folder.mkdir(parents=True, exist_ok=True)
     rows = run(args.folder, args.steps, args.beads)
-    print("step  time (fs)  conserved (eV)  temperature (K)  quantum kinetic energy (eV)")
+    print("step  time (fs)  conserved (eV)  potential (eV)  temperature (K)  quantum kinetic (eV)")
     for row in rows:
-        print("{:4.0f}  {:9.2f}  {:14.5f}  {:15.1f}  {:27.3f}".format(*row))
+        print("{:4.0f}  {:9.2f}  {:14.4f}  {:14.4f}  {:15.1f}  {:20.3f}".format(*row))
     return rows
 
 
