@@ -109,6 +109,6 @@ def test_path_integrals(example, tmp_path):
     atoms = equilibrated_water()
     atoms.calc = dpa2md.DPA2Calculator(WATER)
     # i-PI's units of energy and length are CODATA's of another year than ASE's
-    assert potential[0] == pytest.approx(atoms.get_potential_energy(), rel=1e-6)
+    assert potential[0] == pytest.approx(atoms.get_potential_energy(), rel=1e-7)
     # 1 meV an atom and bead: the integrator's, from beads that start at one point
     assert abs(conserved - conserved[0]).max() < 1e-3 * 2 * len(atoms)

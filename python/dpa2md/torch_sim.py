@@ -101,7 +101,7 @@ class DPA2Model(ModelInterface):
         }
         if all(a.cell.rank == 3 for a in structures):
             pairs = zip(results, structures, strict=True)
-            out["stress"] = np.stack([-r.virial / a.cell.volume for r, a in pairs])
+            out["stress"] = np.stack([-np.asarray(r.virial) / a.cell.volume for r, a in pairs])
         return {name: torch.as_tensor(value, dtype=self._dtype) for name, value in out.items()}
 
 
