@@ -47,6 +47,8 @@ html_static_path = ["_static"]
 html_css_files = ["dpa2md.css"]
 html_extra_path = ["_root"]  # an index.html that leads to docs/index.html
 html_copy_source = False
+html_use_index = False  # the reference has its own contents
+html_domain_indices = False
 
 
 class CommandHelp(SphinxDirective):

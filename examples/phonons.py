@@ -54,7 +54,7 @@ def plot(path: BandPath, frequencies: np.ndarray, file: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> np.ndarray:
     """Runs the example; returns the frequencies at the zone centre, 1/cm."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--supercell", type=int, nargs=3, default=(4, 4, 2))
+    parser.add_argument("--supercell", type=int, nargs=3, default=(4, 4, 3))
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args(arguments)
     path, frequencies = bands(args.supercell)
