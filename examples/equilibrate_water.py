@@ -22,6 +22,7 @@ from dpa2md.structures import water_box
 
 
 def main() -> None:
+    """Relaxes, runs and writes the box."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)

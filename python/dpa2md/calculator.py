@@ -104,7 +104,18 @@ class DPA2Calculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Compute all properties of `atoms`; energies alone when no more is asked for."""
+        """Compute all properties of `atoms`; energies alone when no more is asked for.
+
+        ASE calls it. Afterwards `results` has `energy` (eV), `free_energy`, `energies` (n,), and with
+        forces `forces` (n, 3) (eV/angstrom), `stress` (6,) and `stresses` (n, 6) (eV/angstrom^3).
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            For a stress without a cell of three vectors.
+        ValueError
+            For an element that the model doesn't know, a degenerate cell, or results that are not finite.
+        """
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         if atoms.cell.rank < 3 and {"stress", "stresses"} & set(properties):

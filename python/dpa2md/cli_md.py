@@ -268,6 +268,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def read_structure(name: str) -> Atoms:
+    """The last structure of a file; raises `RunError` when it is none."""
     from ase import Atoms
     from ase.io import read
 

@@ -26,10 +26,10 @@ from .outputs import ThermoLog, check_trajectory_name, open_frames
 class Outcome:
     """What a run did."""
 
-    first_step: int
-    last_step: int
-    seconds: float
-    interrupted: bool
+    first_step: int  #: the step the run went on from
+    last_step: int  #: the last step that was done
+    seconds: float  #: of wall time
+    interrupted: bool  #: stopped by Ctrl-C or SIGTERM
 
     def __str__(self) -> str:
         return f"steps {self.first_step} to {self.last_step} in {self.seconds:.1f} s"
@@ -183,7 +183,22 @@ class _Run:
 
 
 def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
-    """One row of the thermo table (`dpa2md.outputs.COLUMNS`); without a cell some are nan."""
+    """One row of the thermo table (`dpa2md.outputs.COLUMNS`); without a cell some are nan.
+
+    Parameters
+    ----------
+    atoms
+        With a calculator.
+    step
+        The number of steps so far.
+    timestep
+        Of one step, fs.
+
+    Returns
+    -------
+    dict
+        Column to number; the names of the columns carry the units.
+    """
     atoms.get_forces()  # with these come energy and stress
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     pressure = volume = density = float("nan")

@@ -57,6 +57,7 @@ class ThermoLog:
         return _synced(self._file)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -67,6 +68,7 @@ class XYZFrames:
         self._file = _open_text(path, resume_at)
 
     def write(self, atoms: Atoms) -> None:
+        """Append a frame."""
         write_extxyz(self._file, [atoms])
         self._file.flush()
 
@@ -75,6 +77,7 @@ class XYZFrames:
         return _synced(self._file)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -104,6 +107,7 @@ class TrajFrames:
         os.replace(temporary, path)
 
     def write(self, atoms: Atoms) -> None:
+        """Append a frame."""
         self._file.write(atoms)
         self._count += 1
 
@@ -112,6 +116,7 @@ class TrajFrames:
         return self._count
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

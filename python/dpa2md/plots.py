@@ -93,7 +93,10 @@ def plot_rdf(
     second: str = "O",
     rmax: float | None = None,
 ) -> Path:
-    """Draw a radial distribution function into a PNG file; parameters as `radial_distribution`."""
+    """Draw a radial distribution function into the PNG file `path`, and return the path.
+
+    The other parameters and the errors are those of `radial_distribution`; `RunError` without matplotlib.
+    """
     r, g = radial_distribution(frames, first, second, rmax)
     figure, axes = _figure(1)
     axes[0].plot(r, g)
@@ -104,7 +107,27 @@ def plot_rdf(
 
 
 def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
-    """Draw the columns of a run's CSV file over time into a PNG file."""
+    """Draw the columns of a run's CSV file over time.
+
+    Parameters
+    ----------
+    log
+        The file that ``dpa2md md`` or `run_md` wrote.
+    path
+        The PNG file.
+
+    Returns
+    -------
+    Path
+        The PNG file.
+
+    Raises
+    ------
+    RunError
+        Without matplotlib.
+    OSError
+        When a file can't be read or written.
+    """
     table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
     columns = [
         ("total_energy_eV", "E total / eV"),
