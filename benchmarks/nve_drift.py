@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from dpa2md import DPA2Calculator
+from dpa2md.dynamics import draw_velocities
 from dpa2md.progress import Progress
 from dpa2md.structures import equilibrated_water
 
@@ -30,8 +30,7 @@ def total_energies(
     """Times in ps and total energies in meV an atom, from the first one on."""
     atoms = equilibrated_water()
     atoms.calc = DPA2Calculator(model, precision=precision, threads=1)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
-    Stationary(atoms)
+    draw_velocities(atoms, 300, np.random.default_rng(1))
     dynamics = VelocityVerlet(atoms, timestep=timestep * units.fs)
     samples = []
     progress = Progress(steps, timestep, len(atoms), table=False, bar=True)
