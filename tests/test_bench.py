@@ -50,7 +50,7 @@ def test_against(capsys, tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     (package / "infer.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
-    from dpa2md.cli_md import DEFAULT_MODEL
+    from dpa2md.cli_options import DEFAULT_MODEL
 
     command = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--steps", "1", "--json"]
     assert main(command) == 0
@@ -60,12 +60,12 @@ def test_against(capsys, tmp_path, monkeypatch):
 
 
 def test_refusals(capsys, tmp_path):
-    from dpa2md.cli_md import DEFAULT_MODEL
+    from dpa2md.cli_options import DEFAULT_MODEL
 
     against = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--peer-python"]
     for command, words in (
         (["bench", "--steps", "0"], "give 1 or more"),
-        (["bench", "--model", str(tmp_path / "no.dpa2")], "No such file"),
+        (["bench", "--model", str(tmp_path / "no.dpa2")], "no such model"),
         ([*against, str(tmp_path / "no-python")], "can't be started"),
         ([*against, "/bin/false"], "stopped while it computed"),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ase import Atoms
@@ -23,6 +23,7 @@ def evaluate(
     threads: int | None = None,
     head: str | None = None,
     batch_atoms: int = 2000,
+    report: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate many structures, several at a time.
 
@@ -36,9 +37,12 @@ def evaluate(
     forces
         False: only energies, at about a third of the cost.
     fparam, aparam
-        One entry per structure, for models with frame or atomic parameters.
+        One entry per structure, for models with frame or atomic parameters; None:
+        ``atoms.info["fparam"]`` and ``atoms.arrays["aparam"]``, where every structure has them.
     batch_atoms
         So many atoms, or a little more, are evaluated at once; it bounds the memory.
+    report
+        Called after each batch with the number of structures that are done.
 
     Returns
     -------
@@ -66,6 +70,10 @@ def evaluate(
             raise ValueError(
                 f"{name} has {len(values)} entries for {len(structures)} structures; give one each."
             )
+    if fparam is None and engine.nfparam:
+        fparam = _attached([atoms.info.get("fparam") for atoms in structures])
+    if aparam is None and engine.naparam:
+        aparam = _attached([atoms.arrays.get("aparam") for atoms in structures])
     results: list[dict[str, Any]] = []
     for part in _batches(structures, batch_atoms):
         chosen = structures[part]
@@ -81,7 +89,14 @@ def evaluate(
             if forces:
                 entry["virial"] = result.virial
             results.append(entry)
+        if report:
+            report(len(results))
     return results
+
+
+def _attached(values: list[Any]) -> list[Any] | None:
+    """What the structures bring along, or None, for which the engine takes defaults or complains."""
+    return None if any(value is None for value in values) else values
 
 
 def _batches(structures: Sequence[Atoms], batch_atoms: int) -> Iterator[slice]:

@@ -8,14 +8,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from . import cli_bench, cli_convert, cli_doctor, cli_info, cli_lammps, cli_md
+from . import cli_bench, cli_convert, cli_doctor, cli_eval, cli_info, cli_lammps, cli_md
 from .errors import ModelError, RunError
 
 _EXAMPLES = """\
 examples:
   dpa2md convert model.pt                  a model of DeePMD-kit to model.dpa2
   dpa2md info model.dpa2                   what is in it
-  dpa2md md water.xyz --model model.dpa2 --ensemble nvt --temperature 300 --steps 10000
+  dpa2md eval model.dpa2 frames.xyz        energies and forces, errors where labels exist
+  dpa2md md model.dpa2 water.xyz --ensemble nvt --temperature 300 --steps 10000
 """
 
 
@@ -50,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (cli_convert, cli_info, cli_md, cli_bench, cli_lammps, cli_doctor):
+    for module in (cli_convert, cli_info, cli_eval, cli_md, cli_bench, cli_lammps, cli_doctor):
         module.add_parser(commands)
     return parser
 

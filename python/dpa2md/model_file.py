@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ModelError
+from .files import whole_file
 
 Record = str | int | float | np.ndarray
 
@@ -49,17 +50,9 @@ def write_model(path: str | os.PathLike, records: Mapping[str, Record]) -> None:
     """
     payload = b"".join(_pack(name, value) for name, value in records.items())
     header = _HEADER.pack(MAGIC, VERSION, len(records), len(payload), zlib.crc32(payload), 0)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(header)
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(header)
+        file.write(payload)
 
 
 def read_model(path: str | os.PathLike) -> dict[str, Record]:

@@ -16,6 +16,7 @@ from ase.io.extxyz import write_extxyz
 from ase.io.trajectory import Trajectory
 
 from .errors import RunError
+from .files import whole_file
 
 # Column names carry the units.
 COLUMNS = (
@@ -97,11 +98,9 @@ class TrajFrames:
                 return
             if len(old) < count:
                 raise RunError(_SHORTER.format(path))
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            with Trajectory(os.fspath(temporary), "w") as new:
+            with whole_file(path) as temporary, Trajectory(os.fspath(temporary), "w") as new:
                 for k in range(count):
                     new.write(old[k])
-        os.replace(temporary, path)
 
     def write(self, atoms: Atoms) -> None:
         self._file.write(atoms)
@@ -125,16 +124,6 @@ def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFra
     """
     check_trajectory_name(path)
     return TrajFrames(path, resume_at) if path.suffix == ".traj" else XYZFrames(path, resume_at)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that no half-written one is ever seen."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_trajectory_name(path: Path) -> None:

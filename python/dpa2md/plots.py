@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from .comparison import Pairs
 from .errors import RunError
+from .files import whole_file
 
 
 def radial_distribution(
@@ -123,6 +125,32 @@ def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
     return _save(figure, path)
 
 
+def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> Path:
+    """Draw labels against the model's values into a PNG file, a panel for energies, forces, stresses.
+
+    Forces are coloured by element.
+    """
+    panels: dict[str, list[Pairs]] = {}
+    for pair in pairs:
+        panels.setdefault(pair.name.split()[0], []).append(pair)
+    panels.pop("virial", None)  # the stress times a number
+    for name, parts in panels.items():
+        panels[name] = parts[1:] or parts  # elements in place of all forces together
+    figure, axes = _figure(1, len(panels))
+    figure.suptitle(title, fontsize="medium")
+    for axis, (name, parts) in zip(axes, panels.items(), strict=True):
+        for part in parts:
+            label = part.name.removeprefix(name).strip()
+            axis.plot(part.label, part.model, ".", markersize=2, label=label, rasterized=True)
+        values = np.concatenate([v for p in parts for v in (p.label, p.model)])
+        ends = [values.min(), values.max()]
+        axis.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
+        axis.set(xlabel=f"{name}, label / ({parts[0].unit})", ylabel="model")
+        if len(parts) > 1 or name == "force":
+            axis.legend(frameon=False, markerscale=5)
+    return _save(figure, path)
+
+
 def check_matplotlib() -> None:
     """Raise `RunError` when matplotlib is not installed."""
     try:
@@ -131,22 +159,19 @@ def check_matplotlib() -> None:
         raise RunError("Plots need matplotlib: pip install dpa2md[plot].") from None
 
 
-def _figure(rows: int) -> tuple[Any, list[Any]]:
+def _figure(rows: int, columns: int = 1) -> tuple[Any, list[Any]]:
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4 if rows == 1 else 1.8 * rows), layout="constrained")
+    width = 6 if columns == 1 else 4 * columns
+    figure = Figure(figsize=(width, 4 if rows == 1 else 1.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(np.ravel(figure.subplots(rows, 1, sharex=True)))
+    return figure, list(np.ravel(figure.subplots(rows, columns, sharex=columns == 1)))
 
 
 def _save(figure: Any, path: str | os.PathLike) -> Path:
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

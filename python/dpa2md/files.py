@@ -1,0 +1,43 @@
+"""Files that are seen complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary name to write to; at the end the file is renamed to `path`.
+
+    When something fails, what stood at `path` stays and no temporary file is left. A device or a pipe
+    can't be renamed onto and is written directly.
+
+    Raises
+    ------
+    OSError
+        With `path` as its filename, whatever the name that was written to.
+    """
+    path = Path(path)
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    temporary = path if special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if not special:
+            _sync(temporary)
+            os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, os.fspath(temporary), temporary):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+        raise
+    finally:
+        if not special:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """To the disk before the renaming, or a power cut could leave the new name with no bytes."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
