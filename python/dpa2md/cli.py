@@ -8,8 +8,29 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from . import cli_bench, cli_convert, cli_doctor, cli_eval, cli_info, cli_lammps, cli_md
+from . import (
+    cli_bench,
+    cli_convert,
+    cli_doctor,
+    cli_eval,
+    cli_info,
+    cli_lammps,
+    cli_md,
+    cli_relax,
+)
 from .errors import ModelError, RunError
+
+# In the order of the help.
+_MODULES = (
+    cli_convert,
+    cli_info,
+    cli_eval,
+    cli_relax,
+    cli_md,
+    cli_bench,
+    cli_lammps,
+    cli_doctor,
+)
 
 _EXAMPLES = """\
 examples:
@@ -51,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (cli_convert, cli_info, cli_eval, cli_md, cli_bench, cli_lammps, cli_doctor):
+    for module in _MODULES:
         module.add_parser(commands)
     return parser
 

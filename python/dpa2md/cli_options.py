@@ -103,14 +103,18 @@ def load_structures(name: str, index: int | str = ":") -> list[Atoms]:
     return read_structures(name, index)
 
 
-def refuse_to_replace(path: Path, overwrite: bool) -> None:
-    """Raise `RunError` for an output in a missing folder, or one that would replace a file."""
+def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
+    """Raise `RunError` for an output in a missing folder, or one that would replace a file.
+
+    `or_else` is what can be done apart from overwriting.
+    """
     if not path.parent.is_dir():
         raise RunError(f"{path.parent}: there is no such folder; make it first.")
     if path.is_dir():
         raise RunError(f"{path}: this is a folder; name a file.")
-    if path.is_file() and not overwrite:
-        raise RunError(f"{path} exists; add --overwrite, or name another file.")
+    if path.is_file() and not allowed:
+        ways = ["--overwrite", *filter(None, [or_else])]
+        raise RunError(f"{path} exists; add {' or '.join(ways)}, or name another file.")
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

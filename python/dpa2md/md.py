@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
 from .dynamics import BAR, Settings, draw_velocities, make_dynamics
 from .errors import RunError
-from .outputs import ThermoLog, check_trajectory_name, open_frames
+from .interrupt import interruptible
+from .outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +119,7 @@ class _Run:
         first = done or 0
         began = time.perf_counter()
         step = first
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted:
             if done is None:
                 self._log(0)
             stop = False
@@ -160,7 +158,7 @@ class _Run:
         if "log" in self.outputs:
             self.outputs["log"].write(row)
         if "frames" in self.outputs:
-            self.outputs["frames"].write(_frame(self.atoms))
+            self.outputs["frames"].write(frame_of(self.atoms))
         if self.report:
             self.report(step, row)
         return row
@@ -205,16 +203,6 @@ def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
     }
 
 
-def _frame(atoms: Atoms) -> Atoms:
-    """A copy with energy, forces and stress; what an atom has of them would only fill the disk."""
-    frame = atoms.copy()
-    kept = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-    if atoms.cell.rank == 3:
-        kept["stress"] = atoms.get_stress()
-    frame.calc = SinglePointCalculator(frame, **kept)
-    return frame
-
-
 def _model_name(atoms: Atoms) -> str:
     engine = getattr(atoms.calc, "engine", None)
     return "" if engine is None else f"{Path(engine.path).name} in {engine.precision}"
@@ -233,25 +221,3 @@ def _check_same(path: Path, facts: dict[str, Any], settings: Settings, atoms: At
             f"{path}: the checkpoint was made with {facts['model']}, not {_model_name(atoms)}; "
             "give the same model, or start again from its last frame."
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that a step is finished and saved; a second Ctrl-C ends
-    the program."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def stop(number: int, _: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 from ase.io.trajectory import Trajectory
 
@@ -124,6 +125,16 @@ def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFra
     """
     check_trajectory_name(path)
     return TrajFrames(path, resume_at) if path.suffix == ".traj" else XYZFrames(path, resume_at)
+
+
+def frame_of(atoms: Atoms) -> Atoms:
+    """A copy with energy, forces and stress; what an atom has of them would only fill the disk."""
+    frame = atoms.copy()
+    kept = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    if atoms.cell.rank == 3:
+        kept["stress"] = atoms.get_stress()
+    frame.calc = SinglePointCalculator(frame, **kept)
+    return frame
 
 
 def check_trajectory_name(path: Path) -> None:
