@@ -23,7 +23,8 @@ class DPA2Calculator(Calculator):
     Parameters
     ----------
     path
-        A ``.dpa2`` file, or a model file of DeePMD-kit (.pt, .pth, .dp), converted on the fly.
+        A ``.dpa2`` file, a model file of DeePMD-kit (.pt, .pth, .dp), converted on the fly, or an
+        `Engine`, to which `precision`, `threads`, `device`, `head` and `tables` don't apply.
     precision
         "float64" or "float32"; None: the precision that the model was trained in.
     threads
@@ -70,7 +71,7 @@ class DPA2Calculator(Calculator):
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike | Engine,
         precision: str | None = None,
         threads: int | None = None,
         device: str = "cpu",
@@ -82,7 +83,10 @@ class DPA2Calculator(Calculator):
         tables: bool = True,
     ):
         super().__init__()
-        self.engine = Engine(path, precision, threads, device, head=head, tables=tables)
+        if isinstance(path, Engine):
+            self.engine = path
+        else:
+            self.engine = Engine(path, precision, threads, device, head=head, tables=tables)
         self.skin = skin
         self.fparam = fparam
         self.aparam = aparam

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from . import (
     cli_bench,
+    cli_check,
     cli_convert,
     cli_doctor,
     cli_eval,
@@ -25,6 +26,7 @@ _MODULES = (
     cli_convert,
     cli_info,
     cli_eval,
+    cli_check,
     cli_relax,
     cli_md,
     cli_bench,

@@ -16,6 +16,7 @@ from ase.io import write
 from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
 from .dynamics import BAR, Settings, draw_velocities, make_dynamics
 from .errors import RunError
+from .files import whole_file
 from .interrupt import interruptible
 from .outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
 
@@ -64,7 +65,8 @@ def run_md(
     Raises
     ------
     RunError
-        When the run can't start or be continued, or explodes; then the last frame is saved.
+        When the run can't start or be continued, or explodes; then the last frame is saved
+        beside the trajectory, or the table, where there is one.
     """
     if trajectory is not None:
         check_trajectory_name(trajectory)
@@ -98,6 +100,7 @@ class _Run:
         self.atoms, self.settings, self.dynamics, self.rng = atoms, settings, dynamics, rng
         self.checkpoint, self.report = checkpoint, report
         self.outputs: dict[str, Any] = {}
+        self.failed_frame: Path | None = None
 
     def open_outputs(
         self,
@@ -106,7 +109,8 @@ class _Run:
         log: Path | None,
         facts: dict[str, Any] | None,
     ) -> None:
-        self.failed_frame = (trajectory or log or Path("md")).with_suffix(".failed.extxyz")
+        beside = trajectory or log
+        self.failed_frame = beside.with_suffix(".failed.extxyz") if beside else None
         for name, path, opener in (("log", log, ThermoLog), ("frames", trajectory, open_frames)):
             if path is None:
                 continue
@@ -146,11 +150,15 @@ class _Run:
             self._explode(step, f"the temperature is {temperature:.0f} K")
 
     def _explode(self, step: int, why: str) -> None:
-        frame = self.atoms.copy()  # without the calculator, whose results may be missing
-        write(self.failed_frame, frame, format="extxyz")
+        saved = ""
+        if self.failed_frame:
+            frame = self.atoms.copy()  # without the calculator, whose results may be missing
+            with whole_file(self.failed_frame) as temporary:
+                write(temporary, frame, format="extxyz")
+            saved = f"; the frame is in {self.failed_frame}"
         raise RunError(
-            f"The run failed at step {step} ({why}); the frame is in {self.failed_frame}: "
-            "relax the structure first, or take a smaller timestep."
+            f"The run failed at step {step} ({why}){saved}: relax the structure first, or take a "
+            "smaller timestep."
         ) from None
 
     def _log(self, step: int) -> dict[str, float]:

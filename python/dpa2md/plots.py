@@ -97,12 +97,12 @@ def plot_rdf(
 ) -> Path:
     """Draw a radial distribution function into a PNG file; parameters as `radial_distribution`."""
     r, g = radial_distribution(frames, first, second, rmax)
-    figure, axes = _figure(1)
+    figure, axes = new_figure(1)
     axes[0].plot(r, g)
     axes[0].axhline(1, color="0.7", linewidth=0.8, zorder=0)
     axes[0].set(xlabel=f"{first}-{second} distance / Å", ylabel="g(r)", xlim=(0, r[-1]), ylim=0)
     axes[0].set_title(f"{first}-{second} radial distribution, {len(frames)} frames")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
@@ -116,13 +116,13 @@ def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
         ("density_g_cm3", "density / (g/cm³)"),
     ]
     shown = [(name, label) for name, label in columns if np.isfinite(table[name]).any()]
-    figure, axes = _figure(len(shown))
+    figure, axes = new_figure(len(shown))
     for axis, (name, label) in zip(axes, shown, strict=True):
         axis.plot(table["time_ps"], table[name])
         axis.set_ylabel(label)
         axis.ticklabel_format(axis="y", useOffset=False)
     axes[-1].set_xlabel("time / ps")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> Path:
@@ -136,7 +136,7 @@ def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> 
     panels.pop("virial", None)  # the stress times a number
     for name, parts in panels.items():
         panels[name] = parts[1:] or parts  # elements in place of all forces together
-    figure, axes = _figure(1, len(panels))
+    figure, axes = new_figure(1, len(panels))
     figure.suptitle(title, fontsize="medium")
     for axis, (name, parts) in zip(axes, panels.items(), strict=True):
         for part in parts:
@@ -148,7 +148,7 @@ def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> 
         axis.set(xlabel=f"{name}, label / ({parts[0].unit})", ylabel="model")
         if len(parts) > 1 or name == "force":
             axis.legend(frameon=False, markerscale=5)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def check_matplotlib() -> None:
@@ -159,18 +159,23 @@ def check_matplotlib() -> None:
         raise RunError("Plots need matplotlib: pip install dpa2md[plot].") from None
 
 
-def _figure(rows: int, columns: int = 1) -> tuple[Any, list[Any]]:
+def new_figure(
+    rows: int, columns: int = 1, size: tuple[float, float] | None = None
+) -> tuple[Any, list[Any]]:
+    """A figure of this many panels, and the panels row by row; `size` in inches."""
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = 6 if columns == 1 else 4 * columns
-    figure = Figure(figsize=(width, 4 if rows == 1 else 1.8 * rows), layout="constrained")
+    if size is None:
+        size = (6 if columns == 1 else 4 * columns, 4 if rows == 1 else 1.8 * rows)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(np.ravel(figure.subplots(rows, columns, sharex=columns == 1)))
 
 
-def _save(figure: Any, path: str | os.PathLike) -> Path:
+def save_figure(figure: Any, path: str | os.PathLike) -> Path:
+    """Write a figure into a PNG file."""
     path = Path(path)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
