@@ -57,7 +57,17 @@ def error_line(capsys) -> str:
 
 
 def test_help_and_version():
-    for command in ([], ["convert"], ["info"], ["eval"], ["check"], ["relax"], ["md"], ["bench"], ["doctor"]):
+    for command in (
+        [],
+        ["convert"],
+        ["info"],
+        ["eval"],
+        ["check"],
+        ["relax"],
+        ["md"],
+        ["bench"],
+        ["doctor"],
+    ):
         line = [*COMMAND, *command, "--help"]
         text = subprocess.run(line, capture_output=True, text=True, check=True)
         assert "examples:" in text.stdout
