@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import statistics
 import time
@@ -55,6 +56,7 @@ def estimate(engine: Engine, natoms: int, structure: Atoms | None = None) -> Est
         lattice(engine.elements, n) if structure is None else replicated(structure, n)
         for n in (SMALL, LARGE)
     ]
+    engine = copy.deepcopy(engine)  # a fresh one: an engine keeps the memory of its largest step
     seconds, peaks = zip(*(_measure(engine, atoms) for atoms in systems), strict=True)
     sizes = [len(atoms) for atoms in systems]
     # A step's cost has hardly a constant part: what the larger system takes for an atom counts.
