@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from . import (
     cli_bench,
     cli_check,
+    cli_completion,
     cli_convert,
     cli_doctor,
     cli_eval,
@@ -32,6 +33,7 @@ _MODULES = (
     cli_bench,
     cli_lammps,
     cli_doctor,
+    cli_completion,
 )
 
 _EXAMPLES = """\
