@@ -58,13 +58,17 @@ def evaluate(
     ValueError
         For an unknown element, or parameters of the wrong shape.
     """
+    structures = list(structures)
     if isinstance(model, DPA2Calculator):
         engine = model.engine
+        if fparam is None and model.fparam is not None:
+            fparam = [model.fparam] * len(structures)
+        if aparam is None and model.aparam is not None:
+            aparam = [model.aparam] * len(structures)
     elif isinstance(model, Engine):
         engine = model
     else:
         engine = Engine(model, precision, threads, head=head)
-    structures = list(structures)
     for name, values in (("fparam", fparam), ("aparam", aparam)):
         if values is not None and len(values) != len(structures):
             raise ValueError(

@@ -184,8 +184,8 @@ class _Run:
         # A continued run starts with a new neighbour list, whose order decides the last bits of
         # every sum; so this run, too, goes on with a new one.
         self.atoms.calc.reset()
-        if hasattr(self.atoms.calc, "engine"):
-            self.atoms.calc.engine.forget_neighbors()
+        if hasattr(self.atoms.calc, "forget_neighbors"):
+            self.atoms.calc.forget_neighbors()
 
 
 def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
