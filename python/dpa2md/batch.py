@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ase import Atoms
 
 from .calculator import DPA2Calculator, as_ase
-from .engine import Engine
+from .engine import Engine, Result
 
 
 def evaluate(
@@ -56,7 +57,8 @@ def evaluate(
     ModelError
         When the model file is damaged or not supported.
     ValueError
-        For an unknown element, or parameters of the wrong shape.
+        For a structure that can't be evaluated, which is named by its number: an unknown element, atoms on
+        top of each other or nowhere, a cell without volume, parameters of the wrong shape.
     """
     structures = list(structures)
     if isinstance(model, DPA2Calculator):
@@ -81,13 +83,12 @@ def evaluate(
     results: list[dict[str, Any]] = []
     for part in _batches(structures, batch_atoms):
         chosen = structures[part]
-        found = engine.compute_atoms(
-            chosen,
-            fparam=None if fparam is None else fparam[part],
-            aparam=None if aparam is None else aparam[part],
-            forces=forces,
-            skin=0.0,  # no step follows that could use the list again
-        )
+        frame, atom = (None if p is None else p[part] for p in (fparam, aparam))
+        try:
+            found = _compute(engine, chosen, frame, atom, forces)
+        except ValueError:
+            _name_culprit(engine, chosen, frame, atom, part.start)
+            raise
         for atoms, result in zip(chosen, found, strict=True):
             entry = as_ase(result, atoms)
             if forces:
@@ -96,6 +97,35 @@ def evaluate(
         if report:
             report(len(results))
     return results
+
+
+def _compute(
+    engine: Engine,
+    structures: Sequence[Atoms],
+    fparam: Sequence | None,
+    aparam: Sequence | None,
+    forces: bool,
+) -> list[Result]:
+    # skin 0: no step follows that could use the neighbour list again
+    return engine.compute_atoms(structures, fparam=fparam, aparam=aparam, forces=forces, skin=0.0)
+
+
+def _name_culprit(
+    engine: Engine,
+    structures: Sequence[Atoms],
+    fparam: Sequence | None,
+    aparam: Sequence | None,
+    first: int,
+) -> None:
+    """Raise the error of a batch again, with the number of the structure that causes it."""
+    for k, atoms in enumerate(structures):
+        frame, atom = (None if p is None else p[k : k + 1] for p in (fparam, aparam))
+        try:
+            _compute(engine, [atoms], frame, atom, forces=True)
+        except ValueError as error:
+            # alone it is frame 0 to the core
+            text = re.sub(r" \(frame 0\)| of frame 0", "", str(error))
+            raise type(error)(f"structure {first + k}: {text}") from None
 
 
 def _attached(values: list[Any]) -> list[Any] | None:

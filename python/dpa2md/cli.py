@@ -52,14 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = show_warning
     warnings.filterwarnings("ignore", category=FutureWarning, module="ase")
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()  # here, where an error can still be told
+        return status
     except BrokenPipeError:  # the reader of a pipe has gone
         sys.stderr.close()
         return 1
     except KeyboardInterrupt:
         message = "stopped."
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}." if error.filename else str(error)
+        name = error.filename or "standard output"  # every file has its name in its errors
+        message = f"{name}: {error.strerror}." if error.errno else str(error)
     except (ModelError, RunError, ValueError, ImportError, MemoryError) as error:
         message = str(error) or "out of memory; take a smaller structure."
     print(f"dpa2md {args.command}: {message}", file=sys.stderr)

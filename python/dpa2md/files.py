@@ -24,17 +24,28 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     special = path.exists() and not path.is_file() and not path.is_dir()
     temporary = path if special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        if not special:
-            _sync(temporary)
-            os.replace(temporary, path)
-    except OSError as error:
-        if error.errno and error.filename in (None, os.fspath(temporary), temporary):
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        raise
+        with named_errors(path, temporary):
+            yield temporary
+            if not special:
+                _sync(temporary)
+                os.replace(temporary, path)
     finally:
         if not special:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: str | os.PathLike, *also: Path) -> Iterator[None]:
+    """Give an `OSError` without a filename, as of a full disk, the name of the file that was meant.
+
+    So, too, one that has a name out of `also`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename in (None, *also, *map(os.fspath, also)):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from ase.io.extxyz import write_extxyz
 from ase.io.trajectory import Trajectory
 
 from .errors import RunError
-from .files import whole_file
+from .files import named_errors, whole_file
 
 # Column names carry the units.
 COLUMNS = (
@@ -45,45 +45,52 @@ class ThermoLog:
     """
 
     def __init__(self, path: Path, resume_at: int | None = None):
+        self._path = path
         self._file = _open_text(path, resume_at)
         if resume_at is None:
             self._file.write(",".join(COLUMNS) + "\n")
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append a row; numbers are written so that reading gives the same number back."""
-        self._file.write(",".join(repr(row[name]) for name in COLUMNS) + "\n")
-        self._file.flush()
+        with named_errors(self._path):
+            self._file.write(",".join(repr(row[name]) for name in COLUMNS) + "\n")
+            self._file.flush()
 
     def position(self) -> int:
         """Bytes written."""
-        return _synced(self._file)
+        return _synced(self._path, self._file)
 
     def close(self) -> None:
-        self._file.close()
+        with named_errors(self._path):  # it may have something left to write
+            self._file.close()
 
 
 class XYZFrames:
     """Frames in extended XYZ, with momenta, energy, forces and stress; parameters as `ThermoLog`."""
 
     def __init__(self, path: Path, resume_at: int | None = None):
+        self._path = path
         self._file = _open_text(path, resume_at)
 
     def write(self, atoms: Atoms) -> None:
-        write_extxyz(self._file, [atoms])
-        self._file.flush()
+        with named_errors(self._path):
+            write_extxyz(self._file, [atoms])
+            self._file.flush()
 
     def position(self) -> int:
         """Bytes written."""
-        return _synced(self._file)
+        return _synced(self._path, self._file)
 
     def close(self) -> None:
-        self._file.close()
+        with named_errors(self._path):  # it may have something left to write
+            self._file.close()
 
 
 class TrajFrames:
     """Frames in ASE's own binary format; parameters as `ThermoLog`."""
 
     def __init__(self, path: Path, resume_at: int | None = None):
+        self._path = path
         self._count = 0
         if resume_at is not None:
             self._cut(path, resume_at)
@@ -104,7 +111,8 @@ class TrajFrames:
                     new.write(old[k])
 
     def write(self, atoms: Atoms) -> None:
-        self._file.write(atoms)
+        with named_errors(self._path):
+            self._file.write(atoms)
         self._count += 1
 
     def position(self) -> int:
@@ -112,7 +120,8 @@ class TrajFrames:
         return self._count
 
     def close(self) -> None:
-        self._file.close()
+        with named_errors(self._path):  # it may have something left to write
+            self._file.close()
 
 
 def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFrames:
@@ -155,7 +164,8 @@ def _open_text(path: Path, resume_at: int | None) -> IO[str]:
     return open(path, "a", newline="\n")
 
 
-def _synced(file: IO[str]) -> int:
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()
+def _synced(path: Path, file: IO[str]) -> int:
+    with named_errors(path):
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()

@@ -14,6 +14,7 @@ from ase.io.trajectory import Trajectory
 
 from .dynamics import BAR
 from .errors import RunError
+from .files import named_errors
 from .interrupt import interruptible
 
 OPTIMIZERS = ("fire", "bfgs", "lbfgs")
@@ -85,7 +86,7 @@ def relax(
     optimizer = _optimizer(settings.optimizer)(target, logfile=None, trajectory=frames)
     converged = False
     step = -1
-    with interruptible() as interrupted:
+    with interruptible() as interrupted, named_errors(trajectory or Path()):
         try:
             for small in optimizer.irun(settings.fmax, settings.steps):
                 converged = bool(small)
