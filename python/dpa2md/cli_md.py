@@ -138,7 +138,12 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="steps between rows and frames (default: 100)",
     )
-    add("--checkpoint-interval", type=int, default=1000, metavar="N", help="default: 1000")
+    add(
+        "--checkpoint-interval",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints (default: as --interval)",
+    )
     add(
         "--max-temperature",
         type=float,

@@ -82,9 +82,17 @@ def run_md(
     if checkpoint is not None and arrays is not None and facts is not None:
         restore_dynamics(checkpoint, dynamics, rng, arrays, facts)
     run = _Run(atoms, settings, dynamics, rng, checkpoint, report)
+    if facts is None:
+        atoms.get_forces()  # what can't be computed leaves no files behind
+        run.save(_NOTHING_YET)
     with contextlib.ExitStack() as stack:
         run.open_outputs(stack, trajectory, log, facts)
-        return run.loop(facts["step"] if facts else None)
+        return run.loop(facts["step"] if facts and facts["step"] != _NOTHING_YET else None)
+
+
+# The step of a checkpoint that is older than the outputs: whenever a run is killed, there is a checkpoint for
+# the outputs that are there.
+_NOTHING_YET = -1
 
 
 class _Run:
@@ -126,6 +134,7 @@ class _Run:
         with interruptible() as interrupted:
             if done is None:
                 self._log(0)
+                self.save(0)
             stop = False
             while step < self.settings.steps and not stop:
                 step += 1
@@ -133,8 +142,8 @@ class _Run:
                 row = self._log(step) if step % self.settings.interval == 0 else None
                 stop = interrupted.is_set()
                 last = stop or step == self.settings.steps
-                if last or step % self.settings.checkpoint_interval == 0:
-                    self._save(step)
+                if last or step % self.settings.steps_between_checkpoints == 0:
+                    self.save(step)
                 if self.report and row is None:
                     self.report(step, None)
         return Outcome(first, step, time.perf_counter() - began, step < self.settings.steps)
@@ -171,7 +180,8 @@ class _Run:
             self.report(step, row)
         return row
 
-    def _save(self, step: int) -> None:
+    def save(self, step: int) -> None:
+        """Write the checkpoint, if one is wanted."""
         if self.checkpoint is None:
             return
         facts = {
