@@ -94,7 +94,7 @@ def _pack(name: str, value: Record) -> bytes:
     if not 0 < len(encoded) < 2**16:
         raise ModelError(f"The record name {name!r} is empty or too long for a .dpa2 file.")
     if isinstance(value, str):
-        data = value.encode()
+        data = _encoded(name, value)
         kind, shape = _TEXT, (len(data),)
     else:
         array = _storable(name, value)
@@ -103,6 +103,13 @@ def _pack(name: str, value: Record) -> bytes:
     head = _RECORD.pack(len(encoded), kind, len(shape))
     head += struct.pack(f"<{len(shape)}Q", *shape) + encoded
     return b"".join((head, bytes(_pad(len(head))), data, bytes(_pad(len(data)))))
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold
+        raise ModelError(f"The record {name!r} is not text that can be stored.") from None
 
 
 def _storable(name: str, value: float | np.ndarray) -> np.ndarray:
