@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +88,16 @@ def test_names_are_the_same_everywhere():
                 assert action.metavar in ("MODEL", "STRUCTURE", "STRUCTURES", "IN"), name
         present = {action.dest for action in parser._actions}
         assert ("precision" in present) == ("device" in present) == ("threads" in present), name
+
+
+def test_the_documentation_knows_every_command_and_option():
+    """docs/commands.md names all commands, and no option that does not exist."""
+    text = (Path(__file__).parent.parent / "docs" / "commands.md").read_text()
+    known = {"--help"}
+    for name, parser in commands().items():
+        assert f"`{name}`" in text, name
+        known |= {option for action in parser._actions for option in action.option_strings}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--peer-python"} <= known
 
 
 def test_completion(tmp_path, monkeypatch, capsys):
