@@ -55,12 +55,12 @@ NVE_STEPS, NVE_TIMESTEP, NVE_TEMPERATURE = 400, 0.5, 300.0  # fs, K
 class Check:
     """One test and its verdict."""
 
-    name: str
-    verdict: str  # pass, fail, skipped
-    measured: float
-    allowed: float
-    unit: str
-    reason: str  # what it means; for a failure what to do
+    name: str  #: what was tested
+    verdict: str  #: pass, fail, skipped
+    measured: float  #: the deviation, NaN when skipped
+    allowed: float  #: the largest that passes
+    unit: str  #: of both
+    reason: str  #: what it means; for a failure what to do
 
     @staticmethod
     def judge(name: str, measured: float, allowed: float, unit: str, good: str, bad: str) -> Check:
@@ -100,6 +100,7 @@ class Subject:
         )[0]
 
     def energy(self, atoms: Atoms) -> float:
+        """Of any structure, eV, in float64."""
         return self(atoms, forces=False).energy
 
     @property

@@ -15,10 +15,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 class Pairs:
     """One quantity, labelled and predicted, both (n,)."""
 
-    name: str
-    unit: str
-    label: np.ndarray
-    model: np.ndarray
+    name: str  #: energy, force, force O, ..., stress, virial
+    unit: str  #: of both
+    label: np.ndarray  #: (n,) from the file
+    model: np.ndarray  #: (n,) from the model
 
     def errors(self) -> dict[str, Any]:
         """A row of the error table: number of values, MAE, RMSE, largest and mean error."""

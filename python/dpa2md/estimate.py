@@ -27,12 +27,12 @@ REPEATS = 3
 class Estimate:
     """Of one step (energy, forces, virial) of `atoms` atoms."""
 
-    atoms: int
-    seconds: float
-    megabytes: float | None  # of the whole process; None where the system doesn't tell
-    free_megabytes: float | None
-    measured_atoms: list[int]  # what it was scaled from
-    structure: str
+    atoms: int  #: N
+    seconds: float  #: of wall time
+    megabytes: float | None  #: of the whole process; None where the system doesn't tell
+    free_megabytes: float | None  #: on this machine, now
+    measured_atoms: list[int]  #: what it was scaled from
+    structure: str  #: what was measured, in words
 
 
 def estimate(engine: Engine, natoms: int, structure: Atoms | None = None) -> Estimate:

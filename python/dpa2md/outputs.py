@@ -61,6 +61,7 @@ class ThermoLog:
         return _synced(self._path, self._file)
 
     def close(self) -> None:
+        """Close the file."""
         with named_errors(self._path):  # it may have something left to write
             self._file.close()
 
@@ -73,6 +74,7 @@ class XYZFrames:
         self._file = _open_text(path, resume_at)
 
     def write(self, atoms: Atoms) -> None:
+        """Append a frame."""
         with named_errors(self._path):
             write_extxyz(self._file, [atoms])
             self._file.flush()
@@ -82,6 +84,7 @@ class XYZFrames:
         return _synced(self._path, self._file)
 
     def close(self) -> None:
+        """Close the file."""
         with named_errors(self._path):  # it may have something left to write
             self._file.close()
 
@@ -111,6 +114,7 @@ class TrajFrames:
                     new.write(old[k])
 
     def write(self, atoms: Atoms) -> None:
+        """Append a frame."""
         with named_errors(self._path):
             self._file.write(atoms)
         self._count += 1
@@ -120,6 +124,7 @@ class TrajFrames:
         return self._count
 
     def close(self) -> None:
+        """Close the file."""
         with named_errors(self._path):  # it may have something left to write
             self._file.close()
 

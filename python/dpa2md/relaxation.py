@@ -24,11 +24,11 @@ OPTIMIZERS = ("fire", "bfgs", "lbfgs")
 class Relaxation:
     """How to relax; see ``dpa2md relax --help``."""
 
-    optimizer: str = "fire"  # fire, bfgs, lbfgs
-    cell: bool = False  # relax the cell, too
-    pressure: float = 0.0  # bar, on the cell
-    fmax: float = 0.01  # eV/angstrom; with a cell, also for its generalized force
-    steps: int = 1000  # at most
+    optimizer: str = "fire"  #: fire, bfgs, lbfgs
+    cell: bool = False  #: relax the cell, too
+    pressure: float = 0.0  #: bar, on the cell
+    fmax: float = 0.01  #: eV/angstrom; with a cell, also for its generalized force
+    steps: int = 1000  #: at most
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -43,12 +43,12 @@ class Relaxation:
 class Relaxed:
     """What came of it."""
 
-    converged: bool
-    interrupted: bool
-    steps: int
-    energy: float  # eV
-    fmax: float  # eV/angstrom, the largest force on an atom
-    volume: float  # angstrom^3, nan without a cell
+    converged: bool  #: the forces are below fmax
+    interrupted: bool  #: stopped by Ctrl-C or SIGTERM
+    steps: int  #: that were taken
+    energy: float  #: eV
+    fmax: float  #: eV/angstrom, the largest force on an atom
+    volume: float  #: angstrom^3, nan without a cell
 
 
 # Called after every step with its number, energy (eV), largest force (eV/angstrom), volume.
