@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from checkpoints import dpa1_config, make_tensors, write_model
 from dpa2md import model_file
-from dpa2md.conversion import convert
+from dpa2md.conversion import convert, list_heads
 from dpa2md.engine import Engine
 from dpa2md.errors import ModelError
 from small_models import small_config, small_tensors
@@ -100,7 +100,8 @@ def _mutate_archive(data: bytes, rng: np.random.Generator) -> bytes:
 def try_file(path: Path, folder: Path) -> str:
     """What became of a file: the kind of its end. Anything unexpected is raised."""
     try:
-        output = convert(path, folder / "out.dpa2")
+        heads = list_heads(path)
+        output = convert(path, folder / "out.dpa2", head=heads[0] if heads else None)
     except (ModelError, OSError) as error:
         check_sentence(str(error))
         return f"refused by {'the reader' if isinstance(error, ModelError) else 'the system'}"

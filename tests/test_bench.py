@@ -59,6 +59,14 @@ def test_against(capsys, tmp_path, monkeypatch):
     assert row["DeePMD-kit us/atom"] > 0 and row["ratio"] > 0 and row["DeePMD-kit MB"] > 0
 
 
+def test_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "times.png"
+    command = ["bench", "--atoms", "192", "384", "--steps", "1", "--threads", "1"]
+    assert main([*command, "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_refusals(capsys, tmp_path):
     from dpa2md.cli_options import DEFAULT_MODEL
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import dpa2md
 import numpy as np
 import pytest
 from ase.io import read, write
-from dpa2md import DPA2Calculator, demo
+from dpa2md import DPA2Calculator, demo, progress
 from dpa2md.cli import build_parser, main
 from small_models import crystal, small_model, two_head_checkpoint
 
@@ -98,6 +99,24 @@ def test_the_documentation_knows_every_command_and_option():
         assert f"`{name}`" in text, name
         known |= {option for action in parser._actions for option in action.option_strings}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--peer-python"} <= known
+
+
+def test_progress_bar(monkeypatch):
+    """Nothing for two seconds or into a file; then a line that is wiped out at the end."""
+    for terminal, patience in ((True, 60.0), (False, 0.0), (True, 0.0)):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda t=terminal: t)
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(progress, "_PATIENCE", patience)
+        with progress.progress_bar("structures", 8) as show:
+            time.sleep(0.25)
+            show(2)
+        text = stream.getvalue()
+        if terminal and not patience:
+            assert "[#####...............] 2/8 structures, ETA" in text
+            assert text.endswith("\r") and not text.split("\r")[-2].strip()
+        else:
+            assert text == ""
 
 
 def test_completion(tmp_path, monkeypatch, capsys):

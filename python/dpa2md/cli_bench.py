@@ -28,7 +28,7 @@ _EXAMPLES = """\
 examples:
   dpa2md bench                                        the shipped model on water, 192 and 768 atoms
   dpa2md bench model.dpa2 --atoms 192 768 6144 --stages
-  dpa2md bench model.dpa2 metal.cif --csv times.csv
+  dpa2md bench model.dpa2 metal.cif --csv times.csv --plot times.png
   dpa2md bench --against model.pth --peer-python ~/deepmd/bin/python
 
 With --against, DeePMD-kit evaluates the same structures in turn, each program in a process of its own with one
@@ -68,6 +68,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="one that has deepmd-kit (default: this one)",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw time and memory over the number of atoms"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
     return parser
@@ -76,9 +79,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     from .bench import compare, machine, measure, replicated
+    from .plots import check_matplotlib, plot_scaling
 
     if args.steps < 1:
         raise ValueError(f"--steps {args.steps}: give 1 or more.")
+    if args.plot:
+        check_matplotlib()
     args.model = args.model or args.model_option or args.against
     structure = args.structure or args.structure_option
     name = Path(named_model(args)).name
@@ -117,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         stages.append({k: round(1e6 * v / t.natoms, 2) for k, v in t.stages.items()})
     if args.csv:
         _write_csv(args.csv, rows)
+    if args.plot:
+        plot_scaling(rows, args.plot, title)
     if args.json:
         out = {"title": title, "rows": rows}
         if args.stages and not args.against:

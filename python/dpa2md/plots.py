@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,46 @@ def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> 
         axis.set(xlabel=f"{name}, label / ({parts[0].unit})", ylabel="model")
         if len(parts) > 1 or name == "force":
             axis.legend(frameon=False, markerscale=5)
+    return save_figure(figure, path)
+
+
+def plot_scaling(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, title: str) -> Path:
+    """Draw time and memory over atoms into a PNG file.
+
+    Parameters
+    ----------
+    rows
+        The table of ``dpa2md bench``: its columns atoms, us/atom and MB, and those of DeePMD-kit where there are.
+    path
+        The PNG file.
+    title
+        Stands above.
+
+    Returns
+    -------
+    Path
+        The PNG file.
+
+    Raises
+    ------
+    RunError
+        Without matplotlib.
+    """
+    figure, axes = new_figure(1, 2)
+    figure.suptitle(title, fontsize="small")
+    atoms = [row["atoms"] for row in rows]
+    for axis, column, label in (
+        (axes[0], "us/atom", "time / (us/atom)"),
+        (axes[1], "MB", "memory of the process / MB"),
+    ):
+        for name, prefix in (("dpa2md", ""), ("DeePMD-kit", "DeePMD-kit ")):
+            if prefix + column in rows[0]:
+                axis.plot(atoms, [row[prefix + column] for row in rows], "o-", label=name)
+        axis.set(xscale="log", xlabel="atoms", ylabel=label)
+        axis.set_ylim(bottom=0)
+        axis.set_xticks(atoms, [str(n) for n in atoms])
+        axis.set_xticks([], minor=True)
+        axis.legend(frameon=False)
     return save_figure(figure, path)
 
 
