@@ -89,3 +89,9 @@ def test_replicated():
     assert len(replicated(result, 3)) == 16
     with pytest.raises(RunError, match="without periodic directions"):
         replicated(Atoms("H"), 2)
+
+
+def test_pictures_need_matplotlib(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--plot", str(tmp_path / "times.png")]) == 2
+    assert "Plots need matplotlib: pip install dpa2md[plot]" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -193,10 +194,9 @@ def plot_scaling(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, tit
 
 def check_matplotlib() -> None:
     """Raise `RunError` when matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise RunError("Plots need matplotlib: pip install dpa2md[plot].") from None
+    # found but not imported: that would count in the memory that is measured
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RunError("Plots need matplotlib: pip install dpa2md[plot].")
 
 
 def new_figure(
