@@ -19,7 +19,7 @@ def test_the_fuzzer_notices(tmp_path, monkeypatch):
     """An exception that is no refusal, and text that is no sentence, end it."""
     monkeypatch.chdir(tmp_path)
     files = small_files(tmp_path)
-    monkeypatch.setattr("fuzz_models.convert", lambda *_: {}["key"])
+    monkeypatch.setattr("fuzz_models.list_heads", lambda *_: {}["key"])
     with pytest.raises(KeyError):
         fuzz(files, 1, seed=0, keep=tmp_path)
     for text in ("", "two\nlines", "x" * 2000):
