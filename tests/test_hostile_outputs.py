@@ -132,6 +132,14 @@ def test_a_read_only_folder(folder, capsys):
         assert name in error and "Permission denied" in error and error.count("\n") == 1
 
 
+def test_outputs_are_judged_before_the_work(folder, monkeypatch, capsys):
+    """A folder that can't be written to is told before an hour of evaluation, not after it."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr("dpa2md.batch.evaluate", lambda *_, **__: pytest.fail("it was evaluated"))
+    assert main(["eval", WATER, "start.xyz", "-o", "out.extxyz"]) == 2
+    assert capsys.readouterr().err == "dpa2md eval: out.extxyz: Permission denied.\n"
+
+
 def test_a_file_system_that_takes_no_files(folder, capsys):
     """/proc refuses new files even to root."""
     if not Path("/proc/self").exists():

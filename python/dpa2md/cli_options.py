@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +108,14 @@ def load_structures(name: str, index: int | str = ":") -> list[Atoms]:
 def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
     """Raise `RunError` for an output in a missing folder, or one that would replace a file.
 
-    `or_else` is what can be done apart from overwriting.
+    `or_else` is what can be done apart from overwriting. A folder that can't be written to is an `OSError`.
     """
     if not path.parent.is_dir():
         raise RunError(f"{path.parent}: there is no such folder; make it first.")
     if path.is_dir():
         raise RunError(f"{path}: this is a folder; name a file.")
+    if not os.access(path.parent, os.W_OK):  # before the work, not after it
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if path.is_file() and not allowed:
         ways = ["--overwrite", *filter(None, [or_else])]
         raise RunError(f"{path} exists; add {' or '.join(ways)}, or name another file.")
