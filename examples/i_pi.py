@@ -19,7 +19,7 @@ import numpy as np
 from ase.calculators.socketio import SocketClient
 from ase.io import write
 from dpa2md import DPA2Calculator
-from dpa2md.cli_md import DEFAULT_MODEL
+from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 
 INPUT = """\

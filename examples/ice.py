@@ -12,7 +12,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from ase.spacegroup import crystal
 from dpa2md import DPA2Calculator
-from dpa2md.cli_md import DEFAULT_MODEL
+from dpa2md.cli_options import DEFAULT_MODEL
 
 # Space group Cmc2_1, 8 molecules of heavy water at 5 K, fractional coordinates and angstrom:
 # A. J. Leadbetter et al., J. Chem. Phys. 82, 424 (1985).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ase import Atoms
 from ase.md.md import MolecularDynamics
 
 from .errors import RunError
+from .files import whole_file
 
 _FORMAT = 1
 
@@ -50,15 +50,8 @@ def save_checkpoint(
     }
     for part, name, value in _numbers(dynamics):
         arrays[f"dynamics/{part}/{name}"] = value
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

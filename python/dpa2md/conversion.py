@@ -169,7 +169,8 @@ def _meta(path: Path, source: Source) -> dict[str, Record]:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     meta: dict[str, Record] = {
-        "meta.source": path.name,
+        # a name on disk may be no text
+        "meta.source": os.fsencode(path.name).decode("utf-8", "replace"),
         "meta.source_sha256": digest.hexdigest(),
         "meta.converter": version,
         "meta.config": json.dumps(source.config),

@@ -31,7 +31,7 @@ class Settings:
     compressibility: float = 4.57e-5  #: 1/bar (berendsen); water's
     seed: int = 1  #: of velocities and thermostat
     interval: int = 100  #: steps between rows and frames
-    checkpoint_interval: int = 1000  #: steps between checkpoints
+    checkpoint_interval: int | None = None  #: steps between checkpoints; None: interval
     max_temperature: float | None = None  #: K; None: 10 times the temperature, at least 5000
 
     def __post_init__(self) -> None:
@@ -41,6 +41,11 @@ class Settings:
     def limit(self) -> float:
         """The temperature (K) at which a run counts as exploded."""
         return self.max_temperature or max(5000.0, 10 * self.temperature)
+
+    @property
+    def steps_between_checkpoints(self) -> int:
+        """By default no more is lost than what lies between two rows of the table."""
+        return self.checkpoint_interval or self.interval
 
     def physics(self) -> dict[str, Any]:
         """What must be the same when a run is continued."""
@@ -147,7 +152,7 @@ def _check(s: Settings) -> None:
         if getattr(s, name) not in allowed:
             raise RunError(f"Unknown {name} {getattr(s, name)!r}; use {', '.join(allowed)}.")
     for name in ("timestep", "taut", "taup", "friction", "interval", "checkpoint_interval"):
-        if not 0 < getattr(s, name) < float("inf"):
+        if getattr(s, name) is not None and not 0 < getattr(s, name) < float("inf"):
             raise RunError(f"{name} is {getattr(s, name)}; give a positive number.")
     if s.steps < 0 or not 0 <= s.temperature < float("inf"):
         raise RunError("The number of steps and the temperature can't be negative.")
