@@ -47,7 +47,7 @@ struct Product {
 constexpr double kLayers = 6, kPairLayers = 5, kHeads = 4, kBlock = 32;  // the last layer leaves g2 alone
 
 const std::vector<Product> kProducts = {
-    {"g2 attention: queries, logits", 26, 32, 32, 32, false, 6 * kHeads * kPairLayers},
+    {"g2 attention: queries and logits", 26, 32, 32, 32, false, 6 * kHeads * kPairLayers},
     {"g2 attention: map times g2", 26, 32, 26, 32, false, 3 * kHeads * kPairLayers},
     {"g2 attention: map transposed", 26, 32, 26, 32, true, 2 * kHeads * kPairLayers},
     {"g2 attention: all heads", 26, 32, 128, 128, false, 3 * kPairLayers},
@@ -288,7 +288,7 @@ void report(bool csv, const char* precision) {
     print_line(csv, precision, x.product, rate);
   }
   for (int w = 0; w < kContenders; ++w) rate[w] = macs / seconds[w] * 1e-9;
-  print_line(csv, precision, {"all, as often as medium needs", 0, 0, 0, 0, false, 1}, rate);
+  print_line(csv, precision, {"all as often as medium needs", 0, 0, 0, 0, false, 1}, rate);
 }
 
 }  // namespace
