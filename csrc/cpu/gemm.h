@@ -9,11 +9,14 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+// Small enough to be passed in registers: through memory, each tile would wait for the one before (a copy
+// wider than the stores it reads is not forwarded).
 template <class T>
 struct MatrixA {
   const T* data;
-  std::ptrdiff_t row, col;  // element (i, k) is data[i * row + k * col]
+  int row, col;  // element (i, k) is data[i * row + k * col]
 };
+static_assert(sizeof(MatrixA<double>) <= 16, "passed in registers");
 template <class T>
 MatrixA<T> plain(const T* a, int lda) {
   return {a, lda, 1};
