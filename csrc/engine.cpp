@@ -117,8 +117,6 @@ void Engine::forward(Exchange* exchange) {
     if (!model_.is_dpa2) return;
     b.g1_transform(a);
     b.pair_init(a);
-    // g2 that never depends on g1: all its layers while the atom's pairs are in cache
-    for (int l = 0; model_.chain() && l + 1 < layers; ++l) b.pair_step(l, a);
   });
   for (int l = 0; l < layers; ++l) {
     if (exchange) {
@@ -127,7 +125,7 @@ void Engine::forward(Exchange* exchange) {
     }
     b.run(natoms, [&](Range a) {
       b.node_step(l, a);
-      if (!model_.chain() && l + 1 < layers) b.pair_step(l, a);
+      if (l + 1 < layers) b.pair_step(l, a);
     });
   }
   b.run(natoms, [&](Range a) { b.fitting(a); });
@@ -140,7 +138,7 @@ void Engine::backward(Exchange* exchange) {
   for (int l = layers - 1; l >= 0; --l) {
     b.run(natoms, [&](Range a) {
       b.node_step_backward(l, a);
-      if (!model_.chain() && l + 1 < layers) b.pair_step_backward(l, a);
+      if (l + 1 < layers) b.pair_step_backward(l, a);
     });
     b.run(nrows, [&](Range rows) { b.gather_g1_gradient(l, rows); });
     if (exchange) {
@@ -150,7 +148,6 @@ void Engine::backward(Exchange* exchange) {
   }
   b.run(natoms, [&](Range a) {
     if (model_.is_dpa2) {
-      for (int l = layers - 2; model_.chain() && l >= 0; --l) b.pair_step_backward(l, a);
       b.pair_init_backward(a);
       b.g1_transform_backward(a);
     }

@@ -16,7 +16,7 @@ FunctionTable sample(int channels, double lower, double upper, int cells, const 
   FunctionTable t;
   t.channels = channels, t.cells = cells, t.lower = lower, t.width = (upper - lower) / cells;
   t.node.resize(static_cast<std::size_t>(cells + 1) * 4 * channels);
-  const double step = std::min(1e-3, 0.05 * t.width);
+  const double step = 0.05 * t.width;
   std::vector<double> value(channels), slope(channels), near[4];
   for (auto& s : near) s.resize(channels);
   for (int k = 0; k <= cells; ++k) {
@@ -34,21 +34,6 @@ FunctionTable sample(int channels, double lower, double upper, int cells, const 
     }
   }
   return t;
-}
-
-// Value and slope from the table.
-void look_up(const FunctionTable& table, double x, double* value, double* slope) {
-  const double at = (x - table.lower) / table.width;
-  const int cell = std::clamp(static_cast<int>(at), 0, table.cells - 1), n = table.channels;
-  double v[5], s[5];
-  table_value_weights<double>(at - cell, v);
-  table_slope_weights<double>(at - cell, s);
-  const double* a = &table.node[static_cast<std::size_t>(cell) * 4 * n];
-  for (int m = 0; m < n; ++m) {
-    const double data[5] = {a[n + m], a[2 * n + m], a[3 * n + m], a[6 * n + m], a[7 * n + m]};
-    value[m] = a[m], slope[m] = 0;
-    for (int k = 0; k < 5; ++k) value[m] += v[k] * data[k], slope[m] += s[k] * data[k] / table.width;
-  }
 }
 
 // Between the nodes, where a quintic piece is worst.
@@ -78,6 +63,20 @@ bool accurate(const FunctionTable& table, double tolerance, const TabulatedFunct
 }
 
 }  // namespace
+
+void look_up(const FunctionTable& table, double x, double* value, double* slope) {
+  const double at = (x - table.lower) / table.width;
+  const int cell = std::clamp(static_cast<int>(at), 0, table.cells - 1), n = table.channels;
+  double v[5], s[5];
+  table_value_weights<double>(at - cell, v);
+  table_slope_weights<double>(at - cell, s);
+  const double* a = &table.node[static_cast<std::size_t>(cell) * 4 * n];
+  for (int m = 0; m < n; ++m) {
+    const double data[5] = {a[n + m], a[2 * n + m], a[3 * n + m], a[6 * n + m], a[7 * n + m]};
+    value[m] = a[m], slope[m] = 0;
+    for (int k = 0; k < 5; ++k) value[m] += v[k] * data[k], slope[m] += s[k] * data[k] / table.width;
+  }
+}
 
 FunctionTable tabulate(int channels, double lower, double upper, double tolerance, int max_cells,
                        const TabulatedFunction& f, int min_cells) {

@@ -53,6 +53,9 @@ using TabulatedFunction = std::function<void(double x, double* value, double* sl
 FunctionTable tabulate(int channels, double lower, double upper, double tolerance, int max_cells,
                        const TabulatedFunction& f, int min_cells = 64);
 
+// Value and slope (channels each) from the table.
+void look_up(const FunctionTable& table, double x, double* value, double* slope);
+
 // An embedding net as a function of its first input; `rest` are the others.
 void evaluate_net(const Net& net, double x, const std::vector<double>& rest, double* value, double* slope);
 

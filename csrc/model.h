@@ -118,8 +118,6 @@ struct Model {
   int tebd_dim() const { return static_cast<int>(type_embedding.shape[1]); }
   double rcut() const { return repinit.rcut; }
   int descriptor_dim() const;  // what the fitting net sees before fparam
-  // g2 never depends on g1: an atom's pair steps of all layers may run as one chain.
-  bool chain() const { return !repformer.has_g1g1; }
 };
 
 }  // namespace dpa2md

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 #include "error.h"
@@ -33,6 +34,9 @@ std::uint32_t crc32(const unsigned char* data, std::size_t size) {
 }
 
 std::vector<unsigned char> read_bytes(const std::string& path) {
+  std::error_code unknown;
+  if (std::filesystem::is_directory(path, unknown))
+    throw Error("the model '" + path + "' is a directory: name the .dpa2 file.");
   std::ifstream in(path, std::ios::binary | std::ios::ate);
   const std::streamoff size = in ? static_cast<std::streamoff>(in.tellg()) : -1;
   if (size < 0) throw Error("cannot open the model file '" + path + "': check the name and the permissions.");

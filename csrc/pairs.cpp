@@ -25,16 +25,21 @@ void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
   if (atoms.type[i] < 0) return;
   const Candidates& c = *atoms.candidates;
   const double* xi = atoms.x + 3 * i;
+  // Every candidate is written and the place kept only if it is inside: a branch that nobody can foretell
+  // costs more.
+  out->resize(static_cast<std::size_t>(c.first[i + 1] - c.first[i]));
+  Near* next = out->data();
   for (std::int64_t k = c.first[i]; k < c.first[i + 1]; ++k) {
     const int j = c.atom[k];
-    if (atoms.type[j] < 0) continue;
     const double* xj = atoms.x + 3 * static_cast<std::int64_t>(j);
     const double* s = c.shift_vectors.data() + 3 * static_cast<std::int64_t>(c.shift[k]);
     Near p{{xj[0] + s[0] - xi[0], xj[1] + s[1] - xi[1], xj[2] + s[2] - xi[2]}, 0, j};
     const double r2 = p.vec[0] * p.vec[0] + p.vec[1] * p.vec[1] + p.vec[2] * p.vec[2];
     p.r = std::sqrt(r2);
-    if (p.r <= rcut) out->push_back(p);
+    *next = p;
+    next += (p.r <= rcut) & (atoms.type[j] >= 0);
   }
+  out->resize(static_cast<std::size_t>(next - out->data()));
 }
 
 struct Selection {
@@ -54,6 +59,15 @@ int slots(const Block& b, Selection* s) {
   return std::min(inside, b.nsel);
 }
 
+// Brings the neighbours that block `b` keeps to the front of the first `end`: all inside its cutoff, or of an
+// overfull list the nearest.
+void keep_in_front(const Block& b, int kept, int end, std::vector<Near>* near) {
+  const auto front = near->begin() + kept;
+  const auto middle =
+      std::partition(near->begin(), near->begin() + end, [&](const Near& p) { return p.r <= b.rcut; });
+  if (middle > front) std::nth_element(near->begin(), front, middle, closer);
+}
+
 // Orders `near` so that each block's neighbours are a prefix, cuts it at repinit's, and drops excluded pairs.
 void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
   collect(atoms, i, m.repinit.rcut, &s->near);
@@ -62,11 +76,15 @@ void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
   s->repinit = slots(m.repinit, s);
   s->three_body = m.has_three_body ? slots(m.three_body, s) : 0;
   s->repformer = m.repformer.nlayers ? slots(m.repformer, s) : 0;
-  int cuts[3] = {s->repinit, s->three_body, s->repformer};
-  std::sort(cuts, cuts + 3);
-  for (int c = 2; c >= 0; --c) {
-    const int end = c == 2 ? static_cast<int>(near.size()) : cuts[c + 1];
-    if (cuts[c] < end) std::nth_element(near.begin(), near.begin() + cuts[c], near.begin() + end, closer);
+  struct Cut {
+    int kept;
+    const Block* block;
+  } cuts[3] = {{s->repinit, &m.repinit}, {s->three_body, &m.three_body}, {s->repformer, &m.repformer}};
+  std::sort(cuts, cuts + 3, [](const Cut& a, const Cut& b) { return a.kept > b.kept; });
+  int end = static_cast<int>(near.size());
+  for (const Cut& c : cuts) {
+    if (c.kept < end) keep_in_front(*c.block, c.kept, end, &near);
+    end = c.kept;
   }
   near.resize(s->repinit);
 

@@ -24,50 +24,60 @@ namespace dpa2md {
 
 namespace math {
 
-// exp(x) - 1 for x in [-87, 88] (float32) or [-708, 709] (float64): x = k ln2 + r, the polynomial is
-// expm1(r), and 2^k is put together from the bits of k + 1.5 2^52 (2^23).
-DPA2MD_HD double expm1_bounded(double x) {
+// exp(r) - 1 for |r| <= ln2 / 2. V is a number or a vector of numbers of type S.
+template <class S, class V>
+DPA2MD_HD V expm1_small(V r) {
+  V p;
+  if constexpr (sizeof(S) == 8) {
+    p = r * S(1.0 / 6227020800.0) + S(1.0 / 479001600.0);
+    p = p * r + S(1.0 / 39916800.0);
+    p = p * r + S(1.0 / 3628800.0);
+    p = p * r + S(1.0 / 362880.0);
+    p = p * r + S(1.0 / 40320.0);
+    p = p * r + S(1.0 / 5040.0);
+    p = p * r + S(1.0 / 720.0);
+  } else {
+    p = r * S(1.0 / 5040.0) + S(1.0 / 720.0);
+  }
+  p = p * r + S(1.0 / 120.0);
+  p = p * r + S(1.0 / 24.0);
+  p = p * r + S(1.0 / 6.0);
+  p = p * r + S(0.5);
+  return r + r * r * p;
+}
+
+// exp(x) = scale (1 + p) with scale = 2^k and p = expm1(r), x = k ln2 + r, for x in [-708, 709] (float32:
+// [-87, 88]). The bits of 2^k come from those of k + 1.5 2^52 (2^23).
+DPA2MD_HD void split_exp(double x, double* scale, double* p) {
   const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
   const double k = shifted - 6755399441055744.0;
-  const double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
-  double p = 1.0 / 6227020800.0;
-  p = p * r + 1.0 / 479001600.0;
-  p = p * r + 1.0 / 39916800.0;
-  p = p * r + 1.0 / 3628800.0;
-  p = p * r + 1.0 / 362880.0;
-  p = p * r + 1.0 / 40320.0;
-  p = p * r + 1.0 / 5040.0;
-  p = p * r + 1.0 / 720.0;
-  p = p * r + 1.0 / 120.0;
-  p = p * r + 1.0 / 24.0;
-  p = p * r + 1.0 / 6.0;
-  p = p * r + 0.5;
-  p = r + r * r * p;
+  *p = expm1_small<double>((x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10);
   std::uint64_t bits;
   std::memcpy(&bits, &shifted, 8);
   bits = (bits + 1023) << 52;
-  double scale;
-  std::memcpy(&scale, &bits, 8);
-  return (scale - 1.0) + scale * p;
+  std::memcpy(scale, &bits, 8);
 }
-
-DPA2MD_HD float expm1_bounded(float x) {
+DPA2MD_HD void split_exp(float x, float* scale, float* p) {
   const float shifted = x * 1.44269504f + 12582912.0f;
   const float k = shifted - 12582912.0f;
-  const float r = (x - k * 6.93359375e-01f) + k * 2.12194440e-4f;
-  float p = 1.0f / 5040.0f;
-  p = p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = r + r * r * p;
+  *p = expm1_small<float>((x - k * 6.93359375e-01f) + k * 2.12194440e-4f);
   std::uint32_t bits;
   std::memcpy(&bits, &shifted, 4);
   bits = (bits + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return (scale - 1.0f) + scale * p;
+  std::memcpy(scale, &bits, 4);
+}
+
+template <class T>
+DPA2MD_HD T exp_bounded(T x) {
+  T scale, p;
+  split_exp(x, &scale, &p);
+  return scale + scale * p;
+}
+template <class T>
+DPA2MD_HD T expm1_bounded(T x) {
+  T scale, p;
+  split_exp(x, &scale, &p);
+  return (scale - T(1)) + scale * p;
 }
 
 DPA2MD_HD double clamp(double x, double lo, double hi) { return x < lo ? lo : (x > hi ? hi : x); }
@@ -79,8 +89,8 @@ DPA2MD_HD float exp(float x) { return ::expf(x); }
 DPA2MD_HD double tanh(double x) { return ::tanh(x); }
 DPA2MD_HD float tanh(float x) { return ::tanhf(x); }
 #else
-DPA2MD_HD double exp(double x) { return 1.0 + expm1_bounded(clamp(x, -708.0, 709.0)); }
-DPA2MD_HD float exp(float x) { return 1.0f + expm1_bounded(clamp(x, -87.0f, 88.0f)); }
+DPA2MD_HD double exp(double x) { return exp_bounded(clamp(x, -708.0, 709.0)); }
+DPA2MD_HD float exp(float x) { return exp_bounded(clamp(x, -87.0f, 88.0f)); }
 // tanh(x) = e/(e + 2) with e = expm1(2|x|): exact for small x, and 1 to rounding from 20 (float32: 10) on.
 DPA2MD_HD double tanh(double x) {
   const double e = expm1_bounded(clamp(2.0 * std::fabs(x), 0.0, 40.0));

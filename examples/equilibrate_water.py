@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.io import write
 from ase.optimize import FIRE
 from dpa2md import DPA2Calculator
-from dpa2md.cli_md import DEFAULT_MODEL
+from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.dynamics import Settings
 from dpa2md.md import run_md
 from dpa2md.progress import Progress
@@ -22,6 +22,7 @@ from dpa2md.structures import water_box
 
 
 def main() -> None:
+    """Relaxes, runs and writes the box."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)

@@ -62,6 +62,7 @@ def widen_three_body(records: dict, nsel: int) -> None:
 
 
 def main() -> None:
+    """Reads the arguments, refuses what can't be widened, writes the model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

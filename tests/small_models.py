@@ -32,6 +32,8 @@ def small_tensors(config: dict, scale: float = 1.0) -> dict[str, np.ndarray]:
             tensors[name] = value * value.shape[0] ** -0.5
         elif name.endswith((".bias", ".idt")) or "_residual." in name:
             tensors[name] = value * 0.3
+        elif name.endswith(".stddev"):  # the same for x, y and z, or turning would change energies
+            value[..., 2:] = value[..., 1:2]
     last = len(config["fitting_net"]["neuron"])
     for networks in ("networks", "_networks"):
         name = f"atomic_model.fitting_net.filter_layers.{networks}.0.layers.{last}.matrix"

@@ -50,7 +50,7 @@ def test_against(capsys, tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     (package / "infer.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
-    from dpa2md.cli_md import DEFAULT_MODEL
+    from dpa2md.cli_options import DEFAULT_MODEL
 
     command = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--steps", "1", "--json"]
     assert main(command) == 0
@@ -59,13 +59,21 @@ def test_against(capsys, tmp_path, monkeypatch):
     assert row["DeePMD-kit us/atom"] > 0 and row["ratio"] > 0 and row["DeePMD-kit MB"] > 0
 
 
+def test_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "times.png"
+    command = ["bench", "--atoms", "192", "384", "--steps", "1", "--threads", "1"]
+    assert main([*command, "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_refusals(capsys, tmp_path):
-    from dpa2md.cli_md import DEFAULT_MODEL
+    from dpa2md.cli_options import DEFAULT_MODEL
 
     against = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--peer-python"]
     for command, words in (
         (["bench", "--steps", "0"], "give 1 or more"),
-        (["bench", "--model", str(tmp_path / "no.dpa2")], "No such file"),
+        (["bench", "--model", str(tmp_path / "no.dpa2")], "no such model"),
         ([*against, str(tmp_path / "no-python")], "can't be started"),
         ([*against, "/bin/false"], "stopped while it computed"),
     ):
@@ -81,3 +89,9 @@ def test_replicated():
     assert len(replicated(result, 3)) == 16
     with pytest.raises(RunError, match="without periodic directions"):
         replicated(Atoms("H"), 2)
+
+
+def test_pictures_need_matplotlib(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--plot", str(tmp_path / "times.png")]) == 2
+    assert "Plots need matplotlib: pip install dpa2md[plot]" in capsys.readouterr().err

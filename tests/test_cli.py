@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +17,8 @@ import dpa2md
 import numpy as np
 import pytest
 from ase.io import read, write
-from dpa2md import DPA2Calculator, demo
-from dpa2md.cli import main
+from dpa2md import DPA2Calculator, demo, progress
+from dpa2md.cli import build_parser, main
 from small_models import crystal, small_model, two_head_checkpoint
 
 COMMAND = [sys.executable, "-m", "dpa2md"]
@@ -57,13 +60,84 @@ def error_line(capsys) -> str:
 
 
 def test_help_and_version():
-    for command in ([], ["convert"], ["info"], ["md"]):
-        line = [*COMMAND, *command, "--help"]
-        text = subprocess.run(line, capture_output=True, text=True, check=True)
-        assert "examples:" in text.stdout
+    text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+    assert "examples:" in text.stdout
     text = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
     assert text.stdout == f"dpa2md {dpa2md.__version__}\n"
     assert subprocess.run(COMMAND, capture_output=True, check=False).returncode == 2
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """The parsers of all sub-commands."""
+    (action,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def test_every_help_shows_an_example():
+    for name, parser in commands().items():
+        text = parser.format_help()
+        assert f"  dpa2md {name}" in text.split("examples:")[1], name
+
+
+def test_names_are_the_same_everywhere():
+    """A model, a structure, a precision, a device have one name each."""
+    for name, parser in commands().items():
+        for action in parser._actions:
+            if action.dest in ("precision", "device", "threads", "head"):
+                assert f"--{action.dest}" in action.option_strings, name
+            if not action.option_strings and action.dest in ("model", "structure", "structures"):
+                assert action.metavar in ("MODEL", "STRUCTURE", "STRUCTURES", "IN"), name
+        present = {action.dest for action in parser._actions}
+        assert ("precision" in present) == ("device" in present) == ("threads" in present), name
+
+
+def test_the_documentation_knows_every_command_and_option():
+    """docs/commands.md names all commands, and no option that does not exist."""
+    text = (Path(__file__).parent.parent / "docs" / "commands.md").read_text()
+    known = {"--help"}
+    for name, parser in commands().items():
+        assert f"`{name}`" in text, name
+        known |= {option for action in parser._actions for option in action.option_strings}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--peer-python"} <= known
+
+
+def test_progress_bar(monkeypatch):
+    """Nothing for two seconds or into a file; then a line that is wiped out at the end."""
+    for terminal, patience in ((True, 60.0), (False, 0.0), (True, 0.0)):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda t=terminal: t)
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(progress, "_PATIENCE", patience)
+        with progress.progress_bar("structures", 8) as show:
+            time.sleep(0.25)
+            show(2)
+        text = stream.getvalue()
+        if terminal and not patience:
+            assert "[#####...............] 2/8 structures, ETA" in text
+            assert text.endswith("\r") and not text.split("\r")[-2].strip()
+        else:
+            assert text == ""
+
+
+def test_completion(tmp_path, monkeypatch, capsys):
+    """In bash, which comes with every Linux; and the other shells' scripts are there."""
+    pytest.importorskip("shtab")
+    for shell in ("bash", "zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        (tmp_path / shell).write_text(capsys.readouterr().out)
+    (tmp_path / "model.dpa2").touch()
+    cases = ["dpa2md ev", "dpa2md check --pre", "dpa2md md --ensemble ", "dpa2md info mod"]
+    script = f"source {tmp_path}/bash; cd {tmp_path}\n"
+    script += "call=$(complete -p dpa2md | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+    for case in cases:
+        words = " ".join(word or "''" for word in case.split(" "))
+        script += f"COMP_WORDS=({words}); COMP_CWORD={case.count(' ')}; $call; "
+        script += 'echo "${COMPREPLY[@]}"\n'
+    out = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["eval", "--precision", "nve nvt npt", "model.dpa2"]
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'dpa2md[completion]'" in error_line(capsys)
 
 
 def test_info(model, capsys):

@@ -18,7 +18,7 @@ from checkpoints import (
     write_checkpoint,
     write_model,
 )
-from dpa2md.cli_convert import add_parser
+from dpa2md.cli import main
 from dpa2md.conversion import convert, list_heads, load_records, verify
 from dpa2md.errors import HeadError, ModelError
 from dpa2md.model_file import read_model
@@ -115,15 +115,8 @@ def test_a_refused_model_leaves_no_file(tmp_path):
 
 
 def test_the_command(tmp_path, capsys, two_heads):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-
     def run(*words):
-        args = parser.parse_args(["convert", *map(str, words)])
-        status = args.run(args)
-        return status, *capsys.readouterr()
+        return main(["convert", *map(str, words)]), *capsys.readouterr()
 
     assert run(two_heads, "--list-heads") == (0, "Water\nROCK\n", "")
     output = tmp_path / "out.dpa2"

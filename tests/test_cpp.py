@@ -11,8 +11,7 @@ from golden.suite import MODELS
 PER_ISA = ("test_gemm", "test_scalar_math")
 ISAS = ("portable", "avx2", "avx512")
 
-# Both schedules (chained without g1g1, interleaved with it), every way in which g1 enters a layer,
-# both kinds of pair state, DPA-1 without any layer.
+# Every way in which g1 enters a layer, both kinds of pair state, DPA-1 without any layer.
 EXCHANGED = (
     "medium",
     "full",

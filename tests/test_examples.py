@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import dpa2md
+import numpy as np
+import pytest
+from conftest import skip_or_fail
 from dpa2md.conversion import load_records
 from dpa2md.engine import Engine
-from dpa2md.structures import water_box
+from dpa2md.structures import equilibrated_water, water_box
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 WATER = Path(dpa2md.__file__).parent / "models" / "water.dpa2"
@@ -37,3 +41,74 @@ def test_widening_refuses_more_than_repinit_has(tmp_path):
     done = widen(WATER, tmp_path / "wide.dpa2", "--repformer", 500)
     assert done.returncode == 2 and "120" in done.stderr
     assert not (tmp_path / "wide.dpa2").exists()
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The `main` of an example by the name of its file, to be called with a command line."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return lambda name: importlib.import_module(name).main
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """The name of a picture to be drawn, and after the test it must be there."""
+    pytest.importorskip("matplotlib")
+    yield str(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_phonons(example, picture):
+    frequencies = example("phonons")(["--supercell", "2", "2", "2", "--plot", picture])
+    assert len(frequencies) == 36
+    # translations: zero but for rounding of differences, relaxation and the small supercell
+    assert abs(frequencies[:3]).max() < 15 < frequencies[3]
+    # eight O-H bonds stretch; those of water do so between 3000 and 3800 1/cm
+    assert (frequencies[-8:] > 2900).all() and (frequencies < 3900).all()
+    assert (frequencies[:-8] < 2000).all()
+
+
+def test_elastic_constants(example, picture):
+    matrix = example("elastic")(["--plot", picture])
+    # second derivatives of one energy: symmetric, but for the third order of a strain of 0.5 %
+    assert abs(matrix - matrix.T).max() < 0.05 * matrix.max()
+    assert np.linalg.eigvalsh((matrix + matrix.T) / 2).min() > 0
+    forbidden = np.ones((6, 6), dtype=bool)  # in an orthorhombic crystal
+    forbidden[:3, :3] = forbidden[[3, 4, 5], [3, 4, 5]] = False
+    assert abs(matrix[forbidden]).max() < 1e-3 * matrix.max()
+
+
+def test_nudged_elastic_band(example, picture):
+    energies = example("neb")(["--images", "5", "--plot", picture])
+    assert energies.argmax() == 2 and energies[2] > 0.1
+    # both ends are the same crystal, both halves of the path mirror images; 0.01 eV is fmax times 0.3 angstrom
+    np.testing.assert_allclose(energies, energies[::-1], atol=0.01)
+    assert abs(energies[-1]) < 1e-9
+
+
+def test_dispersion(example):
+    try:
+        import dftd3.ase  # noqa: F401
+    except ImportError:
+        skip_or_fail("dftd3", "dftd3 is not installed (pip install dftd3)")
+    atoms = example("dispersion")([])
+    model, d3 = atoms.calc.mixer.calcs
+    parts = [calculator.get_potential_energy(atoms) for calculator in (model, d3)]
+    assert parts[1] < 0 and atoms.get_potential_energy() == pytest.approx(sum(parts), rel=1e-12)
+    forces = sum(calculator.get_forces(atoms) for calculator in (model, d3))
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-12)
+
+
+def test_path_integrals(example, tmp_path):
+    if not (Path(sys.executable).parent / "i-pi").exists():
+        skip_or_fail("ipi", "i-PI is not installed (pip install ipi)")
+    rows = example("i_pi")([str(tmp_path / "run"), "--steps", "5", "--beads", "2"])
+    assert rows.shape == (6, 6)
+    step, _, conserved, potential, _, _ = rows.T
+    assert (step == np.arange(6)).all()
+    atoms = equilibrated_water()
+    atoms.calc = dpa2md.DPA2Calculator(WATER)
+    # i-PI's units of energy and length are CODATA's of another year than ASE's
+    assert potential[0] == pytest.approx(atoms.get_potential_energy(), rel=1e-7)
+    # 1 meV an atom and bead: the integrator's, from beads that start at one point
+    assert abs(conserved - conserved[0]).max() < 1e-3 * 2 * len(atoms)

@@ -24,8 +24,9 @@ from checkpoints import (
     write_model,
     write_zip,
 )
-from dpa2md.conversion import list_heads, load_records
+from dpa2md.conversion import convert, list_heads, load_records
 from dpa2md.errors import ModelError
+from dpa2md.model_file import write_model as save_records
 
 
 def text(value: str) -> bytes:
@@ -385,6 +386,9 @@ def test_hdf5_files_stay_inside_themselves(tmp_path):
             file.create_group("group")
         with pytest.raises(ModelError, match="array"):
             load_records(path)
+    with h5py.File(path, "w") as file:  # half of a surrogate pair is a name that HDF5 can't look up
+        file.attrs["json"] = variables % "\\ud800"
+    assert outcome(path) is None
     for content in ("{", "[]", '{"model": 1}', "[" * 100_000):
         with h5py.File(path, "w") as file:
             file.attrs["json"] = content if len(content) < 60_000 else content[:60_000]
@@ -405,6 +409,15 @@ def test_pt2_without_weights_is_refused_by_name(tmp_path):
         archive.writestr("model/extra/model.json", "{" * 1000)
     with pytest.raises(ModelError, match="JSON"):
         load_records(path)
+
+
+def test_names_that_are_no_text(good, tmp_path):
+    """A file name of any bytes converts; text that is none is refused."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pt"))
+    odd.write_bytes(good.read_bytes())
+    assert load_records(convert(odd, tmp_path / "odd.dpa2"))["meta.source"] == "\ufffd.pt"
+    with pytest.raises(ModelError, match="not text"):
+        save_records(tmp_path / "half.dpa2", {"meta.source": "\ud800"})
 
 
 def test_files_are_only_read(good):

@@ -186,6 +186,7 @@ def test_frame_and_atom_parameters(tmp_path, ranks):
         (("MODEL", "missing.dpa2"), "cannot open the model file 'missing.dpa2'"),
         (("MODEL", "data.test"), "is not a .dpa2 model; convert a DeePMD-kit model"),
         (("MODEL", "half.dpa2"), "half.dpa2' is truncated"),
+        (("MODEL", "."), "is a directory: name the .dpa2 file"),
         (("O H Si", "O H Xx"), "does not know the element Xx"),
         (("O H Si", "O H"), "one element (or NULL) for each of the 3 atom types"),
         (("O H Si", "O H NULL"), "All pair coeffs are not set"),

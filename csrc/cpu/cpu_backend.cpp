@@ -307,8 +307,11 @@ void CpuBackend<T>::reserve() {
   g2_stride_ = near * f.g2_dim;
   h2_stride_ = near * 3;
   const std::size_t g2_layers = f.nlayers, h2_layers = f.update_h2 ? f.nlayers : (f.nlayers > 0);
-  const std::size_t dg2_layers = !back ? 0 : model_.chain() ? f.nlayers : 2;
-  const std::size_t dh2_layers = !back || !f.nlayers ? 0 : !f.update_h2 ? 1 : dg2_layers;
+  const std::size_t dg2_layers = back && f.nlayers ? 2 : 0;
+  const std::size_t dh2_layers = f.update_h2 ? dg2_layers : dg2_layers / 2;
+
+  const std::size_t rep_rows =
+      model_.is_dpa2 ? static_cast<std::size_t>(threads_) * block_size(pairs().natoms) : n;
 
   struct Plan {
     Buffer<T>* buffer;
@@ -328,8 +331,8 @@ void CpuBackend<T>::reserve() {
       {&env_rep_.sw, near},
       {&env_rep_.dsw, back * near},
       {&moment_, n * 4 * padded(model_.repinit.ng, lanes<T>())},
-      {&rep_out_, n * repinit_width_},
-      {&drep_out_, back * n * repinit_width_},
+      {&rep_out_, rep_rows * repinit_width_},
+      {&drep_out_, back * rep_rows * repinit_width_},
       {&g1_slope_, n * f.g1_dim},
       {&mlp_slope_, back * f.nlayers * n * f.g1_dim},
       {&self_slope_, back * f.g1_out_mlp * f.nlayers * n * f.g1_dim},
@@ -349,10 +352,15 @@ void CpuBackend<T>::reserve() {
   pair_force_.resize(back * 3 * all);
 }
 
+// 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly.
+template <class T>
+int CpuBackend<T>::block_size(int count) const {
+  return std::clamp(count / (4 * threads_), 4, 32);
+}
+
 template <class T>
 void CpuBackend<T>::run(int count, const std::function<void(Range)>& stage) {
-  // blocks of 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly
-  const int block = std::clamp(count / (4 * threads_), 4, 32);
+  const int block = block_size(count);
   const int blocks = (count + block - 1) / block;
   std::exception_ptr failure;  // must not leave a parallel region
 #pragma omp parallel for schedule(dynamic) if (threads_ > 1)

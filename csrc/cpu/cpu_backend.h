@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../backend.h"
+#include "../threads.h"
 #include "net.h"
 #include "tables.h"
 
@@ -100,17 +101,22 @@ class CpuBackend final : public Backend {
   const Repformer& rep() const { return model_.repformer; }
   T* g1(int l) { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
   T* dg1(int l) { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
+  // [D | three-body] of an atom and its gradient. DPA-2 needs them only from stage to stage of one block; in
+  // DPA-1 they are the descriptor.
+  std::size_t rep_row(int i) const {
+    return model_.is_dpa2 ? static_cast<std::size_t>(thread_index()) * block_size(pairs().natoms) +
+                                i % block_size(pairs().natoms)
+                          : i;
+  }
+  T* rep_out(int i) { return rep_out_.data() + rep_row(i) * repinit_width_; }
+  T* drep_out(int i) { return drep_out_.data() + rep_row(i) * repinit_width_; }
   // pair state of a layer; h2 changes only with update_h2
   T* g2(int l) { return g2_.data() + static_cast<std::size_t>(l) * g2_stride_; }
   T* h2(int l) { return h2_.data() + static_cast<std::size_t>(rep().update_h2 ? l : 0) * h2_stride_; }
-  T* dg2(int l) { return dg2_.data() + static_cast<std::size_t>(model_.chain() ? l : l % 2) * g2_stride_; }
-  T* dh2(int l) {
-    return dh2_.data() + static_cast<std::size_t>(!rep().update_h2 ? 0
-                                                  : model_.chain() ? l
-                                                                   : l % 2) *
-                             h2_stride_;
-  }
+  T* dg2(int l) { return dg2_.data() + static_cast<std::size_t>(l % 2) * g2_stride_; }
+  T* dh2(int l) { return dh2_.data() + static_cast<std::size_t>(rep().update_h2 ? l % 2 : 0) * h2_stride_; }
 
+  int block_size(int count) const;  // atoms of one stage call
   void prepare();
   void prepare_repformer_layer(int l);
   void reserve();
@@ -132,9 +138,8 @@ class CpuBackend final : public Backend {
   template <bool STRIP>
   void repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment);
   void repinit_moments(int i, T* moment, Arena& arena);
-  void repinit_moments_backward(int i, T* dmoment) const;
-  void repinit_order(int rows, const T* in, T* out) const;
-  void repinit_order_backward(int rows, const T* dout, T* din) const;
+  void repinit_moments_backward(int i, T* dmoment);
+  void repinit_order(int count, int rows, int cols, const T* in, T* out) const;
 
   // ---- tables.cpp
   void build_tables();
@@ -209,7 +214,7 @@ class CpuBackend final : public Backend {
   void softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const;
   void attention_map(int l, int h, const Neighborhood& a, PairAttention* s);
   void attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s, T* dmap,
-                              PairGradient* d, Arena& arena);
+                              PairGradient* d);
   void attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena);
   void attention_norm_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout, T* dsum);
   void attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out, PairGradient* d,
@@ -245,7 +250,7 @@ class CpuBackend final : public Backend {
   int repinit_width_ = 0;
   double reach_ = 0;                  // largest |c| of the three-body tables
   std::vector<char> tabulated_;       // (nt) types that the tables know
-  Buffer<T> rep_out_, drep_out_;      // (natoms, repinit width): [D | three-body], D with ng running fastest
+  Buffer<T> rep_out_, drep_out_;      // (rows, repinit width): [D | three-body], D with ng running fastest
   Buffer<T> moment_;                  // (natoms, 4, padded ng): M
   Buffer<T> g1_slope_;                // (natoms, g1_dim): act' where g1 enters the repformers
   Buffer<T> mlp_slope_, self_slope_;  // layers of (natoms, g1_dim): act' of the dense updates of g1

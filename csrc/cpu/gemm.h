@@ -9,11 +9,14 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+// Small enough to be passed in registers: through memory, each tile would wait for the one before (a copy
+// wider than the stores it reads is not forwarded).
 template <class T>
 struct MatrixA {
   const T* data;
-  std::ptrdiff_t row, col;  // element (i, k) is data[i * row + k * col]
+  int row, col;  // element (i, k) is data[i * row + k * col]
 };
+static_assert(sizeof(MatrixA<double>) <= 16, "passed in registers");
 template <class T>
 MatrixA<T> plain(const T* a, int lda) {
   return {a, lda, 1};
@@ -122,6 +125,18 @@ inline T dot(int n, const T* x, const T* y) {
   for (; i + W <= n; i += W) sum += *reinterpret_cast<const V*>(x + i) * *reinterpret_cast<const V*>(y + i);
   T total = sum_lanes<T, W>(sum);
   for (; i < n; ++i) total += x[i] * y[i];
+  return total;
+}
+
+template <class T>
+inline T sum(int n, const T* x) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  V part{};
+  int i = 0;
+  for (; i + W <= n; i += W) part += *reinterpret_cast<const V*>(x + i);
+  T total = sum_lanes<T, W>(part);
+  for (; i < n; ++i) total += x[i];
   return total;
 }
 

@@ -16,23 +16,25 @@ struct CpuBackend<T>::PairAttention {
   T *hh, *ww;                     // (n, np) h2_j . h2_k, sw_j sw_k
   T *logit_factor, *logit_shift;  // (n, np) z = logit factor + shift
   T* map_factor;                  // (n, np) A = prob factor
-  T* g2_t;                        // (g2, np)
+  T *g2_t, *h2_t;                 // (g2, np), (3, np)
   T* query;                       // (head, n, g2) g2 M
   T* logit;                       // (head, n, np)
   T* prob;                        // (head, n, np) softmax of z
+  T* total;                       // (n) scratch: a row's sum
   T* map;                         // (head, n, np) the attention map A
-  T* applied;                     // (n, g2) A g2 of a head
+  T* applied;                     // (n, head, g2) A g2
   T* norm;                        // (n, g2) layer norm's normalised input
   T* rstd;                        // (n)
 
   std::size_t square() const { return static_cast<std::size_t>(n) * np; }
 };
 
-// Gradients that the pair updates of one atom add to; the last three are scratch of the attention.
+// Gradients that the pair updates of one atom add to; from map_factor on they are scratch of the attention.
 template <class T>
 struct CpuBackend<T>::PairGradient {
   T *g2, *h2, *sw;
   T *map_factor, *logit_factor, *logit_shift;
+  T* query;  // (n, head, g2)
 };
 
 }  // namespace DPA2MD_ISA

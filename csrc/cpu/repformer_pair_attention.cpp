@@ -21,14 +21,10 @@ const double kInvSqrt3 = 1.0 / std::sqrt(3.0);
 template <class T>
 void normalise_rows(int rows, int width, T eps, T* x, T* rstd) {
   for (int j = 0; j < rows; ++j, x += width) {
-    T mean = 0, var = 0;
-#pragma omp simd reduction(+ : mean)
-    for (int c = 0; c < width; ++c) mean += x[c];
-    mean /= width;
-#pragma omp simd reduction(+ : var)
-    for (int c = 0; c < width; ++c) var += (x[c] - mean) * (x[c] - mean);
-    rstd[j] = T(1) / std::sqrt(var / width + eps);
-    for (int c = 0; c < width; ++c) x[c] = (x[c] - mean) * rstd[j];
+    const T mean = sum(width, x) / width;
+    for (int c = 0; c < width; ++c) x[c] -= mean;
+    rstd[j] = T(1) / std::sqrt(dot(width, x, x) / width + eps);
+    for (int c = 0; c < width; ++c) x[c] *= rstd[j];
   }
 }
 
@@ -60,10 +56,11 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
     *p = arena.take<T>(square);
   s->g2_t = arena.zeros<T>(static_cast<std::size_t>(d) * np);
   s->query = arena.take<T>(heads * n * d);
+  s->total = arena.take<T>(n);
   for (T** p : {&s->logit, &s->prob, &s->map}) *p = arena.take<T>(heads * square);
   transpose(n, d, a.g2, d, s->g2_t, np);
-  T* h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
-  transpose(n, 3, a.h2, 3, h2_t, np);
+  const T* h2_t = s->h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
+  transpose(n, 3, a.h2, 3, s->h2_t, np);
   const T off = model_.smooth ? T(0) : T(-1e30);
   for (int j = 0; j < n; ++j) {
     const T *x = a.h2 + 3 * j, swj = s->sw[j];
@@ -112,34 +109,31 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   bool tame = model_.smooth;
   for (int w = 0; w < W; ++w) tame = tame && top[w] <= safe && bottom[w] >= -safe;  // false with NaN
   const T empty = model_.smooth ? T(rep().nsel - np) : T(0);  // slots beyond the padding
-  const T empty_exp = empty * exp_lanes<W>(V{} - T(kAttentionShift))[0];
-  for (int j = 0; j < n; ++j, prob += np, map += np) {
-    const T* factor = s.map_factor + static_cast<std::size_t>(j) * np;
-    T shift = 0, total = empty_exp;
-    if (!tame) {
-      shift = *std::max_element(prob, prob + np);
-      total = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
-    }
-    V sum{};
-    for (int k = 0; k < np; k += W) {
-      const V e = exp_lanes<W>(vec(prob + k) - shift);
-      vec(prob + k) = e;
-      sum += e;
-    }
-    const T inv = T(1) / (total + sum_lanes<T, W>(sum));
-    for (int k = 0; k < np; k += W) {
-      const V p = vec(prob + k) * inv;
-      vec(prob + k) = p;
-      vec(map + k) = p * vec(factor + k);
+  std::fill_n(s.total, n, empty * math::exp(T(-kAttentionShift)));
+  for (int j = 0; j < n && !tame; ++j) {
+    T* z = prob + static_cast<std::size_t>(j) * np;
+    const T shift = *std::max_element(z, z + np);
+    for (int k = 0; k < np; ++k) z[k] -= shift;
+    s.total[j] = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
+  }
+  // All exponentials, all sums, all products: within a row each would wait for the one before.
+  for (int k = 0; k < n * np; k += W) vec(prob + k) = exp_lanes<W>(vec(prob + k));
+  for (int j = 0; j < n; ++j) s.total[j] += sum(np, prob + static_cast<std::size_t>(j) * np);
+  for (int j = 0; j < n; ++j) s.total[j] = T(1) / s.total[j];
+  for (int j = 0, at = 0; j < n; ++j) {
+    for (const int end = at + np; at < end; at += W) {
+      const V p = vec(prob + at) * s.total[j];
+      vec(prob + at) = p;
+      vec(map + at) = p * vec(s.map_factor + at);
     }
   }
 }
 
-// Through A and the softmax of head h: dmap (n, np) becomes d l. Adds to d g2 and to the gradients of what
-// all heads share.
+// Through A and the softmax of head h: dmap (n, np) becomes d l. Adds to d g2 (through the queries of all
+// heads together) and to the gradients of what all heads share.
 template <class T>
 void CpuBackend<T>::attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
-                                           T* dmap, PairGradient* g, Arena& arena) {
+                                           T* dmap, PairGradient* g) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const int n = s.n, np = s.np, d = rep().g2_dim;
@@ -163,62 +157,66 @@ void CpuBackend<T>::attention_map_backward(int l, int h, const Neighborhood& a, 
       vec(dm + k) = dz * vec(s.logit_factor + at + k);
     }
   }
-  const T* query = s.query + h * s.query_stride;
-  T* dquery = arena.take<T>(static_cast<std::size_t>(n) * d);
-  gemm(n, d, n, plain(dmap, np), a.g2, d, dquery, d, false);
-  gemm(n, d, n, transposed(dmap, np), query, d, g->g2, d, true);
-  gemm(n, d, d, plain(dquery, d), layers_[l].attn2_map_t.data() + h * d * d, d, g->g2, d, true);
+  const int all = rep().attn2_nhead * d;
+  gemm(n, d, n, plain(dmap, np), a.g2, d, g->query + h * d, all, false);
+  gemm(n, d, n, transposed(dmap, np), s.query + h * s.query_stride, d, g->g2, d, true);
+  if (h + 1 == rep().attn2_nhead) {
+    gemm(n, d, all, plain(g->query, all), layers_[l].attn2_map_t.data(), d, g->g2, d, true);
+  }
 }
 
-// From what all heads share to d h2 and d sw.
+// From what all heads share to d h2 and d sw. hh and ww are symmetric in j and k: either side gets its part
+// of every element.
 template <class T>
 void CpuBackend<T>::attention_factors_backward(const Neighborhood& a, const PairAttention& s, PairGradient* g,
                                                Arena& arena) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
   const int n = s.n, np = s.np;
   const bool gate = rep().attn2_gate;
-  T* dhh = arena.zeros<T>(s.square());
   T* dsw = arena.zeros<T>(np);
+  T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
     const std::size_t at = static_cast<std::size_t>(j) * np;
-    const T swj = s.sw[j];
-    typename Vector<T, lanes<T>()>::type own{};
-    for (int k = 0; k < np; k += lanes<T>()) {
-      const auto hh = vec(s.hh + at + k), ww = vec(s.ww + at + k);
-      const auto dlogit = vec(g->logit_factor + at + k), dmap = vec(g->map_factor + at + k) * T(kInvSqrt3);
-      auto dww = dmap * hh;
-      vec(dhh + at + k) = gate ? (dmap + dlogit) * ww : dmap * ww;
-      if (!model_.smooth) continue;
-      dww += (gate ? dlogit * hh : dlogit) + T(kAttentionShift) * vec(g->logit_shift + at + k);
-      own += dww * vec(s.sw + k);
+    const T *h = a.h2 + 3 * j, swj = s.sw[j];
+    V own[3] = {}, own_sw{};
+    for (int k = 0; k < np; k += W) {
+      const V hh = vec(s.hh + at + k), ww = vec(s.ww + at + k);
+      const V dlogit = vec(g->logit_factor + at + k), dmap = vec(g->map_factor + at + k) * T(kInvSqrt3);
+      const V dhh = gate ? (dmap + dlogit) * ww : dmap * ww;
+      for (int c = 0; c < 3; ++c) {
+        own[c] += dhh * vec(s.h2_t + c * np + k);
+        vec(dh2_t + c * np + k) += dhh * h[c];
+      }
+      const V dww =
+          dmap * hh + (gate ? dlogit * hh : dlogit) + T(kAttentionShift) * vec(g->logit_shift + at + k);
+      own_sw += dww * vec(s.sw + k);
       vec(dsw + k) += dww * swj;
     }
-    dsw[j] += sum_lanes<T, lanes<T>()>(own);
+    for (int c = 0; c < 3; ++c) g->h2[3 * j + c] += sum_lanes<T, W>(own[c]);
+    dsw[j] += sum_lanes<T, W>(own_sw);
   }
-  for (int k = 0; k < n; ++k) g->sw[k] += dsw[k];
-  for (int j = 0; j < n; ++j) {  // hh is symmetric in its two vectors
-    for (int k = 0; k < n; ++k) {
-      const T x = dhh[j * np + k] + dhh[k * np + j];
-      for (int c = 0; c < 3; ++c) g->h2[3 * j + c] += x * a.h2[3 * k + c];
-    }
+  for (int k = 0; k < n; ++k) {
+    for (int c = 0; c < 3; ++c) g->h2[3 * k + c] += dh2_t[c * np + k];
+    if (model_.smooth) g->sw[k] += dsw[k];
   }
 }
 
 // ---- the map applied to g2
 
-// Adds head h's share to s->norm, which attention_norm turns into the layer norm's input.
+// Head h's A g2; once all heads are there, they go through the values and the layer norm together.
 template <class T>
 void CpuBackend<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
-  const int n = s->n, d = rep().g2_dim;
-  if (h == 0) {
-    s->norm = arena.take<T>(static_cast<std::size_t>(n) * d);
-    s->applied = arena.take<T>(static_cast<std::size_t>(n) * d);
-    s->rstd = arena.take<T>(n);
-    for (int j = 0; j < n; ++j) std::copy(w.attn2_bias.data(), w.attn2_bias.data() + d, s->norm + j * d);
-  }
-  gemm(n, d, n, plain(s->map + h * s->head_stride, s->np), a.g2, d, s->applied, d, false);
-  gemm(n, d, d, plain(s->applied, d), w.attn2_value.data() + h * d * d, d, s->norm, d, true);
-  if (h + 1 == rep().attn2_nhead) normalise_rows(n, d, T(rep().ln_eps), s->norm, s->rstd);
+  const int n = s->n, d = rep().g2_dim, all = rep().attn2_nhead * d;
+  if (h == 0) s->applied = arena.take<T>(static_cast<std::size_t>(n) * all);
+  gemm(n, d, n, plain(s->map + h * s->head_stride, s->np), a.g2, d, s->applied + h * d, all, false);
+  if (h + 1 < rep().attn2_nhead) return;
+  s->norm = arena.take<T>(static_cast<std::size_t>(n) * d);
+  s->rstd = arena.take<T>(n);
+  for (int j = 0; j < n; ++j) std::copy(w.attn2_bias.data(), w.attn2_bias.data() + d, s->norm + j * d);
+  gemm(n, d, all, plain(s->applied, all), w.attn2_value.data(), d, s->norm, d, true);
+  normalise_rows(n, d, T(rep().ln_eps), s->norm, s->rstd);
 }
 
 // dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads
@@ -231,14 +229,8 @@ void CpuBackend<T>::attention_norm_backward(int l, const Neighborhood& a, const 
     const T* norm = s.norm + j * d;
     const T* up = dout + j * d;
     T* g = dsum + j * d;
-    T mean = 0, along = 0;
-#pragma omp simd reduction(+ : mean, along)
-    for (int c = 0; c < d; ++c) {
-      g[c] = up[c] * w.scale_attn2[c] * w.ln_w[c];
-      mean += g[c];
-      along += g[c] * norm[c];
-    }
-    mean /= d, along /= d;
+    for (int c = 0; c < d; ++c) g[c] = up[c] * w.scale_attn2[c] * w.ln_w[c];
+    const T mean = sum(d, g) / d, along = dot(d, g, norm) / d;
     for (int c = 0; c < d; ++c) g[c] = (g[c] - mean - norm[c] * along) * s.rstd[j];
   }
 }
@@ -313,8 +305,8 @@ void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* do
   T* dapplied = arena.take<T>(size);
   for (T** p : {&g->map_factor, &g->logit_factor, &g->logit_shift}) *p = arena.zeros<T>(s.square());
   if (rep().has_g2_attn) attention_norm_backward(l, a, s, dout, dsum);
+  g->query = arena.take<T>(size * heads);
   for (int h = 0; h < heads; ++h) {
-    Arena::Scope scope(arena);
     if (rep().has_g2_attn) {
       gemm(n, d, d, plain(dsum, d), w.attn2_value_t.data() + h * d * d, d, dapplied, d, false);
       gemm(n, s.np, d, plain(dapplied, d), s.g2_t, s.np, dmap, s.np, false);
@@ -323,7 +315,7 @@ void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* do
       std::fill_n(dmap, s.square(), T(0));
     }
     if (dh2_out) attention_h2_backward(l, h, a, s, dh2_out, dmap, g->h2);
-    attention_map_backward(l, h, a, s, dmap, g, arena);
+    attention_map_backward(l, h, a, s, dmap, g);
   }
   attention_factors_backward(a, s, g, arena);
   for (int k = 0; dh2_out && k < 3 * n; ++k) g->h2[k] += w.h2_alpha * dh2_out[k];

@@ -314,7 +314,7 @@ void CpuBackend<T>::repinit(Range range) {
   const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = padded(ng, lanes<T>());
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(arena());
-    T* out = rep_out_.data() + static_cast<std::size_t>(i) * repinit_width_;
+    T* out = rep_out(i);
     T* moment = moment_.data() + static_cast<std::size_t>(i) * 4 * np;
     if (pairs().center_type[i] < 0) {
       std::fill(out, out + ng * axis, T(0));
@@ -334,10 +334,10 @@ void CpuBackend<T>::repinit(Range range) {
 
 // d M (4, padded ng) from d D, with the 1 / nsel of M.
 template <class T>
-void CpuBackend<T>::repinit_moments_backward(int i, T* dmoment) const {
+void CpuBackend<T>::repinit_moments_backward(int i, T* dmoment) {
   const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = padded(ng, lanes<T>());
   const T* moment = moment_.data() + static_cast<std::size_t>(i) * 4 * np;
-  const T* dout = drep_out_.data() + static_cast<std::size_t>(i) * repinit_width_;
+  const T* dout = drep_out(i);
   const T inv = T(1) / T(model_.repinit.nsel);
   for (int a = 0; a < axis; ++a) {
     for (int c = 0; c < 4; ++c) {
@@ -367,21 +367,13 @@ void CpuBackend<T>::repinit_backward(Range range) {
   }
 }
 
-// rep_out rows in DeePMD-kit's order, for a model without g1_transform's weight; and back.
+// D of rows [D | three-body] transposed, (rows, cols) to (cols, rows): the backend's order and DeePMD-kit's,
+// which a model without g1_transform's weight sees.
 template <class T>
-void CpuBackend<T>::repinit_order(int rows, const T* in, T* out) const {
-  const int ng = model_.repinit.ng, axis = model_.repinit_axis;
-  for (int b = 0; b < rows; ++b, in += repinit_width_, out += repinit_width_) {
-    transpose(axis, ng, in, ng, out, axis);
-    std::copy(in + ng * axis, in + repinit_width_, out + ng * axis);
-  }
-}
-template <class T>
-void CpuBackend<T>::repinit_order_backward(int rows, const T* dout, T* din) const {
-  const int ng = model_.repinit.ng, axis = model_.repinit_axis;
-  for (int b = 0; b < rows; ++b, dout += repinit_width_, din += repinit_width_) {
-    transpose(ng, axis, dout, axis, din, ng);
-    std::copy(dout + ng * axis, dout + repinit_width_, din + ng * axis);
+void CpuBackend<T>::repinit_order(int count, int rows, int cols, const T* in, T* out) const {
+  for (int b = 0; b < count; ++b, in += repinit_width_, out += repinit_width_) {
+    transpose(rows, cols, in, cols, out, rows);
+    std::copy(in + rows * cols, in + repinit_width_, out + rows * cols);
   }
 }
 
@@ -391,9 +383,9 @@ void CpuBackend<T>::g1_transform(Range range) {
   const int width = rep().g1_dim, rows = range.size();
   T* y = g1(0) + static_cast<std::size_t>(range.begin) * width;
   T* slope = g1_slope_.data() + static_cast<std::size_t>(range.begin) * width;
-  const T* x = rep_out_.data() + static_cast<std::size_t>(range.begin) * repinit_width_;
+  const T* x = rep_out(range.begin);
   if (w_transform_.w.empty()) {
-    repinit_order(rows, x, y);
+    repinit_order(rows, model_.repinit_axis, model_.repinit.ng, x, y);
   } else {
     w_transform_.forward(rows, x, repinit_width_, y, width);
   }
@@ -411,9 +403,9 @@ void CpuBackend<T>::g1_transform_backward(Range range) {
   const std::size_t at = static_cast<std::size_t>(range.begin) * width;
   T* dy = dg1(0) + at;
   for (std::size_t k = 0; k < static_cast<std::size_t>(rows) * width; ++k) dy[k] *= g1_slope_[at + k];
-  T* dx = drep_out_.data() + static_cast<std::size_t>(range.begin) * repinit_width_;
+  T* dx = drep_out(range.begin);
   if (w_transform_.w.empty()) {
-    repinit_order_backward(rows, dy, dx);
+    repinit_order(rows, model_.repinit.ng, model_.repinit_axis, dy, dx);
   } else {
     w_transform_.backward(rows, dy, width, dx, repinit_width_, false);
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../scalar_math.h"
 #include "simd.h"
 
 namespace dpa2md {
@@ -17,13 +18,7 @@ inline typename Vector<float, W>::type exp_lanes(typename Vector<float, W>::type
   x = x > 88.0f ? V{} + 88.0f : x;
   const V shifted = x * 1.44269504f + 12582912.0f;
   const V k = shifted - 12582912.0f;
-  const V r = (x - k * 6.93359375e-01f) + k * 2.12194440e-4f;
-  V p = r * (1.0f / 5040.0f) + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = r + r * r * p;
+  const V p = math::expm1_small<float, V>((x - k * 6.93359375e-01f) + k * 2.12194440e-4f);
   const V scale = (V)((((Bits)shifted) + 127) << 23);
   return scale + scale * p;
 }
@@ -36,19 +31,8 @@ inline typename Vector<double, W>::type exp_lanes(typename Vector<double, W>::ty
   x = x > 709.0 ? V{} + 709.0 : x;
   const V shifted = x * 1.4426950408889634 + 6755399441055744.0;
   const V k = shifted - 6755399441055744.0;
-  const V r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
-  V p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
-  p = p * r + 1.0 / 39916800.0;
-  p = p * r + 1.0 / 3628800.0;
-  p = p * r + 1.0 / 362880.0;
-  p = p * r + 1.0 / 40320.0;
-  p = p * r + 1.0 / 5040.0;
-  p = p * r + 1.0 / 720.0;
-  p = p * r + 1.0 / 120.0;
-  p = p * r + 1.0 / 24.0;
-  p = p * r + 1.0 / 6.0;
-  p = p * r + 0.5;
-  p = r + r * r * p;
+  const V p =
+      math::expm1_small<double, V>((x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10);
   const V scale = (V)((((Bits)shifted) + 1023) << 52);
   return scale + scale * p;
 }

@@ -275,7 +275,7 @@ void CpuBackend<T>::three_body(Range range) {
   Arena& a = arena();
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(a);
-    T* out = rep_out_.data() + static_cast<std::size_t>(i + 1) * repinit_width_ - e.ng;
+    T* out = rep_out(i) + repinit_width_ - e.ng;
     TripleState s;
     triples_atom(i, &s);
     if (!triples_in_reach(s)) {
@@ -296,7 +296,7 @@ void CpuBackend<T>::three_body_backward(Range range) {
     triples_atom(i, &s);
     std::fill_n(env_three_.dem.data() + 4 * s.q0, 4 * s.n, T(0));
     std::fill_n(env_three_.dsw.data() + s.q0, s.n, T(0));
-    const T* dout = drep_out_.data() + static_cast<std::size_t>(i + 1) * repinit_width_ - e.ng;
+    const T* dout = drep_out(i) + repinit_width_ - e.ng;
     if (triples_in_reach(s)) {
       e.strip ? three_body_tables_backward<true>(s, dout, a) : three_body_tables_backward<false>(s, dout, a);
       continue;

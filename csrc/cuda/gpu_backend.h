@@ -83,7 +83,7 @@ class GpuBackend final : public Backend {
     return {g2_.data() + l * g2_stride_, h2_.data() + (rep().update_h2 ? l : 0) * h2_stride_};
   }
   PairState<T> dpair(int l) const {
-    const int layer = model_.chain() ? l : l % 2;
+    const int layer = l % 2;
     return {dg2_.data() + layer * g2_stride_, dh2_.data() + (rep().update_h2 ? layer : 0) * h2_stride_};
   }
   NodeArrays<T> nodes() const { return {cat_.data(), conv_.data(), query_.data(), weighted_.data()}; }

@@ -106,7 +106,7 @@ void GpuBackend<T>::reserve(const PairList& pairs) {
   const std::size_t three = pairs.three_body.first[n], near = pairs.repformer.first[n];
   const std::size_t back = input_.forces, node = f.nlayers ? n : 0;
   g1_stride_ = rows * f.g1_dim, g2_stride_ = near * f.g2_dim, h2_stride_ = near * 3;
-  const std::size_t dg2_layers = model_.chain() ? f.nlayers : std::min(f.nlayers, 2);
+  const std::size_t dg2_layers = std::min(f.nlayers, 2);
   const std::size_t conv = f.has_conv && f.g1_out_conv ? node * f.g1_dim : 0;
   const std::size_t attention = f.has_g1_attn ? node * f.g1_dim * f.attn1_nhead : 0;
   const std::size_t cat = f.nlayers ? node * f.linear1_in() : 0;

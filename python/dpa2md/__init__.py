@@ -9,15 +9,30 @@ if TYPE_CHECKING:
     from ._core import __version__
     from .batch import evaluate
     from .calculator import DPA2Calculator
-    from .conversion import convert
+    from .conversion import convert, list_heads
+    from .deviation import ModelDeviation, model_deviation
+    from .engine import Engine
 
-__all__ = ["DPA2Calculator", "__version__", "convert", "evaluate"]
+__all__ = [
+    "DPA2Calculator",
+    "Engine",
+    "ModelDeviation",
+    "__version__",
+    "convert",
+    "evaluate",
+    "list_heads",
+    "model_deviation",
+]
 
 _HOMES = {
     "DPA2Calculator": ".calculator",
+    "Engine": ".engine",
+    "ModelDeviation": ".deviation",
     "__version__": "._core",
     "convert": ".conversion",
     "evaluate": ".batch",
+    "list_heads": ".conversion",
+    "model_deviation": ".deviation",
 }
 
 

@@ -6,6 +6,10 @@ __version__: str
 
 class CoreError(ValueError): ...
 
+def neighbor_list(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, rcut: float, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
 class Engine:
     def __init__(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ase import Atoms
 
 from .calculator import DPA2Calculator, as_ase
-from .engine import Engine
+from .engine import Engine, Result
 
 
 def evaluate(
@@ -23,6 +24,7 @@ def evaluate(
     threads: int | None = None,
     head: str | None = None,
     batch_atoms: int = 2000,
+    report: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate many structures, several at a time.
 
@@ -36,9 +38,12 @@ def evaluate(
     forces
         False: only energies, at about a third of the cost.
     fparam, aparam
-        One entry per structure, for models with frame or atomic parameters.
+        One entry per structure, for models with frame or atomic parameters; None:
+        ``atoms.info["fparam"]`` and ``atoms.arrays["aparam"]``, where every structure has them.
     batch_atoms
         So many atoms, or a little more, are evaluated at once; it bounds the memory.
+    report
+        Called after each batch with the number of structures that are done.
 
     Returns
     -------
@@ -52,36 +57,80 @@ def evaluate(
     ModelError
         When the model file is damaged or not supported.
     ValueError
-        For an unknown element, or parameters of the wrong shape.
+        For a structure that can't be evaluated, which is named by its number: an unknown element, atoms on
+        top of each other or nowhere, a cell without volume, parameters of the wrong shape.
     """
+    structures = list(structures)
     if isinstance(model, DPA2Calculator):
         engine = model.engine
+        if fparam is None and model.fparam is not None:
+            fparam = [model.fparam] * len(structures)
+        if aparam is None and model.aparam is not None:
+            aparam = [model.aparam] * len(structures)
     elif isinstance(model, Engine):
         engine = model
     else:
         engine = Engine(model, precision, threads, head=head)
-    structures = list(structures)
     for name, values in (("fparam", fparam), ("aparam", aparam)):
         if values is not None and len(values) != len(structures):
             raise ValueError(
                 f"{name} has {len(values)} entries for {len(structures)} structures; give one each."
             )
+    if fparam is None and engine.nfparam:
+        fparam = _attached([atoms.info.get("fparam") for atoms in structures])
+    if aparam is None and engine.naparam:
+        aparam = _attached([atoms.arrays.get("aparam") for atoms in structures])
     results: list[dict[str, Any]] = []
     for part in _batches(structures, batch_atoms):
         chosen = structures[part]
-        found = engine.compute_atoms(
-            chosen,
-            fparam=None if fparam is None else fparam[part],
-            aparam=None if aparam is None else aparam[part],
-            forces=forces,
-            skin=0.0,  # no step follows that could use the list again
-        )
+        frame, atom = (None if p is None else p[part] for p in (fparam, aparam))
+        try:
+            found = _compute(engine, chosen, frame, atom, forces)
+        except ValueError:
+            _name_culprit(engine, chosen, frame, atom, part.start)
+            raise
         for atoms, result in zip(chosen, found, strict=True):
             entry = as_ase(result, atoms)
             if forces:
                 entry["virial"] = result.virial
             results.append(entry)
+        if report:
+            report(len(results))
     return results
+
+
+def _compute(
+    engine: Engine,
+    structures: Sequence[Atoms],
+    fparam: Sequence | None,
+    aparam: Sequence | None,
+    forces: bool,
+) -> list[Result]:
+    # skin 0: no step follows that could use the neighbour list again
+    return engine.compute_atoms(structures, fparam=fparam, aparam=aparam, forces=forces, skin=0.0)
+
+
+def _name_culprit(
+    engine: Engine,
+    structures: Sequence[Atoms],
+    fparam: Sequence | None,
+    aparam: Sequence | None,
+    first: int,
+) -> None:
+    """Raise the error of a batch again, with the number of the structure that causes it."""
+    for k, atoms in enumerate(structures):
+        frame, atom = (None if p is None else p[k : k + 1] for p in (fparam, aparam))
+        try:
+            _compute(engine, [atoms], frame, atom, forces=True)
+        except ValueError as error:
+            # alone it is frame 0 to the core
+            text = re.sub(r" \(frame 0\)| of frame 0", "", str(error))
+            raise type(error)(f"structure {first + k}: {text}") from None
+
+
+def _attached(values: list[Any]) -> list[Any] | None:
+    """What the structures bring along, or None, for which the engine takes defaults or complains."""
+    return None if any(value is None for value in values) else values
 
 
 def _batches(structures: Sequence[Atoms], batch_atoms: int) -> Iterator[slice]:

@@ -51,13 +51,13 @@ _WARM_UP = 3  # first calls, slower and not counted
 class Timing:
     """A system's times; seconds a step."""
 
-    natoms: int
-    seconds: list[float]
-    stages: dict[str, float] = field(default_factory=dict)  # seconds a step, summed over threads
-    peak: float = 0  # MB, of the process so far
-    peer_seconds: list[float] = field(default_factory=list)
-    peer_peak: float = 0  # MB
-    energy_difference: float = 0  # eV/atom
+    natoms: int  #: in the structure
+    seconds: list[float]  #: every step's
+    stages: dict[str, float] = field(default_factory=dict)  #: seconds a step, summed over threads
+    peak: float = 0  #: MB, of the process so far
+    peer_seconds: list[float] = field(default_factory=list)  #: of DeePMD-kit
+    peer_peak: float = 0  #: MB
+    energy_difference: float = 0  #: eV/atom
 
     @property
     def per_atom(self) -> float:
@@ -98,9 +98,25 @@ def replicated(atoms: Atoms, natoms: int) -> Atoms:
 def measure(
     engine: Engine, atoms: Atoms, steps: int, skin: float = DEFAULT_SKIN, *, by_stage: bool = True
 ) -> Timing:
-    """Times `steps` evaluations of energy, forces and virial, atoms moving 0.01 angstrom between them.
+    """Times evaluations of energy, forces and virial, atoms moving 0.01 angstrom between them.
 
-    `by_stage`: the stages, too. On a GPU this costs time, because the host then waits for each of them.
+    Parameters
+    ----------
+    engine
+        The model.
+    atoms
+        Where the atoms move about; not changed.
+    steps
+        So many evaluations count, after a few that do not.
+    skin
+        Angstrom; as in `Engine.compute`.
+    by_stage
+        Measures the stages, too. On a GPU this costs time, because the host then waits for each of them.
+
+    Returns
+    -------
+    Timing
+        Wall time, and that of each stage.
     """
     rng = np.random.default_rng(0)
     engine.forget_neighbors()
@@ -132,8 +148,32 @@ def compare(
 ) -> list[Timing]:
     """Times both programs on one core, step by step in turn, processor time.
 
-    `model` is anything that `Engine` takes, `peer_model` what DeePMD-kit loads. The types of the structures are
-    those of `model`. DeePMD-kit gets large malloc thresholds: without them half of its time is page faults.
+    DeePMD-kit gets large malloc thresholds: without them half of its time is page faults.
+
+    Parameters
+    ----------
+    model
+        Anything that `Engine` takes.
+    peer_model
+        The same model as DeePMD-kit loads it, with the same types.
+    peer_python
+        The Python that has DeePMD-kit.
+    precision
+        Of this program; None: that of the training.
+    systems
+        Structures.
+    steps
+        So many evaluations count, after a few that do not.
+
+    Returns
+    -------
+    list of Timing
+        One per structure, in their order.
+
+    Raises
+    ------
+    RunError
+        When one of the programs stops.
     """
     types = Engine(model)
     ours = _Program([sys.executable, "-c", _OURS, str(model), precision or ""])

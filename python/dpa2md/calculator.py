@@ -23,7 +23,8 @@ class DPA2Calculator(Calculator):
     Parameters
     ----------
     path
-        A ``.dpa2`` file, or a model file of DeePMD-kit (.pt, .pth, .dp), converted on the fly.
+        A ``.dpa2`` file, a model file of DeePMD-kit (.pt, .pth, .dp), converted on the fly, or an
+        `Engine`, to which `precision`, `threads`, `device`, `head` and `tables` don't apply.
     precision
         "float64" or "float32"; None: the precision that the model was trained in.
     threads
@@ -70,7 +71,7 @@ class DPA2Calculator(Calculator):
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike | Engine,
         precision: str | None = None,
         threads: int | None = None,
         device: str = "cpu",
@@ -82,7 +83,10 @@ class DPA2Calculator(Calculator):
         tables: bool = True,
     ):
         super().__init__()
-        self.engine = Engine(path, precision, threads, device, head=head, tables=tables)
+        if isinstance(path, Engine):
+            self.engine = path
+        else:
+            self.engine = Engine(path, precision, threads, device, head=head, tables=tables)
         self.skin = skin
         self.fparam = fparam
         self.aparam = aparam
@@ -90,13 +94,13 @@ class DPA2Calculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, the model's extra parameters included."""
-        changes = list(super().check_state(atoms, tol))
-        for name, old, new in zip(
-            ("fparam", "aparam"), self._used, self._parameters(atoms), strict=True
-        ):
-            if not np.array_equal(old, new):
-                changes.append(name)
-        return changes
+        return [*super().check_state(atoms, tol), *self.check_parameters(atoms)]
+
+    def check_parameters(self, atoms: Atoms) -> list[str]:
+        """Which of the model's extra parameters changed since the last calculation."""
+        names = ("fparam", "aparam")
+        pairs = zip(names, self._used, self._parameters(atoms), strict=True)
+        return [name for name, old, new in pairs if not np.array_equal(old, new)]
 
     def calculate(
         self,
@@ -104,26 +108,45 @@ class DPA2Calculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Compute all properties of `atoms`; energies alone when no more is asked for."""
+        """Compute all properties of `atoms`; energies alone when no more is asked for.
+
+        ASE calls it. Afterwards `results` has `energy` (eV), `free_energy`, `energies` (n,), and with
+        forces `forces` (n, 3) (eV/angstrom), `stress` (6,) and `stresses` (n, 6) (eV/angstrom^3).
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            For a stress without a cell of three vectors.
+        ValueError
+            For an element that the model doesn't know, a degenerate cell, or results that are not finite.
+        """
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         if atoms.cell.rank < 3 and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(
                 "A stress needs a cell with three independent vectors; give the structure a full cell."
             )
+        forces = bool({"forces", "stress", "stresses"} & set(properties))
+        self.results = as_ase(self.compute(atoms, forces), atoms)
+
+    def compute(self, atoms: Atoms, forces: bool = True) -> Result:
+        """Results of `Engine.compute` for `atoms`, with their frame and atomic parameters."""
         fparam, aparam = self._parameters(atoms)
         self._used = (_copy(fparam), _copy(aparam))
-        result = self.engine.compute(
+        return self.engine.compute(
             atoms.positions,
             self.engine.types(atoms.get_chemical_symbols()),
             cell=atoms.cell.array,
             pbc=atoms.pbc,
             fparam=fparam,
             aparam=aparam,
-            forces=bool({"forces", "stress", "stresses"} & set(properties)),
+            forces=forces,
             skin=self.skin,
         )
-        self.results = as_ase(result, atoms)
+
+    def forget_neighbors(self) -> None:
+        """See `Engine.forget_neighbors`."""
+        self.engine.forget_neighbors()
 
     def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
         """The descriptor of each atom, (n, dim): what enters the model's fitting net.

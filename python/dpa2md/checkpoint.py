@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ase import Atoms
 from ase.md.md import MolecularDynamics
 
 from .errors import RunError
+from .files import whole_file
 
 _FORMAT = 1
 
@@ -24,9 +24,21 @@ def save_checkpoint(
     rng: np.random.Generator,
     facts: dict[str, Any],
 ) -> None:
-    """Write the state; `facts` (anything that JSON can hold) come back from `load_checkpoint`.
+    """Write the state of a run, so that it can be continued to the very same trajectory.
 
-    The file appears under its name only when it is complete.
+    Parameters
+    ----------
+    path
+        The .npz file to write; it appears under its name only when it is complete.
+    atoms, dynamics, rng
+        Whose state is kept: positions, momenta and cell, thermostat and barostat, random numbers.
+    facts
+        Anything that JSON can hold; `load_checkpoint` gives it back.
+
+    Raises
+    ------
+    OSError
+        When the file can't be written.
     """
     arrays = {
         "numbers": atoms.numbers,
@@ -38,15 +50,8 @@ def save_checkpoint(
     }
     for part, name, value in _numbers(dynamics):
         arrays[f"dynamics/{part}/{name}"] = value
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -56,6 +61,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ------
     RunError
         When the file is damaged or of another version.
+    OSError
+        When the file can't be read.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -72,7 +79,22 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def restore_atoms(path: Path, atoms: Atoms, arrays: dict[str, np.ndarray]) -> None:
-    """Put positions, momenta and cell into `atoms`, which must be the same ones."""
+    """Put positions, momenta and cell into `atoms`, which must be the same ones.
+
+    Parameters
+    ----------
+    path
+        Where `arrays` come from, for the message.
+    atoms
+        Changed in place.
+    arrays
+        From `load_checkpoint`.
+
+    Raises
+    ------
+    RunError
+        When the checkpoint has other atoms.
+    """
     if not np.array_equal(atoms.numbers, arrays["numbers"]):
         raise RunError(f"{path}: the checkpoint has other atoms than the structure; start again.")
     atoms.set_cell(arrays["cell"])
@@ -88,7 +110,22 @@ def restore_dynamics(
     arrays: dict[str, np.ndarray],
     facts: dict[str, Any],
 ) -> None:
-    """Put thermostat, barostat and random numbers where they were."""
+    """Put thermostat, barostat and random numbers where they were.
+
+    Parameters
+    ----------
+    path
+        Where `arrays` and `facts` come from, for the message.
+    dynamics, rng
+        Changed in place.
+    arrays, facts
+        From `load_checkpoint`.
+
+    Raises
+    ------
+    RunError
+        When the checkpoint is of another version of ASE.
+    """
     rng.bit_generator.state = facts["rng"]
     parts = _parts(dynamics)
     for key, value in arrays.items():

@@ -8,14 +8,40 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from . import cli_bench, cli_convert, cli_doctor, cli_info, cli_lammps, cli_md
+from . import (
+    cli_bench,
+    cli_check,
+    cli_completion,
+    cli_convert,
+    cli_doctor,
+    cli_eval,
+    cli_info,
+    cli_lammps,
+    cli_md,
+    cli_relax,
+)
 from .errors import ModelError, RunError
+
+# In the order of the help.
+_MODULES = (
+    cli_convert,
+    cli_info,
+    cli_eval,
+    cli_check,
+    cli_relax,
+    cli_md,
+    cli_bench,
+    cli_lammps,
+    cli_doctor,
+    cli_completion,
+)
 
 _EXAMPLES = """\
 examples:
   dpa2md convert model.pt                  a model of DeePMD-kit to model.dpa2
   dpa2md info model.dpa2                   what is in it
-  dpa2md md water.xyz --model model.dpa2 --ensemble nvt --temperature 300 --steps 10000
+  dpa2md eval model.dpa2 frames.xyz        energies and forces, errors where labels exist
+  dpa2md md model.dpa2 water.xyz --ensemble nvt --temperature 300 --steps 10000
 """
 
 
@@ -26,14 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = show_warning
     warnings.filterwarnings("ignore", category=FutureWarning, module="ase")
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()  # here, where an error can still be told
+        return status
     except BrokenPipeError:  # the reader of a pipe has gone
         sys.stderr.close()
         return 1
     except KeyboardInterrupt:
         message = "stopped."
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}." if error.filename else str(error)
+        name = error.filename or "standard output"  # every file has its name in its errors
+        message = f"{name}: {error.strerror}." if error.errno else str(error)
     except (ModelError, RunError, ValueError, ImportError, MemoryError) as error:
         message = str(error) or "out of memory; take a smaller structure."
     print(f"dpa2md {args.command}: {message}", file=sys.stderr)
@@ -50,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (cli_convert, cli_info, cli_md, cli_bench, cli_lammps, cli_doctor):
+    for module in _MODULES:
         module.add_parser(commands)
     return parser
 

@@ -11,13 +11,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_md import DEFAULT_MODEL, read_structure
+from .cli_options import (
+    SHIPPED,
+    STRUCTURE_HELP,
+    add_engine_options,
+    add_model,
+    load_engine,
+    load_structure,
+    model_path,
+    named_model,
+    new_parser,
+    print_table,
+)
 
 _EXAMPLES = """\
 examples:
   dpa2md bench                                        the shipped model on water, 192 and 768 atoms
-  dpa2md bench --model model.dpa2 --atoms 192 768 6144 --stages
-  dpa2md bench --structure metal.cif --model model.dpa2 --csv times.csv
+  dpa2md bench model.dpa2 --atoms 192 768 6144 --stages
+  dpa2md bench model.dpa2 metal.cif --csv times.csv --plot times.png
   dpa2md bench --device cuda --atoms 192 12288
   dpa2md bench --against model.pth --peer-python ~/deepmd/bin/python
 
@@ -28,20 +39,16 @@ thread, and processor times are compared; without, wall times are shown.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command to a parser's `subparsers`; its ``args.run`` is `run`."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "bench",
-        help="measure the time of a step, alone or against DeePMD-kit",
-        description="Measure the time of energy, forces and virial.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "measure the time of a step, alone or against DeePMD-kit",
+        "Measure the time of energy, forces and virial.",
+        _EXAMPLES,
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        metavar="FILE",
-        help="a .dpa2 file or a model of DeePMD-kit (default: that of --against, or the shipped water model)",
-    )
-    parser.add_argument("--structure", type=Path, metavar="FILE", help="default: liquid water")
+    add_model(parser)
+    parser.add_argument("structure", metavar="STRUCTURE", nargs="?", help=STRUCTURE_HELP)
+    parser.add_argument("--structure", dest="structure_option", help=argparse.SUPPRESS)
     parser.add_argument(
         "--atoms",
         type=int,
@@ -49,16 +56,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="N",
         help="repeat the structure to at least N atoms (default: 192 768)",
     )
-    parser.add_argument("--precision", choices=["float32", "float64"], help="default: the model's")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, or cuda:1, ...")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    add_engine_options(parser)
     parser.add_argument(
         "--steps", type=int, default=10, metavar="N", help="counted steps (default: 10)"
     )
     parser.add_argument("--stages", action="store_true", help="the time of every stage, too")
-    parser.add_argument(
-        "--against", type=Path, metavar="MODEL", help="a model that DeePMD-kit loads"
-    )
+    parser.add_argument("--against", metavar="MODEL", help="a model that DeePMD-kit loads")
     parser.add_argument(
         "--peer-python",
         default=sys.executable,
@@ -66,6 +69,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="one that has deepmd-kit (default: this one)",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw time and memory over the number of atoms"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
     return parser
@@ -74,30 +80,38 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     from .bench import compare, machine, measure, replicated
-    from .engine import Engine
-    from .structures import equilibrated_water
+    from .plots import check_matplotlib, plot_scaling
 
     if args.steps < 1:
         raise ValueError(f"--steps {args.steps}: give 1 or more.")
-    model = args.model or args.against or DEFAULT_MODEL
-    atoms = read_structure(str(args.structure)) if args.structure else equilibrated_water()
-    sizes = args.atoms or ([192, 768] if not args.structure else [len(atoms)])
+    if args.plot:
+        check_matplotlib()
+    args.model = args.model or args.model_option or args.against
+    structure = args.structure or args.structure_option
+    name = Path(named_model(args)).name
+    atoms = load_structure(structure or SHIPPED)
+    sizes = args.atoms or ([len(atoms)] if structure else [192, 768])
     systems = [replicated(atoms, n) for n in sizes]
     rows: list[dict[str, Any]] = []
     stages: list[dict[str, float]] = []
     if args.against:
         if args.device != "cpu":
             raise ValueError("--against compares processor times: leave out --device.")
-        title = f"one core of {machine()}, processor time, {Path(model).name}"
+        title = f"one core of {machine()}, processor time, {name}"
         timings = compare(
-            model, args.against, args.peer_python, args.precision, systems, args.steps
+            model_path(named_model(args)),
+            Path(args.against),
+            args.peer_python,
+            args.precision,
+            systems,
+            args.steps,
         )
     else:
-        engine = Engine(model, args.precision, args.threads, args.device)
-        title = f"{engine.description} on {machine()}, {Path(model).name}"
+        engine = load_engine(args)
+        title = f"{engine.description} on {machine()}, {name}"
         # On the CPU the clock costs nothing; on a GPU it makes the host wait.
         by_stage = args.stages or args.device == "cpu"
-        timings = [measure(engine, s, args.steps, by_stage=by_stage) for s in systems]
+        timings = [measure(engine, system, args.steps, by_stage=by_stage) for system in systems]
     for t in timings:
         row: dict[str, Any] = {"atoms": t.natoms, "us/atom": round(t.per_atom, 2)}
         if args.against:
@@ -114,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         stages.append({k: round(1e6 * v / t.natoms, 2) for k, v in t.stages.items()})
     if args.csv:
         _write_csv(args.csv, machine() if args.device == "cpu" else engine.description, rows)
+    if args.plot:
+        plot_scaling(rows, args.plot, title)
     if args.json:
         out = {"title": title, "rows": rows}
         if args.stages and not args.against:
@@ -121,10 +137,10 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(out, indent=2))
         return 0
     print(title)
-    _print_table(rows)
+    print_table(rows)
     if args.stages and not args.against:
         print("\nstages, us/atom, summed over threads")
-        _print_table(
+        print_table(
             [
                 {"stage": name}
                 | {
@@ -137,18 +153,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    text = [list(rows[0])] + [[str(v) for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
-    for line in text:
-        print("  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)))
-
-
 def _write_csv(path: Path, machine: str, rows: list[dict[str, Any]]) -> None:
-    from .outputs import replace_file
+    from .files import whole_file
 
     text = io.StringIO()
     writer = csv.DictWriter(text, ["machine", *rows[0]], lineterminator="\n")
     writer.writeheader()
     writer.writerows({"machine": machine} | row for row in rows)
-    replace_file(path, text.getvalue())
+    with whole_file(path) as temporary:
+        temporary.write_text(text.getvalue())

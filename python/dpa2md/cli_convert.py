@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from .conversion import convert, list_heads, load_records, verify
-from .errors import ModelError
 
 _EXAMPLES = """\
 examples:
@@ -49,22 +47,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks; returns the exit status and prints errors to stderr."""
-    try:
-        if args.list_heads:
-            heads = list_heads(args.model)
-            print("\n".join(heads) if heads else "The model has a single head; no --head needed.")
-            return 0
-        elements = None
-        if args.elements is not None:
-            elements = [name.strip() for name in args.elements.split(",")]
-        output = convert(args.model, args.output, head=args.head, elements=elements)
-        print(f"{output}: {_summary(output)}")
-        if args.verify:
-            print(f"agrees with DeePMD-kit: {verify(args.model, output, args.head)}")
-    except (ModelError, OSError) as error:
-        print(f"dpa2md convert: {error}", file=sys.stderr)
-        return 2
+    """Do what the command line asks; returns the exit status."""
+    if args.list_heads:
+        heads = list_heads(args.model)
+        print("\n".join(heads) if heads else "The model has a single head; no --head needed.")
+        return 0
+    elements = None
+    if args.elements is not None:
+        elements = [name.strip() for name in args.elements.split(",")]
+    output = convert(args.model, args.output, head=args.head, elements=elements)
+    print(f"{output}: {_summary(output)}")
+    if args.verify:
+        print(f"agrees with DeePMD-kit: {verify(args.model, output, args.head)}")
     return 0
 
 

@@ -4,41 +4,61 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .cli_options import (
+    MODEL_HELP,
+    STRUCTURE_HELP,
+    add_engine_options,
+    load_engine,
+    load_structure,
+    model_path,
+    new_parser,
+)
 from .conversion import load_records
 from .model_file import Record
 
 _EXAMPLES = """\
 examples:
   dpa2md info water.dpa2
-  dpa2md info multitask.pt --head Water     reads DeePMD-kit's files, too
-  dpa2md info water.dpa2 --json             for programs
+  dpa2md info multitask.pt --head Water       reads DeePMD-kit's files, too
+  dpa2md info water.dpa2 --atoms 100000       time and memory of so many atoms on this machine
+  dpa2md info cu.dpa2 --atoms 100000 --structure cu.cif    the same at the density of a structure
+  dpa2md info water.dpa2 --json               for programs
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command to a parser's `subparsers`; its ``args.run`` is `run`."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "info",
-        help="show what a model file holds",
-        description="Show what a model file holds: elements, cutoffs, sizes, provenance.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "show what a model file holds, and what it costs",
+        "Show what a model file holds: elements, cutoffs, sizes, provenance; and what it costs.",
+        _EXAMPLES,
     )
-    parser.add_argument("model", type=Path, help="a .dpa2 file, or a model file of DeePMD-kit")
-    parser.add_argument("--head", metavar="NAME", help="which head of a multi-task model")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
+    add(
+        "--atoms",
+        type=int,
+        metavar="N",
+        help="measure a small system and scale time and memory to N atoms",
+    )
+    add("--structure", metavar="STRUCTURE", help=f"what the atoms are like: {STRUCTURE_HELP}")
+    add_engine_options(parser)
+    add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the summary; returns the exit status."""
-    summary = summarize(load_records(args.model, args.head))
+    summary = summarize(load_records(model_path(args.model), args.head))
+    if args.atoms is not None:
+        summary |= _cost(args)
     if args.json:
         print(json.dumps(summary, indent=2))
         return 0
@@ -87,9 +107,28 @@ def summarize(records: dict[str, Record]) -> dict[str, Any]:
     return summary
 
 
+def _cost(args: argparse.Namespace) -> dict[str, Any]:
+    from .estimate import estimate
+
+    engine = load_engine(args)
+    structure = load_structure(args.structure) if args.structure else None
+    found = estimate(engine, args.atoms, structure)
+    sizes = " and ".join(map(str, found.measured_atoms))
+    cost: dict[str, Any] = {"seconds a step": float(f"{found.seconds:.3g}")}
+    if found.megabytes is not None:
+        cost["memory / MB"] = round(found.megabytes)
+    if found.free_megabytes is not None:
+        cost["free memory / MB"] = round(found.free_megabytes)
+    cost["atoms"] = found.atoms
+    cost["scaled from"] = f"steps of {sizes} atoms {found.structure}, {engine.description}"
+    return {"cost": cost}
+
+
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v:g}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

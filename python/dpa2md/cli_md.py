@@ -8,6 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli_options import (
+    STRUCTURE_HELP,
+    add_engine_options,
+    add_model,
+    load_calculator,
+    load_structure,
+    named_model,
+    new_parser,
+)
 from .errors import RunError
 
 if TYPE_CHECKING:
@@ -16,14 +25,12 @@ if TYPE_CHECKING:
     from .dynamics import Settings
     from .md import Outcome
 
-DEFAULT_MODEL = Path(__file__).parent / "models" / "water.dpa2"
-
 _EXAMPLES = """\
 examples:
-  dpa2md md water.xyz                                 the shipped water model, NVT, 300 K
-  dpa2md md POSCAR --model cu.dpa2 --ensemble nve --temperature 600 --steps 20000
-  dpa2md md box.cif --model m.pt --head Water --ensemble npt --pressure 1 --plots
-  dpa2md md water.xyz --steps 1000000 --restart       continues when it was stopped
+  dpa2md md water water                          the shipped model and liquid, NVT, 300 K
+  dpa2md md cu.dpa2 POSCAR --ensemble nve --temperature 600 --steps 20000
+  dpa2md md m.pt box.cif --head Water --ensemble npt --pressure 1 --plots
+  dpa2md md water start.xyz --steps 1000000 --restart       continues when it was stopped
 
 Repeat the very same command with --restart to go on from the last checkpoint; raise --steps to
 make a finished run longer. Ctrl-C finishes the step and saves a checkpoint.
@@ -32,27 +39,16 @@ make a finished run longer. Ctrl-C finishes the step and saves a checkpoint.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command to a parser's `subparsers`; its ``args.run`` is `run`."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "md",
-        help="run molecular dynamics",
-        description="Run molecular dynamics of a structure with a model.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "run molecular dynamics",
+        "Run molecular dynamics of a structure with a model.",
+        _EXAMPLES,
     )
-    parser.add_argument("structure", help="any file that ASE reads (its last frame)")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        type=Path,
-        default=DEFAULT_MODEL,
-        metavar="FILE",
-        help="a .dpa2 file or a model of DeePMD-kit (default: shipped water model)",
-    )
-    model.add_argument("--head", metavar="NAME", help="which head of a multi-task model")
-    model.add_argument(
-        "--precision", choices=["float32", "float64"], help="default: the precision of the training"
-    )
-    model.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    add_model(parser)
+    parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_engine_options(parser.add_argument_group("model"))
     run_group = parser.add_argument_group("run")
     _add_settings(run_group)
     out = parser.add_argument_group("output")
@@ -142,7 +138,12 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="steps between rows and frames (default: 100)",
     )
-    add("--checkpoint-interval", type=int, default=1000, metavar="N", help="default: 1000")
+    add(
+        "--checkpoint-interval",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints (default: as --interval)",
+    )
     add(
         "--max-temperature",
         type=float,
@@ -154,7 +155,6 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
-    from .calculator import DPA2Calculator
     from .md import run_md
     from .progress import Progress
 
@@ -164,16 +164,15 @@ def run(args: argparse.Namespace) -> int:
         from .plots import check_matplotlib
 
         check_matplotlib()
-    if not args.model.exists():
-        raise RunError(f"{args.model}: there is no such model; name one with --model.")
-    atoms = read_structure(args.structure)
-    atoms.calc = DPA2Calculator(args.model, args.precision, args.threads, head=args.head)
+    calculator = load_calculator(args)
+    atoms = load_structure(args.structure)
+    atoms.calc = calculator
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     progress = Progress(
         settings.steps, settings.timestep, len(atoms), table=not args.quiet, bar=bar
     )
     if not args.quiet:
-        print(f"{args.model.name} on {atoms.calc.engine.description}")
+        print(f"{Path(named_model(args)).name} on {atoms.calc.engine.description}")
         print(f"{len(atoms)} atoms, {_plan(settings)}")
         if args.restart:
             found = files["checkpoint"].exists()
@@ -265,25 +264,6 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
                     f"{files['checkpoint']}; add --overwrite instead to start again."
                 )
     return files
-
-
-def read_structure(name: str) -> Atoms:
-    from ase import Atoms
-    from ase.io import read
-
-    try:
-        atoms = read(name)
-    except FileNotFoundError:
-        raise RunError(f"{name}: there is no such structure file.") from None
-    except Exception as error:  # noqa: BLE001 - ASE's readers raise anything
-        raise RunError(f"{name}: ASE can't read this structure ({_first_line(error)}).") from None
-    if not isinstance(atoms, Atoms) or len(atoms) == 0:
-        raise RunError(f"{name}: the file holds no atoms.")
-    return atoms
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _plan(s: Settings) -> str:

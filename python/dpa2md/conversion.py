@@ -75,6 +75,8 @@ def list_heads(source: str | os.PathLike) -> list[str]:
     ------
     ModelError
         When the file is damaged, malicious, or no model file.
+    OSError
+        When the file can't be read.
     """
     source = Path(source)
     if is_model_file(source):
@@ -88,12 +90,28 @@ def load_records(
     head: str | None = None,
     elements: Sequence[str] | None = None,
 ) -> dict[str, Record]:
-    """The records (docs/model-format.md) of a model file of any supported format.
+    """The records of a model file of any supported format, as docs/model-format.md lists them.
+
+    Parameters
+    ----------
+    source
+        A ``.dpa2`` file, or a model file of DeePMD-kit.
+    head
+        Which head of a multi-task model.
+    elements
+        Keep only these elements, in this order.
+
+    Returns
+    -------
+    dict
+        Name to text, number or array; lengths in angstrom, energies in eV.
 
     Raises
     ------
     ModelError
         When the file is damaged, malicious, or describes something that dpa2md can't compute.
+    OSError
+        When the file can't be read.
     """
     source = Path(source)
     if is_model_file(source):
@@ -119,6 +137,20 @@ def verify(
 
     Needs an environment in which DeePMD-kit (with PyTorch) and dpa2md's engine are installed.
 
+    Parameters
+    ----------
+    source
+        The file that DeePMD-kit loads.
+    output
+        The ``.dpa2`` file that was made from it.
+    head
+        Which head of a multi-task model.
+
+    Returns
+    -------
+    Comparison
+        The differences (eV, eV/angstrom) on one random structure.
+
     Raises
     ------
     ModelError
@@ -137,7 +169,8 @@ def _meta(path: Path, source: Source) -> dict[str, Record]:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     meta: dict[str, Record] = {
-        "meta.source": path.name,
+        # a name on disk may be no text
+        "meta.source": os.fsencode(path.name).decode("utf-8", "replace"),
         "meta.source_sha256": digest.hexdigest(),
         "meta.converter": version,
         "meta.config": json.dumps(source.config),

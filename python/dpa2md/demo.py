@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .calculator import DPA2Calculator
 from .cli import show_warning
-from .cli_md import DEFAULT_MODEL
+from .cli_options import DEFAULT_MODEL
 from .dynamics import Settings
 from .errors import RunError
 from .md import Report, run_md

@@ -18,21 +18,21 @@ PS = 1000 * units.fs
 class Settings:
     """How to run; see ``dpa2md md --help``."""
 
-    ensemble: str = "nvt"  # nve, nvt, npt
-    steps: int = 1000  # up to and including this step
-    timestep: float = 0.5  # fs
-    temperature: float = 300.0  # K
-    pressure: float = 1.0  # bar
-    thermostat: str = "langevin"  # langevin, bussi, nose-hoover (nvt)
-    barostat: str = "mtk"  # mtk, berendsen (npt)
-    friction: float = 1.0  # 1/ps (langevin)
-    taut: float = 100.0  # fs, time constant of the other thermostats
-    taup: float = 1000.0  # fs, time constant of the barostat
-    compressibility: float = 4.57e-5  # 1/bar (berendsen); water's
-    seed: int = 1
-    interval: int = 100  # steps between rows and frames
-    checkpoint_interval: int = 1000  # steps between checkpoints
-    max_temperature: float | None = None  # K; None: 10 times the temperature, at least 5000
+    ensemble: str = "nvt"  #: nve, nvt, npt
+    steps: int = 1000  #: up to and including this step
+    timestep: float = 0.5  #: fs
+    temperature: float = 300.0  #: K
+    pressure: float = 1.0  #: bar
+    thermostat: str = "langevin"  #: langevin, bussi, nose-hoover (nvt)
+    barostat: str = "mtk"  #: mtk, berendsen (npt)
+    friction: float = 1.0  #: 1/ps (langevin)
+    taut: float = 100.0  #: fs, time constant of the other thermostats
+    taup: float = 1000.0  #: fs, time constant of the barostat
+    compressibility: float = 4.57e-5  #: 1/bar (berendsen); water's
+    seed: int = 1  #: of velocities and thermostat
+    interval: int = 100  #: steps between rows and frames
+    checkpoint_interval: int | None = None  #: steps between checkpoints; None: interval
+    max_temperature: float | None = None  #: K; None: 10 times the temperature, at least 5000
 
     def __post_init__(self) -> None:
         _check(self)
@@ -42,6 +42,11 @@ class Settings:
         """The temperature (K) at which a run counts as exploded."""
         return self.max_temperature or max(5000.0, 10 * self.temperature)
 
+    @property
+    def steps_between_checkpoints(self) -> int:
+        """By default no more is lost than what lies between two rows of the table."""
+        return self.checkpoint_interval or self.interval
+
     def physics(self) -> dict[str, Any]:
         """What must be the same when a run is continued."""
         free = ("steps", "interval", "checkpoint_interval", "max_temperature", "seed")
@@ -50,6 +55,20 @@ class Settings:
 
 def make_dynamics(atoms: Atoms, settings: Settings, rng: np.random.Generator) -> Any:
     """ASE's integrator for these settings.
+
+    Parameters
+    ----------
+    atoms
+        With a calculator.
+    settings
+        How to run.
+    rng
+        Random numbers of the stochastic thermostats.
+
+    Returns
+    -------
+    ase.md.md.MolecularDynamics
+        Ready to be run.
 
     Raises
     ------
@@ -106,7 +125,17 @@ def default_barostat() -> str:
 
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
-    """Draw momenta from the Maxwell-Boltzmann distribution, at rest as a whole."""
+    """Draw momenta from the Maxwell-Boltzmann distribution, at rest as a whole.
+
+    Parameters
+    ----------
+    atoms
+        Their momenta are replaced.
+    temperature
+        K.
+    rng
+        Where the random numbers come from.
+    """
     masses = atoms.get_masses()[:, None]
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature)
     if len(atoms) > 1 and not atoms.constraints:
@@ -123,7 +152,7 @@ def _check(s: Settings) -> None:
         if getattr(s, name) not in allowed:
             raise RunError(f"Unknown {name} {getattr(s, name)!r}; use {', '.join(allowed)}.")
     for name in ("timestep", "taut", "taup", "friction", "interval", "checkpoint_interval"):
-        if not 0 < getattr(s, name) < float("inf"):
+        if getattr(s, name) is not None and not 0 < getattr(s, name) < float("inf"):
             raise RunError(f"{name} is {getattr(s, name)}; give a positive number.")
     if s.steps < 0 or not 0 <= s.temperature < float("inf"):
         raise RunError("The number of steps and the temperature can't be negative.")

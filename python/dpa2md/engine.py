@@ -35,15 +35,17 @@ DEFAULT_SKIN = 0.5
 class Result:
     """Results for one structure of n atoms; the last three are None when no forces were asked for."""
 
-    energy: float  # eV
-    energies: np.ndarray  # (n,) eV
-    forces: np.ndarray | None  # (n, 3) eV/angstrom
-    virial: np.ndarray | None  # (3, 3) eV, -dE/dstrain
-    virials: np.ndarray | None  # (n, 3, 3) eV; they add up to the virial
+    energy: float  #: eV
+    energies: np.ndarray  #: (n,) eV
+    forces: np.ndarray | None  #: (n, 3) eV/angstrom
+    virial: np.ndarray | None  #: (3, 3) eV, -dE/dstrain
+    virials: np.ndarray | None  #: (n, 3, 3) eV; they add up to the virial
 
 
 class Engine:
-    """A model, ready to run.
+    """A model, ready to run: the arithmetic of DPA-2 (D. Zhang et al., npj Comput. Mater. 10, 293, 2024).
+
+    Results are those of DeePMD-kit's PyTorch backend up to rounding (docs/accuracy.md).
 
     Parameters
     ----------
@@ -212,6 +214,11 @@ class Engine:
         skin
             Angstrom; the neighbour list is kept until atoms may have moved by half of it.
 
+        Returns
+        -------
+        Result
+            Energies, and with `forces` also forces and virials.
+
         Raises
         ------
         ValueError
@@ -264,7 +271,23 @@ class Engine:
         forces: bool = True,
         skin: float = DEFAULT_SKIN,
     ) -> list[Result]:
-        """Evaluate any number of `ase.Atoms` at once; `fparam` and `aparam` have one entry each.
+        """Evaluate any number of `ase.Atoms` at once.
+
+        Parameters
+        ----------
+        structures
+            Their sizes, cells, periodicities and elements may differ.
+        fparam, aparam
+            One entry per structure, as in `compute`; None: the model's defaults.
+        forces
+            False: only energies.
+        skin
+            Angstrom; as in `compute`, while the structures stay the same ones.
+
+        Returns
+        -------
+        list of Result
+            One per structure, in their order.
 
         Raises
         ------

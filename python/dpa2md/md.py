@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
 from .dynamics import BAR, Settings, draw_velocities, make_dynamics
 from .errors import RunError
-from .outputs import ThermoLog, check_trajectory_name, open_frames
+from .files import whole_file
+from .interrupt import interruptible
+from .outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a run did."""
 
-    first_step: int
-    last_step: int
-    seconds: float
-    interrupted: bool
+    first_step: int  #: the step the run went on from
+    last_step: int  #: the last step that was done
+    seconds: float  #: of wall time
+    interrupted: bool  #: stopped by Ctrl-C or SIGTERM
 
     def __str__(self) -> str:
         return f"steps {self.first_step} to {self.last_step} in {self.seconds:.1f} s"
@@ -66,7 +65,8 @@ def run_md(
     Raises
     ------
     RunError
-        When the run can't start or be continued, or explodes; then the last frame is saved.
+        When the run can't start or be continued, or explodes; then the last frame is saved
+        beside the trajectory, or the table, where there is one.
     """
     if trajectory is not None:
         check_trajectory_name(trajectory)
@@ -82,9 +82,17 @@ def run_md(
     if checkpoint is not None and arrays is not None and facts is not None:
         restore_dynamics(checkpoint, dynamics, rng, arrays, facts)
     run = _Run(atoms, settings, dynamics, rng, checkpoint, report)
+    if facts is None:
+        atoms.get_forces()  # what can't be computed leaves no files behind
+        run.save(_NOTHING_YET)
     with contextlib.ExitStack() as stack:
         run.open_outputs(stack, trajectory, log, facts)
-        return run.loop(facts["step"] if facts else None)
+        return run.loop(facts["step"] if facts and facts["step"] != _NOTHING_YET else None)
+
+
+# The step of a checkpoint that is older than the outputs: whenever a run is killed, there is a checkpoint for
+# the outputs that are there.
+_NOTHING_YET = -1
 
 
 class _Run:
@@ -100,6 +108,7 @@ class _Run:
         self.atoms, self.settings, self.dynamics, self.rng = atoms, settings, dynamics, rng
         self.checkpoint, self.report = checkpoint, report
         self.outputs: dict[str, Any] = {}
+        self.failed_frame: Path | None = None
 
     def open_outputs(
         self,
@@ -108,7 +117,8 @@ class _Run:
         log: Path | None,
         facts: dict[str, Any] | None,
     ) -> None:
-        self.failed_frame = (trajectory or log or Path("md")).with_suffix(".failed.extxyz")
+        beside = trajectory or log
+        self.failed_frame = beside.with_suffix(".failed.extxyz") if beside else None
         for name, path, opener in (("log", log, ThermoLog), ("frames", trajectory, open_frames)):
             if path is None:
                 continue
@@ -121,9 +131,10 @@ class _Run:
         first = done or 0
         began = time.perf_counter()
         step = first
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted:
             if done is None:
                 self._log(0)
+                self.save(0)
             stop = False
             while step < self.settings.steps and not stop:
                 step += 1
@@ -131,8 +142,8 @@ class _Run:
                 row = self._log(step) if step % self.settings.interval == 0 else None
                 stop = interrupted.is_set()
                 last = stop or step == self.settings.steps
-                if last or step % self.settings.checkpoint_interval == 0:
-                    self._save(step)
+                if last or step % self.settings.steps_between_checkpoints == 0:
+                    self.save(step)
                 if self.report and row is None:
                     self.report(step, None)
         return Outcome(first, step, time.perf_counter() - began, step < self.settings.steps)
@@ -148,11 +159,15 @@ class _Run:
             self._explode(step, f"the temperature is {temperature:.0f} K")
 
     def _explode(self, step: int, why: str) -> None:
-        frame = self.atoms.copy()  # without the calculator, whose results may be missing
-        write(self.failed_frame, frame, format="extxyz")
+        saved = ""
+        if self.failed_frame:
+            frame = self.atoms.copy()  # without the calculator, whose results may be missing
+            with whole_file(self.failed_frame) as temporary:
+                write(temporary, frame, format="extxyz")
+            saved = f"; the frame is in {self.failed_frame}"
         raise RunError(
-            f"The run failed at step {step} ({why}); the frame is in {self.failed_frame}: "
-            "relax the structure first, or take a smaller timestep."
+            f"The run failed at step {step} ({why}){saved}: relax the structure first, or take a "
+            "smaller timestep."
         ) from None
 
     def _log(self, step: int) -> dict[str, float]:
@@ -160,12 +175,13 @@ class _Run:
         if "log" in self.outputs:
             self.outputs["log"].write(row)
         if "frames" in self.outputs:
-            self.outputs["frames"].write(_frame(self.atoms))
+            self.outputs["frames"].write(frame_of(self.atoms))
         if self.report:
             self.report(step, row)
         return row
 
-    def _save(self, step: int) -> None:
+    def save(self, step: int) -> None:
+        """Write the checkpoint, if one is wanted."""
         if self.checkpoint is None:
             return
         facts = {
@@ -178,12 +194,27 @@ class _Run:
         # A continued run starts with a new neighbour list, whose order decides the last bits of
         # every sum; so this run, too, goes on with a new one.
         self.atoms.calc.reset()
-        if hasattr(self.atoms.calc, "engine"):
-            self.atoms.calc.engine.forget_neighbors()
+        if hasattr(self.atoms.calc, "forget_neighbors"):
+            self.atoms.calc.forget_neighbors()
 
 
 def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
-    """One row of the thermo table (`dpa2md.outputs.COLUMNS`); without a cell some are nan."""
+    """One row of the thermo table (`dpa2md.outputs.COLUMNS`); without a cell some are nan.
+
+    Parameters
+    ----------
+    atoms
+        With a calculator.
+    step
+        The number of steps so far.
+    timestep
+        Of one step, fs.
+
+    Returns
+    -------
+    dict
+        Column to number; the names of the columns carry the units.
+    """
     atoms.get_forces()  # with these come energy and stress
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     pressure = volume = density = float("nan")
@@ -205,16 +236,6 @@ def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
     }
 
 
-def _frame(atoms: Atoms) -> Atoms:
-    """A copy with energy, forces and stress; what an atom has of them would only fill the disk."""
-    frame = atoms.copy()
-    kept = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-    if atoms.cell.rank == 3:
-        kept["stress"] = atoms.get_stress()
-    frame.calc = SinglePointCalculator(frame, **kept)
-    return frame
-
-
 def _model_name(atoms: Atoms) -> str:
     engine = getattr(atoms.calc, "engine", None)
     return "" if engine is None else f"{Path(engine.path).name} in {engine.precision}"
@@ -233,25 +254,3 @@ def _check_same(path: Path, facts: dict[str, Any], settings: Settings, atoms: At
             f"{path}: the checkpoint was made with {facts['model']}, not {_model_name(atoms)}; "
             "give the same model, or start again from its last frame."
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that a step is finished and saved; a second Ctrl-C ends
-    the program."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def stop(number: int, _: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

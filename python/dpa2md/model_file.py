@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ModelError
+from .files import whole_file
 
 Record = str | int | float | np.ndarray
 
@@ -49,17 +50,9 @@ def write_model(path: str | os.PathLike, records: Mapping[str, Record]) -> None:
     """
     payload = b"".join(_pack(name, value) for name, value in records.items())
     header = _HEADER.pack(MAGIC, VERSION, len(records), len(payload), zlib.crc32(payload), 0)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(header)
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(header)
+        file.write(payload)
 
 
 def read_model(path: str | os.PathLike) -> dict[str, Record]:
@@ -101,7 +94,7 @@ def _pack(name: str, value: Record) -> bytes:
     if not 0 < len(encoded) < 2**16:
         raise ModelError(f"The record name {name!r} is empty or too long for a .dpa2 file.")
     if isinstance(value, str):
-        data = value.encode()
+        data = _encoded(name, value)
         kind, shape = _TEXT, (len(data),)
     else:
         array = _storable(name, value)
@@ -110,6 +103,13 @@ def _pack(name: str, value: Record) -> bytes:
     head = _RECORD.pack(len(encoded), kind, len(shape))
     head += struct.pack(f"<{len(shape)}Q", *shape) + encoded
     return b"".join((head, bytes(_pad(len(head))), data, bytes(_pad(len(data)))))
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold
+        raise ModelError(f"The record {name!r} is not text that can be stored.") from None
 
 
 def _storable(name: str, value: float | np.ndarray) -> np.ndarray:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 from ase.io.trajectory import Trajectory
 
 from .errors import RunError
+from .files import named_errors, whole_file
 
 # Column names carry the units.
 COLUMNS = (
@@ -43,45 +45,55 @@ class ThermoLog:
     """
 
     def __init__(self, path: Path, resume_at: int | None = None):
+        self._path = path
         self._file = _open_text(path, resume_at)
         if resume_at is None:
             self._file.write(",".join(COLUMNS) + "\n")
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append a row; numbers are written so that reading gives the same number back."""
-        self._file.write(",".join(repr(row[name]) for name in COLUMNS) + "\n")
-        self._file.flush()
+        with named_errors(self._path):
+            self._file.write(",".join(repr(row[name]) for name in COLUMNS) + "\n")
+            self._file.flush()
 
     def position(self) -> int:
         """Bytes written."""
-        return _synced(self._file)
+        return _synced(self._path, self._file)
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file."""
+        with named_errors(self._path):  # it may have something left to write
+            self._file.close()
 
 
 class XYZFrames:
     """Frames in extended XYZ, with momenta, energy, forces and stress; parameters as `ThermoLog`."""
 
     def __init__(self, path: Path, resume_at: int | None = None):
+        self._path = path
         self._file = _open_text(path, resume_at)
 
     def write(self, atoms: Atoms) -> None:
-        write_extxyz(self._file, [atoms])
-        self._file.flush()
+        """Append a frame."""
+        with named_errors(self._path):
+            write_extxyz(self._file, [atoms])
+            self._file.flush()
 
     def position(self) -> int:
         """Bytes written."""
-        return _synced(self._file)
+        return _synced(self._path, self._file)
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file."""
+        with named_errors(self._path):  # it may have something left to write
+            self._file.close()
 
 
 class TrajFrames:
     """Frames in ASE's own binary format; parameters as `ThermoLog`."""
 
     def __init__(self, path: Path, resume_at: int | None = None):
+        self._path = path
         self._count = 0
         if resume_at is not None:
             self._cut(path, resume_at)
@@ -97,14 +109,14 @@ class TrajFrames:
                 return
             if len(old) < count:
                 raise RunError(_SHORTER.format(path))
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            with Trajectory(os.fspath(temporary), "w") as new:
+            with whole_file(path) as temporary, Trajectory(os.fspath(temporary), "w") as new:
                 for k in range(count):
                     new.write(old[k])
-        os.replace(temporary, path)
 
     def write(self, atoms: Atoms) -> None:
-        self._file.write(atoms)
+        """Append a frame."""
+        with named_errors(self._path):
+            self._file.write(atoms)
         self._count += 1
 
     def position(self) -> int:
@@ -112,7 +124,9 @@ class TrajFrames:
         return self._count
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file."""
+        with named_errors(self._path):  # it may have something left to write
+            self._file.close()
 
 
 def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFrames:
@@ -127,14 +141,14 @@ def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFra
     return TrajFrames(path, resume_at) if path.suffix == ".traj" else XYZFrames(path, resume_at)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that no half-written one is ever seen."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def frame_of(atoms: Atoms) -> Atoms:
+    """A copy with energy, forces and stress; what an atom has of them would only fill the disk."""
+    frame = atoms.copy()
+    kept = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    if atoms.cell.rank == 3:
+        kept["stress"] = atoms.get_stress()
+    frame.calc = SinglePointCalculator(frame, **kept)
+    return frame
 
 
 def check_trajectory_name(path: Path) -> None:
@@ -155,7 +169,8 @@ def _open_text(path: Path, resume_at: int | None) -> IO[str]:
     return open(path, "a", newline="\n")
 
 
-def _synced(file: IO[str]) -> int:
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()
+def _synced(path: Path, file: IO[str]) -> int:
+    with named_errors(path):
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()

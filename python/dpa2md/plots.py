@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from .comparison import Pairs
 from .errors import RunError
+from .files import whole_file
 
 
 def radial_distribution(
@@ -93,18 +96,41 @@ def plot_rdf(
     second: str = "O",
     rmax: float | None = None,
 ) -> Path:
-    """Draw a radial distribution function into a PNG file; parameters as `radial_distribution`."""
+    """Draw a radial distribution function into the PNG file `path`, and return the path.
+
+    The other parameters and the errors are those of `radial_distribution`; `RunError` without matplotlib.
+    """
     r, g = radial_distribution(frames, first, second, rmax)
-    figure, axes = _figure(1)
+    figure, axes = new_figure(1)
     axes[0].plot(r, g)
     axes[0].axhline(1, color="0.7", linewidth=0.8, zorder=0)
     axes[0].set(xlabel=f"{first}-{second} distance / Å", ylabel="g(r)", xlim=(0, r[-1]), ylim=0)
     axes[0].set_title(f"{first}-{second} radial distribution, {len(frames)} frames")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
-    """Draw the columns of a run's CSV file over time into a PNG file."""
+    """Draw the columns of a run's CSV file over time.
+
+    Parameters
+    ----------
+    log
+        The file that ``dpa2md md`` or `run_md` wrote.
+    path
+        The PNG file.
+
+    Returns
+    -------
+    Path
+        The PNG file.
+
+    Raises
+    ------
+    RunError
+        Without matplotlib.
+    OSError
+        When a file can't be read or written.
+    """
     table = np.atleast_1d(np.genfromtxt(log, delimiter=",", names=True))
     columns = [
         ("total_energy_eV", "E total / eV"),
@@ -114,39 +140,106 @@ def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
         ("density_g_cm3", "density / (g/cm³)"),
     ]
     shown = [(name, label) for name, label in columns if np.isfinite(table[name]).any()]
-    figure, axes = _figure(len(shown))
+    figure, axes = new_figure(len(shown))
     for axis, (name, label) in zip(axes, shown, strict=True):
         axis.plot(table["time_ps"], table[name])
         axis.set_ylabel(label)
         axis.ticklabel_format(axis="y", useOffset=False)
     axes[-1].set_xlabel("time / ps")
-    return _save(figure, path)
+    return save_figure(figure, path)
+
+
+def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> Path:
+    """Draw labels against the model's values into a PNG file, a panel for energies, forces, stresses.
+
+    Forces are coloured by element.
+    """
+    panels: dict[str, list[Pairs]] = {}
+    for pair in pairs:
+        panels.setdefault(pair.name.split()[0], []).append(pair)
+    panels.pop("virial", None)  # the stress times a number
+    for name, parts in panels.items():
+        panels[name] = parts[1:] or parts  # elements in place of all forces together
+    figure, axes = new_figure(1, len(panels))
+    figure.suptitle(title, fontsize="medium")
+    for axis, (name, parts) in zip(axes, panels.items(), strict=True):
+        for part in parts:
+            label = part.name.removeprefix(name).strip()
+            axis.plot(part.label, part.model, ".", markersize=2, label=label, rasterized=True)
+        values = np.concatenate([v for p in parts for v in (p.label, p.model)])
+        ends = [values.min(), values.max()]
+        axis.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
+        axis.set(xlabel=f"{name}, label / ({parts[0].unit})", ylabel="model")
+        if len(parts) > 1 or name == "force":
+            axis.legend(frameon=False, markerscale=5)
+    return save_figure(figure, path)
+
+
+def plot_scaling(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, title: str) -> Path:
+    """Draw time and memory over atoms into a PNG file.
+
+    Parameters
+    ----------
+    rows
+        The table of ``dpa2md bench``: its columns atoms, us/atom and MB, and those of DeePMD-kit where there are.
+    path
+        The PNG file.
+    title
+        Stands above.
+
+    Returns
+    -------
+    Path
+        The PNG file.
+
+    Raises
+    ------
+    RunError
+        Without matplotlib.
+    """
+    figure, axes = new_figure(1, 2)
+    figure.suptitle(title, fontsize="small")
+    atoms = [row["atoms"] for row in rows]
+    for axis, column, label in (
+        (axes[0], "us/atom", "time / (us/atom)"),
+        (axes[1], "MB", "memory of the process / MB"),
+    ):
+        for name, prefix in (("dpa2md", ""), ("DeePMD-kit", "DeePMD-kit ")):
+            if prefix + column in rows[0]:
+                axis.plot(atoms, [row[prefix + column] for row in rows], "o-", label=name)
+        axis.set(xscale="log", xlabel="atoms", ylabel=label)
+        axis.set_ylim(bottom=0)
+        axis.set_xticks(atoms, [str(n) for n in atoms])
+        axis.set_xticks([], minor=True)
+        axis.legend(frameon=False)
+    return save_figure(figure, path)
 
 
 def check_matplotlib() -> None:
     """Raise `RunError` when matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise RunError("Plots need matplotlib: pip install dpa2md[plot].") from None
+    # found but not imported: that would count in the memory that is measured
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RunError("Plots need matplotlib: pip install dpa2md[plot].")
 
 
-def _figure(rows: int) -> tuple[Any, list[Any]]:
+def new_figure(
+    rows: int, columns: int = 1, size: tuple[float, float] | None = None
+) -> tuple[Any, list[Any]]:
+    """A figure of this many panels, and the panels row by row; `size` in inches."""
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4 if rows == 1 else 1.8 * rows), layout="constrained")
+    if size is None:
+        size = (6 if columns == 1 else 4 * columns, 4 if rows == 1 else 1.8 * rows)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(np.ravel(figure.subplots(rows, 1, sharex=True)))
+    return figure, list(np.ravel(figure.subplots(rows, columns, sharex=columns == 1)))
 
 
-def _save(figure: Any, path: str | os.PathLike) -> Path:
+def save_figure(figure: Any, path: str | os.PathLike) -> Path:
+    """Write a figure into a PNG file."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

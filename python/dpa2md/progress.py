@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
+_PATIENCE = 2.0  # seconds; a bar for less would only flicker
 _SHOWN = (
     ("step", "step", "9d"),
     ("time_ps", "time/ps", "9.3f"),
@@ -71,9 +73,7 @@ class Progress:
         )
 
     def _line(self, step: int) -> str:
-        part = step / self._last if self._last else 1.0
-        full = round(20 * part)
-        text = f"[{'#' * full}{'.' * (20 - full)}] {step}/{self._last}  {self.speed(step)}"
+        text = f"{_bar(step, self._last)}  {self.speed(step)}"
         done = step - self._first
         if done > 0 and self._began is not None:
             left = (time.perf_counter() - self._began) / done * (self._last - step)
@@ -94,6 +94,47 @@ class Progress:
             width = form.split(".")[0].rstrip("d")
             cells.append(f"{title:>{width}}" if row is None else f"{row[key]:{form}}")
         _write(sys.stdout, " ".join(cells) + "\n")
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """How much of a counted work is done, on stderr: on a terminal, and once two seconds have passed.
+
+    Parameters
+    ----------
+    what
+        The things that are counted.
+    total
+        How many there are.
+
+    Yields
+    ------
+    callable
+        To be called with the number of things that are done.
+    """
+    began = drawn = time.perf_counter()
+    width = 0
+
+    def show(done: int) -> None:
+        nonlocal drawn, width
+        now = time.perf_counter()
+        if not sys.stderr.isatty() or now - began < _PATIENCE or now - drawn < 0.2:
+            return
+        left = (now - began) * (total - done) / max(done, 1)
+        text = f"{_bar(done, total)} {what}, ETA {_clock(left)}"
+        _write(sys.stderr, "\r" + text.ljust(width))
+        drawn, width = now, len(text)
+
+    try:
+        yield show
+    finally:
+        if width:
+            _write(sys.stderr, "\r" + " " * width + "\r")
+
+
+def _bar(done: int, total: int) -> str:
+    full = round(20 * done / total) if total else 20
+    return f"[{'#' * full}{'.' * (20 - full)}] {done}/{total}"
 
 
 def _clock(seconds: float) -> str:

@@ -31,6 +31,7 @@ class TorchZip:
             raise
 
     def close(self) -> None:
+        """Close the file."""
         self._zip.close()
 
     def _check_members(self) -> dict[str, zipfile.ZipInfo]:

@@ -12,23 +12,6 @@ using namespace dpa2md;
 
 namespace {
 
-// What a backend does with a table, in double.
-void look_up(const FunctionTable& t, double x, double* value, double* slope) {
-  const double at = (x - t.lower) / t.width;
-  const int cell = std::clamp(static_cast<int>(at), 0, t.cells - 1), n = t.channels;
-  double v[5], s[5];
-  table_value_weights<double>(at - cell, v);
-  table_slope_weights<double>(at - cell, s);
-  const double* a = &t.node[static_cast<std::size_t>(cell) * 4 * n];
-  for (int m = 0; m < n; ++m) {
-    value[m] = a[m] + v[0] * a[n + m] + v[1] * a[2 * n + m] + v[2] * a[3 * n + m] + v[3] * a[6 * n + m] +
-               v[4] * a[7 * n + m];
-    slope[m] = (s[0] * a[n + m] + s[1] * a[2 * n + m] + s[2] * a[3 * n + m] + s[3] * a[6 * n + m] +
-                s[4] * a[7 * n + m]) /
-               t.width;
-  }
-}
-
 double worst_value, worst_slope;
 void compare(const FunctionTable& t, const TabulatedFunction& f) {
   worst_value = worst_slope = 0;

@@ -18,6 +18,8 @@ from .values import activation, precision
 
 @dataclass(frozen=True)
 class Fitting:
+    """The fitting net of a model."""
+
     neuron: list[int]
     activation: str
     resnet_dt: bool
@@ -32,6 +34,8 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Model:
+    """All settings of a model; types are indices into `elements`."""
+
     elements: list[str]
     pair_exclude: list[tuple[int, int]]
     atom_exclude: list[int]

@@ -27,6 +27,8 @@ class EmbeddingBlock:
 
 @dataclass(frozen=True)
 class Repformer:
+    """The repformer block; angstrom, and DeePMD-kit's names."""
+
     rcut: float
     rcut_smth: float
     nsel: int
@@ -57,6 +59,8 @@ class Repformer:
 
 @dataclass(frozen=True)
 class Descriptor:
+    """A DPA-2 descriptor, or a DPA-1 one without the parts that only DPA-2 has."""
+
     kind: str  # dpa2 or dpa1
     precision: str
     smooth: bool

@@ -28,6 +28,7 @@ class Keys:
         return f"{self._where}.{key}"
 
     def has(self, key: str) -> bool:
+        """Whether the file has the key; does not count as taking it."""
         return key in self._data
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
@@ -40,30 +41,35 @@ class Keys:
         return default
 
     def flag(self, key: str, default: Any = REQUIRED) -> bool:
+        """A value that is true or false."""
         value = self.take(key, default)
         if not isinstance(value, bool):
             raise self._wrong(key, value, "true or false")
         return value
 
     def integer(self, key: str, default: Any = REQUIRED, least: int = 1) -> int:
+        """An integer from `least` to `LARGEST_SIZE`."""
         value = self.take(key, default)
         if type(value) is not int or not least <= value <= LARGEST_SIZE:
             raise self._wrong(key, value, f"an integer from {least} to {LARGEST_SIZE}")
         return value
 
     def number(self, key: str, default: Any = REQUIRED, least: float = 0.0) -> float:
+        """A finite number of at least `least`."""
         value = self.take(key, default)
         if type(value) not in (int, float) or not (least <= value < math.inf):
             raise self._wrong(key, value, f"a finite number of at least {least:g}")
         return float(value)
 
     def text(self, key: str, default: Any = REQUIRED) -> str:
+        """A text."""
         value = self.take(key, default)
         if not isinstance(value, str):
             raise self._wrong(key, value, "text")
         return value
 
     def choice(self, key: str, options: tuple[str, ...], default: Any = REQUIRED) -> str:
+        """One of several texts; another one is an unsupported model."""
         value = self.text(key, default)
         if value not in options:
             raise UnsupportedModelError(

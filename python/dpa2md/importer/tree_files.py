@@ -36,7 +36,7 @@ def read_hdf5(path: Path) -> Iterator[Contents]:
             tree = _from_json(text if isinstance(text, str) else str(text, "utf-8"))
             size = path.stat().st_size
             tree = _fill(tree, lambda name: _dataset(h5py, file, name, size))
-    except (OSError, KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, UnicodeError) as error:
         raise ModelError(
             f"The file is not a .dp file of DeePMD-kit, or it is damaged ({error})."
         ) from None

@@ -14,6 +14,7 @@ _ACTIVATION_ALIASES = {"none": "linear", "gelu_tf": "gelu"}
 
 
 def precision(keys: Keys) -> str:
+    """ "float64" or "float32"; the model is refused for another precision."""
     name = keys.text("precision", "float64")
     if name not in _PRECISIONS:
         raise UnsupportedModelError(
@@ -24,6 +25,7 @@ def precision(keys: Keys) -> str:
 
 
 def activation(keys: Keys, default: str = "tanh") -> str:
+    """The activation function's name in a .dpa2 file; the model is refused for an unknown one."""
     given = keys.take("activation_function", default)
     name = "linear" if given is None else str(given).lower()
     name = _ACTIVATION_ALIASES.get(name, name)

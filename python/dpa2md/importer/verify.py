@@ -19,10 +19,10 @@ _TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
 class Comparison:
     """Differences between a `.dpa2` model and DeePMD-kit on one random structure."""
 
-    atoms: int
-    energy_difference: float  # eV per atom
-    force_difference: float  # eV/angstrom, the largest of any component; NaN without forces
-    force_scale: float  # eV/angstrom, the largest component of any force
+    atoms: int  #: in the structure
+    energy_difference: float  #: eV per atom
+    force_difference: float  #: eV/angstrom, the largest of any component; NaN without forces
+    force_scale: float  #: eV/angstrom, the largest component of any force
 
     def __str__(self) -> str:
         text = f"{self.atoms} atoms: energy differs by {self.energy_difference:.2e} eV/atom, "

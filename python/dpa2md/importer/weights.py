@@ -41,6 +41,7 @@ class Weights:
         return Weights(self._tensors, f"{self._prefix}{prefix}.", dtype or self._dtype, self._used)
 
     def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
         return self._prefix + name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -1,0 +1,85 @@
+"""Elastic constants of ice XI from stresses: python examples/elastic.py --plot elastic.png
+
+The relaxed crystal is strained both ways along each of the six components, its atoms are relaxed
+again, and the central difference of the stresses is a column of the stiffness matrix. Its asymmetry
+tells the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms, units
+from ase.optimize import BFGS
+from ice import relaxed_ice
+
+FMAX = 0.0005  # eV/angstrom; moves a stress by far less than the strain does
+VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
+# Hexagonal ice at 257 K, GPa: P. H. Gammon et al., J. Phys. Chem. 87, 4025 (1983).
+MEASURED = {"C11": 13.9, "C12": 7.1, "C13": 5.8, "C33": 15.0, "C44": 3.0}
+
+
+def stress(crystal: Atoms, component: int, strain: float) -> np.ndarray:
+    """The stress (6,), GPa, after a strain of one Voigt component and relaxation of the atoms."""
+    i, j = VOIGT[component]
+    deformation = np.eye(3)
+    deformation[i, j] += strain / 2
+    deformation[j, i] += strain / 2
+    strained = crystal.copy()
+    strained.calc = crystal.calc
+    strained.set_cell(crystal.cell.array @ deformation, scale_atoms=True)
+    BFGS(strained, logfile=None).run(fmax=FMAX, steps=500)
+    return strained.get_stress() / units.GPa
+
+
+def stiffness(crystal: Atoms, strain: float) -> np.ndarray:
+    """The stiffness matrix (6, 6), GPa, in Voigt's order xx, yy, zz, yz, xz, xy."""
+    columns = [
+        (stress(crystal, k, strain) - stress(crystal, k, -strain)) / (2 * strain) for k in range(6)
+    ]
+    return np.transpose(columns)
+
+
+def plot(matrix: np.ndarray, file: str) -> None:
+    """Draws the matrix into `file`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(4.5, 3.8), layout="constrained")
+    image = axes.imshow(matrix, cmap="Blues", vmin=0)
+    for (i, j), value in np.ndenumerate(matrix.round(1) + 0.0):  # no -0.0
+        dark = value > matrix.max() / 2
+        axes.text(j, i, f"{value:.1f}", ha="center", va="center", color="w" if dark else "k")
+    labels = ["xx", "yy", "zz", "yz", "xz", "xy"]
+    axes.set_xticks(range(6), labels)
+    axes.set_yticks(range(6), labels)
+    axes.set_title("Stiffness of ice XI, shipped water model")
+    figure.colorbar(image, label="GPa")
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> np.ndarray:
+    """Runs the example; returns the stiffness matrix (6, 6), GPa."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--strain", type=float, default=0.005)
+    parser.add_argument("--plot", metavar="FILE")
+    args = parser.parse_args(arguments)
+    crystal = relaxed_ice(fmax=FMAX)
+    matrix = stiffness(crystal, args.strain)
+    print("cell of the model (angstrom):", *crystal.cell.lengths().round(3))
+    print("stiffness (GPa):")
+    for row in matrix.round(2) + 0.0:  # no -0.00
+        print("".join(f"{value:8.2f}" for value in row))
+    print("measured, hexagonal ice:", ", ".join(f"{k} {v}" for k, v in MEASURED.items()))
+    if args.plot:
+        plot(matrix, args.plot)
+    return matrix
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The sub-command ``dpa2md check``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cli_options import (
+    MODEL_HELP,
+    STRUCTURE_HELP,
+    add_engine_options,
+    load_structure,
+    model_path,
+    new_parser,
+    print_table,
+    refuse_to_replace,
+)
+
+if TYPE_CHECKING:
+    from .check import Check
+    from .engine import Engine
+
+_EXAMPLES = """\
+examples:
+  dpa2md check model.dpa2 POSCAR                  derivatives, symmetries, precision, smoothness, drift
+  dpa2md check model.dpa2 frames.xyz@5 --plot verdict.png
+  dpa2md check multitask.pt water.xyz --head Water --json
+
+A structure of some hundred atoms will do; it should look like what the model is meant for. The exit status is
+0 when everything passed, 1 when something failed, and 2 with one sentence about what is wrong.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser's `subparsers`; its ``args.run`` is `run`."""
+    parser = new_parser(
+        subparsers,
+        "check",
+        "test a model on a structure: derivatives, symmetries, smoothness, drift",
+        "Test a model on a structure, and say what passes and what does not.",
+        _EXAMPLES,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
+    add("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_engine_options(parser)
+    add("--nve-steps", type=int, metavar="N", help="of the short run; 0: none (default: 400)")
+    add("--seed", type=int, default=1, help="of directions and velocities (default: 1)")
+    add("--plot", type=Path, metavar="PNG", help="draw what was measured, on one page")
+    add("--overwrite", action="store_true", help="replace an existing picture")
+    add("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Test and print; returns the exit status."""
+    from .check import GROUPS, NVE_STEPS, run_checks
+    from .conversion import load_records
+    from .engine import Engine
+    from .plots import check_matplotlib
+    from .progress import progress_bar
+
+    if args.plot:
+        refuse_to_replace(args.plot, args.overwrite)
+        check_matplotlib()
+    path = model_path(args.model)
+    atoms = load_structure(args.structure)
+
+    def load(precision: str) -> Engine:
+        return Engine(path, precision, args.threads, args.device, head=args.head)
+
+    with progress_bar("groups of tests", len(GROUPS) + 1) as show, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*neighbours and the model has room"
+        )  # a test says
+        checks, subject = run_checks(
+            load,
+            load_records(path, args.head),
+            atoms,
+            precision=args.precision,
+            nve_steps=NVE_STEPS if args.nve_steps is None else args.nve_steps,
+            seed=args.seed,
+            report=show,
+        )
+    title = f"{Path(args.model).name} on {Path(args.structure).name}, {len(atoms)} atoms"
+    if args.plot:
+        from .plots_check import plot_checks
+
+        plot_checks(checks, subject, args.plot, title)
+    failed = sum(check.verdict == "fail" for check in checks)
+    if args.json:
+        print(json.dumps({"title": title, "failed": failed, "checks": _plain(checks)}, indent=2))
+    else:
+        print(title)
+        print_table([_row(check) for check in checks])
+        print(f"\n{failed or 'nothing'} failed" + (f"; wrote {args.plot}" if args.plot else ""))
+    return 1 if failed else 0
+
+
+def _row(check: Check) -> dict[str, str]:
+    skipped = check.verdict == "skipped"
+    return {
+        "check": check.name,
+        "verdict": check.verdict.upper() if check.verdict == "fail" else check.verdict,
+        "measured": "" if skipped else _number(check.measured),
+        "allowed": "" if skipped else _number(check.allowed),
+        "unit": check.unit,
+        "why": check.reason,
+    }
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2g}"
+
+
+def _plain(checks: list[Check]) -> list[dict]:
+    """For JSON, which has no NaN."""
+    listed = []
+    for check in checks:
+        entry = dict(vars(check))
+        for name in ("measured", "allowed"):
+            entry[name] = entry[name] if math.isfinite(entry[name]) else None
+        listed.append(entry)
+    return listed

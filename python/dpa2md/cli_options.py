@@ -1,0 +1,139 @@
+"""What the sub-commands share: how models, structures, precisions and devices are named; tables."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from .calculator import DPA2Calculator
+    from .engine import Engine
+
+SHIPPED = "water"  # the name of the model, and of the structure, that come with the package
+DEFAULT_MODEL = Path(__file__).parent / "models" / "water.dpa2"
+
+MODEL_HELP = f'a .dpa2 file, a model of DeePMD-kit, or "{SHIPPED}": the shipped model'
+STRUCTURE_HELP = f'a file that ASE reads, a DeePMD-kit npy folder, or "{SHIPPED}": shipped liquid'
+
+
+def new_parser(
+    subparsers: argparse._SubParsersAction, name: str, text: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """A sub-command's parser; `examples` stand at the end of its help."""
+    return subparsers.add_parser(
+        name,
+        help=text,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """MODEL, which may be left out where there is a sensible default; ``--model`` says the same."""
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help=f"{MODEL_HELP} (default: {SHIPPED})"
+    )
+    parser.add_argument("--model", dest="model_option", help=argparse.SUPPRESS)
+
+
+def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """How a model is run: head, precision, threads, device."""
+    add = parser.add_argument
+    add("--head", metavar="NAME", help="which head of a multi-task model")
+    add("--precision", choices=["float32", "float64"], help="default: that of the training")
+    add("--threads", type=int, metavar="N", help="default: all cores")
+    add("--device", default="cpu", metavar="NAME", help="default: cpu")
+
+
+def named_model(args: argparse.Namespace) -> str:
+    """What the command line calls the model."""
+    return args.model or getattr(args, "model_option", None) or SHIPPED
+
+
+def model_path(name: str) -> Path:
+    """The file of a model that was named on the command line.
+
+    Raises
+    ------
+    RunError
+        When there is no such file.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if name == SHIPPED:
+        return DEFAULT_MODEL
+    raise RunError(f'{path}: there is no such model; give a file, or "{SHIPPED}".')
+
+
+def load_engine(args: argparse.Namespace) -> Engine:
+    """The model of ``args.model`` with the options of `add_engine_options`."""
+    from .engine import Engine
+
+    path = model_path(named_model(args))
+    return Engine(path, args.precision, args.threads, args.device, head=args.head)
+
+
+def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
+    """The same as `load_engine`, as a calculator of ASE."""
+    from .calculator import DPA2Calculator
+
+    path = model_path(named_model(args))
+    return DPA2Calculator(path, args.precision, args.threads, args.device, head=args.head)
+
+
+def load_structure(name: str) -> Atoms:
+    """The structure that was named on the command line: the last one of a file."""
+    return load_structures(name, -1)[-1]
+
+
+def load_structures(name: str, index: int | str = ":") -> list[Atoms]:
+    """The structures that were named on the command line, by default all of a file."""
+    from .reading import read_structures
+    from .structures import equilibrated_water
+
+    if name == SHIPPED and not Path(name).exists():
+        return [equilibrated_water()]
+    return read_structures(name, index)
+
+
+def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
+    """Raise `RunError` for an output in a missing folder, or one that would replace a file.
+
+    `or_else` is what can be done apart from overwriting. A folder that can't be written to is an `OSError`.
+    """
+    if not path.parent.is_dir():
+        raise RunError(f"{path.parent}: there is no such folder; make it first.")
+    if path.is_dir():
+        raise RunError(f"{path}: this is a folder; name a file.")
+    if not os.access(path.parent, os.W_OK):  # before the work, not after it
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if path.is_file() and not allowed:
+        ways = ["--overwrite", *filter(None, [or_else])]
+        raise RunError(f"{path} exists; add {' or '.join(ways)}, or name another file.")
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print rows with the same keys under those as headings; text to the left, numbers to the right."""
+    cells = [list(rows[0])] + [[cell_text(v) for v in row.values()] for row in rows]
+    left = [isinstance(v, str) for v in rows[0].values()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        padded = [
+            f"{c:<{w}}" if to_left else f"{c:>{w}}"
+            for c, w, to_left in zip(line, widths, left, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def cell_text(value: Any) -> str:
+    """A value as it stands in a table."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,54 @@
+"""Files that are seen complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary name to write to; at the end the file is renamed to `path`.
+
+    When something fails, what stood at `path` stays and no temporary file is left. A device or a pipe
+    can't be renamed onto and is written directly.
+
+    Raises
+    ------
+    OSError
+        With `path` as its filename, whatever the name that was written to.
+    """
+    path = Path(path)
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    temporary = path if special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with named_errors(path, temporary):
+            yield temporary
+            if not special:
+                _sync(temporary)
+                os.replace(temporary, path)
+    finally:
+        if not special:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: str | os.PathLike, *also: Path) -> Iterator[None]:
+    """Give an `OSError` without a filename, as of a full disk, the name of the file that was meant.
+
+    So, too, one that has a name out of `also`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename in (None, *also, *map(os.fspath, also)):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+        raise
+
+
+def _sync(path: Path) -> None:
+    """To the disk before the renaming, or a power cut could leave the new name with no bytes."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

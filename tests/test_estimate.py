@@ -1,0 +1,67 @@
+"""`dpa2md info --atoms`: scaled from what was measured, and near what is then found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.io import write
+from dpa2md import estimate
+from dpa2md.cli import main
+from dpa2md.engine import Engine
+from small_models import crystal
+
+
+def test_costs_grow_with_the_atoms(model):
+    engine = Engine(model, threads=1)
+    few, many = (estimate.estimate(engine, n) for n in (10_000, 1_000_000))
+    assert few.measured_atoms == [216, 1728]
+    # two measurements on a machine that does other things, too
+    assert 20 < many.seconds / few.seconds < 500
+    if few.megabytes and many.megabytes:
+        assert many.megabytes > 5 * few.megabytes > 0
+
+
+def test_time_is_what_such_a_step_takes(model):
+    engine = Engine(model, threads=1)
+    found = estimate.estimate(engine, 4096)
+    taken, _ = estimate._measure(engine, estimate.lattice(engine.elements, 4096))
+    assert 0.3 < found.seconds / taken < 3  # the machine may be busy during one of them
+
+
+def test_memory_is_what_such_a_process_takes(model, tmp_path):
+    if estimate._peak() is None:
+        pytest.skip("this system does not tell a process's memory")
+    code = (
+        "import sys; from dpa2md import estimate; from dpa2md.engine import Engine\n"
+        "e = Engine(sys.argv[1], threads=1)\n"
+        "guess = estimate.estimate(e, 13824).megabytes\n"
+        "print(guess, estimate._measure(e, estimate.lattice(e.elements, 13824))[1])\n"
+    )
+    line = [sys.executable, "-c", code, str(model)]
+    out = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    guess, found = map(float, out.split())
+    assert 0.5 < guess / found < 2
+
+
+def test_lattice():
+    atoms = estimate.lattice(["O", "H", "Si"], 216)
+    assert len(atoms) == 216 and set(atoms.get_chemical_symbols()) == {"O", "H", "Si"}
+    assert len(atoms) / atoms.get_volume() == pytest.approx(estimate.DENSITY)
+    assert np.sort(atoms.get_all_distances(mic=True), axis=1)[:, 1].min() > 1.0
+
+
+def test_command(model, tmp_path, capsys):
+    assert main(["info", str(model), "--atoms", "5000", "--threads", "1", "--json"]) == 0
+    cost = json.loads(capsys.readouterr().out)["cost"]
+    assert cost["atoms"] == 5000 and cost["seconds a step"] > 0
+    assert "216 and 1728 atoms" in cost["scaled from"]
+    path = tmp_path / "crystal.extxyz"
+    write(path, crystal())
+    assert main(["info", str(model), "--atoms", "5000", "--structure", str(path)]) == 0
+    assert "of the structure given" in capsys.readouterr().out
+    assert main(["info", str(model), "--atoms", "0"]) == 2
+    assert "give 1 or more" in capsys.readouterr().err
