@@ -9,7 +9,7 @@ from pathlib import Path
 import dpa2md
 import pytest
 from dpa2md import DPA2Calculator
-from dpa2md.cli_md import DEFAULT_MODEL
+from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 
 ROOT = Path(__file__).parent.parent

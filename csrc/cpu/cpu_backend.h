@@ -143,8 +143,8 @@ class CpuBackend final : public Backend {
 
   // ---- tables.cpp
   void build_tables();
-  void build_repinit_tables(double tolerance, int max_cells);
-  void build_three_body_tables(double tolerance, int max_cells);
+  void build_repinit_tables();
+  void build_three_body_tables();
 
   // ---- three_body.cpp
   struct TripleState;

@@ -6,6 +6,7 @@
 // fastest, the other way round than in DeePMD-kit: prepare_repinit turns the weights that read it.
 #include <algorithm>
 
+#include "../compressed_table.h"
 #include "cpu_backend.h"
 
 namespace dpa2md {
@@ -22,50 +23,17 @@ struct CpuBackend<T>::RepinitState {
   typename NetWeights<T>::Tape tape;
 };
 
-namespace {
-
-// A compressed model's embedding at x: value and slope of the quintic pieces, linear beyond both ends. The
-// cell arithmetic follows the original's precision, because the number of fine cells is a truncated quotient.
-template <class R, class T>
-void table_lookup(const EmbeddingTable& t, const Buffer<T>& rows, int ng, R x, int ld, T* value, T* slope) {
-  const R lower = R(t.lower), upper = R(t.upper), maximum = R(t.maximum), fine = R(t.stride0),
-          coarse = R(t.stride1);
-  const int fine_cells = int((upper - lower) / fine);
-  int cell = 0;
-  R beyond = 0;
-  if (x < lower) {
-    beyond = x - lower, x = 0;
-  } else if (x < upper) {
-    cell = int((x - lower) / fine);
-    x -= cell * fine + lower;
-  } else if (x < maximum) {
-    cell = fine_cells + int((x - upper) / coarse);
-    x -= (cell - fine_cells) * coarse + upper;
-  } else {
-    cell = fine_cells + int((std::nextafter(maximum, lower) - upper) / coarse);
-    beyond = x - maximum;
-    x = maximum - ((cell - fine_cells) * coarse + upper);
-  }
-  cell = std::clamp(cell, 0, static_cast<int>(t.coefficients.shape[0]) - 1);
-  const T* a = rows.data() + static_cast<std::size_t>(cell) * 6 * ng;
-  const T h = T(x), out = T(beyond);
-  for (int m = 0; m < ng; ++m, a += 6) {
-    const T d = a[1] + h * (2 * a[2] + h * (3 * a[3] + h * (4 * a[4] + h * 5 * a[5])));
-    value[m * ld] = a[0] + h * (a[1] + h * (a[2] + h * (a[3] + h * (a[4] + h * a[5])))) + out * d;
-    if (slope) slope[m * ld] = d;
-  }
-}
-
-}  // namespace
-
 // The lookup in the precision of the file.
 template <class T>
 void CpuBackend<T>::compressed_embedding(T x, int ld, T* value, T* slope) const {
-  const EmbeddingTable& t = model_.repinit.table;
-  if (model_.precision == "float32") {
-    table_lookup(t, w_repinit_.compressed, model_.repinit.ng, static_cast<float>(x), ld, value, slope);
-  } else {
-    table_lookup(t, w_repinit_.compressed, model_.repinit.ng, static_cast<double>(x), ld, value, slope);
+  const int ng = model_.repinit.ng;
+  const CompressedPlace p =
+      compressed_place(compressed_grid(model_.repinit.table), model_.precision == "float32", x);
+  const T* a = w_repinit_.compressed.data() + p.cell * 6 * ng;
+  for (int m = 0; m < ng; ++m, a += 6) {
+    T d;
+    compressed_value(a, T(p.x), T(p.beyond), &value[m * ld], &d);
+    if (slope) slope[m * ld] = d;
   }
 }
 
