@@ -10,7 +10,7 @@ from ase.optimize import FIRE
 from dpa2md import DPA2Calculator
 from dpa2md.structures import equilibrated_water
 
-OXYGEN = 12  # of the molecule that turns; its hydrogens come next
+OXYGEN = 27  # of the molecule that turns; its hydrogens come next
 here = Path(__file__).parent
 
 
