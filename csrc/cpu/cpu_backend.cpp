@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <numeric>
 
 #include "../threads.h"
 #include "memory_limit.h"
@@ -178,6 +179,14 @@ Tensor heads_transposed(const Tensor& t) {
   });
 }
 
+Tensor without_row_means(Tensor t, int width) {
+  for (auto row = t.data.begin(); row != t.data.end(); row += width) {
+    const double mean = std::accumulate(row, row + width, 0.0) / width;
+    for (int c = 0; c < width; ++c) row[c] -= mean;
+  }
+  return t;
+}
+
 }  // namespace
 
 template <class T>
@@ -274,9 +283,10 @@ void CpuBackend<T>::prepare_repformer_layer(int l) {
       }
       return sum;
     });
-    w.attn2_value = cast<T>(value);
-    w.attn2_value_t = cast<T>(heads_transposed(value));
-    w.attn2_bias = cast<T>(m.attn2_head.b);
+    const Tensor centred = without_row_means(value, g2w);  // the layer norm would take it away
+    w.attn2_value = cast<T>(centred);
+    w.attn2_value_t = cast<T>(heads_transposed(centred));
+    w.attn2_bias = cast<T>(without_row_means(m.attn2_head.b, g2w));
     w.ln_w = cast<T>(m.ln_w);
     w.ln_b = cast<T>(m.ln_b);
   }

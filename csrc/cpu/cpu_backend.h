@@ -58,8 +58,8 @@ struct RepformerWeights {
   Linear<T> attn1_query;                 // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
   Linear<T> attn1_value;                 // per head Wv Wo: (head, g1) -> g1, with head_map's bias
   Buffer<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
-  Buffer<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo
-  Buffer<T> attn2_bias, ln_w, ln_b;      // (g2)
+  Buffer<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo, without the mean of each row
+  Buffer<T> attn2_bias, ln_w, ln_b;      // (g2); the bias without its mean
   Buffer<T> h2_head;                     // (head)
 };
 
@@ -209,14 +209,12 @@ class CpuBackend final : public Backend {
   void pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena);
   void pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw, Arena& arena);
   void attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena);
-  void attention_factors_backward(const Neighborhood& a, const PairAttention& s, PairGradient* d,
-                                  Arena& arena);
   void softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const;
   void attention_map(int l, int h, const Neighborhood& a, PairAttention* s);
-  void attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s, T* dmap,
-                              PairGradient* d);
+  void attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap, PairGradient* g,
+                               Arena& arena);
   void attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena);
-  void attention_norm_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout, T* dsum);
+  void attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum, Arena& arena);
   void attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out, PairGradient* d,
                           Arena& arena);
   void attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out);

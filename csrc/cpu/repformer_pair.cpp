@@ -153,13 +153,7 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;
     const T* dout = dg2(l + 1) + a.q0 * f.g2_dim;
-    PairGradient d{dg2(l) + a.q0 * f.g2_dim,
-                   dh2(l) + 3 * a.q0,
-                   arena_.zeros<T>(a.n),
-                   nullptr,
-                   nullptr,
-                   nullptr,
-                   nullptr};
+    PairGradient d{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n)};
     pair_self_backward(l, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {
