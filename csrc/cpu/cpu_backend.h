@@ -7,6 +7,7 @@
 #include "../backend.h"
 #include "../threads.h"
 #include "net.h"
+#include "shares.h"
 #include "tables.h"
 
 namespace dpa2md {
@@ -24,11 +25,23 @@ struct Env {
   Buffer<T> sw, dsw;    // (pairs)
 };
 
+// A weight in panels as wide as a tile of gemm.h, one after the other, so that a product reads it from first
+// to last.
+template <class T>
+struct Panels {
+  int in = 0, out = 0;
+  Buffer<T> w;
+  bool empty() const { return w.empty(); }
+  void pack(int rows, int columns, const T* from);
+  // y (rows, out) [+]= x (rows, in) w
+  void multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const;
+};
+
 // x W + b with both orders of the weight, forward and reverse.
 template <class T>
 struct Linear {
-  int in = 0, out = 0;
-  Buffer<T> w, wt, b;
+  Panels<T> w, wt;
+  Buffer<T> b;
   void prepare(const Tensor& weight, const Tensor* bias);
   // y (rows, out) = x (rows, in) w + b
   void forward(int rows, const T* x, int ldx, T* y, int ldy) const;
@@ -114,6 +127,9 @@ class CpuBackend final : public Backend {
   T* g2(int l) { return g2_.data() + static_cast<std::size_t>(l) * g2_stride_; }
   T* h2(int l) { return h2_.data() + static_cast<std::size_t>(rep().update_h2 ? l : 0) * h2_stride_; }
   T* dg2(int l) { return dg2_.data() + static_cast<std::size_t>(l % 2) * g2_stride_; }
+  T* share(std::int64_t pair) {
+    return dgg1_.data() + static_cast<std::size_t>(shares_.slot[pair]) * rep().g1_dim;
+  }
   T* dh2(int l) { return dh2_.data() + static_cast<std::size_t>(rep().update_h2 ? l % 2 : 0) * h2_stride_; }
 
   int block_size(int count) const;  // atoms of one stage call
@@ -181,16 +197,13 @@ class CpuBackend final : public Backend {
   Neighborhood neighborhood(int l, int i, bool with_g1, Arena& arena);
   bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
   bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
-  void grrg_state(const Neighborhood& a, T* s2);
-  void grrg_backward(const Neighborhood& a, const T* s2, const T* dout, NeighborhoodGradient* d,
-                     Arena& arena);
   T* product_left(const Neighborhood& a, Arena& arena);
-  void conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& arena);
-  void conv_drrd_state(const Neighborhood& a, NodeRow row, Arena& arena);
-  void conv_drrd_product_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout, int kp,
-                                  T* dproduct, T* dproduct_t);
-  void conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
-                          NeighborhoodGradient* d, Arena& arena);
+  void moments(const Neighborhood& a, const T* left, int width, const T* x, T* s);
+  void moments_backward(const Neighborhood& a, int width, const T* s, const T* dout, T* ds);
+  void conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena);
+  void conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft, Arena& arena);
+  void products_backward(int l, const Neighborhood& a, const NodeRow& row, const NodeRow& dout,
+                         NeighborhoodGradient* d, Arena& arena);
   void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
   void local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena);
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
@@ -254,8 +267,9 @@ class CpuBackend final : public Backend {
   Buffer<T> mlp_slope_, self_slope_;  // layers of (natoms, g1_dim): act' of the dense updates of g1
   Buffer<T> g1_, dg1_;                // layers of (nrows, g1_dim); two gradients in turn
   Buffer<T> g2_, dg2_, h2_, dh2_;     // layers of (pairs, g2_dim), (pairs, 3)
-  Buffer<T> dgg1_;                    // (pairs, g1_dim): each pair's share of its neighbour's gradient
-  Buffer<double> pair_force_;         // (pairs, 3): dE/d(r_j - r_i)
+  Shares shares_;
+  Buffer<T> dgg1_;             // (slots of shares_, g1_dim): what pairs give to their neighbours' gradients
+  Buffer<double> pair_force_;  // (pairs, 3): dE/d(r_j - r_i)
 };
 
 }  // namespace DPA2MD_ISA

@@ -13,7 +13,7 @@ namespace DPA2MD_ISA {
 // Lanes of a and b side by side: index i < W is a's lane i, W + i is b's. (GCC before 12 has not clang's
 // builtin.)
 template <int... I, class V>
-inline V pick_lanes(V a, V b, std::integer_sequence<int, I...>) {
+DPA2MD_INLINE V pick_lanes(V a, V b, std::integer_sequence<int, I...>) {
 #if defined(__clang__) || __GNUC__ >= 12
   return __builtin_shufflevector(a, b, I...);
 #else
@@ -25,19 +25,19 @@ inline V pick_lanes(V a, V b, std::integer_sequence<int, I...>) {
 // The halves of every stretch of 2 `half` lanes: the lower ones of a and b in turn (upper = false), or the
 // upper ones.
 template <int W, int HALF, bool UPPER, class V, int... I>
-inline V join_halves(V a, V b, std::integer_sequence<int, I...>) {
+DPA2MD_INLINE V join_halves(V a, V b, std::integer_sequence<int, I...>) {
   return pick_lanes(a, b,
                     std::integer_sequence<int, (I / (2 * HALF) * (2 * HALF) + (UPPER ? HALF : 0) + I % HALF +
                                                 (I / HALF % 2 ? W : 0))...>{});
 }
 template <int W, int HALF, bool UPPER, class V>
-inline V join_halves(V a, V b) {
+DPA2MD_INLINE V join_halves(V a, V b) {
   return join_halves<W, HALF, UPPER>(a, b, std::make_integer_sequence<int, W>{});
 }
 
 // v[0 … W-1] -> a vector of their sums.
 template <class T, int W, int HALF = W / 2>
-inline typename Vector<T, W>::type sum_each(typename Vector<T, W>::type* v) {
+DPA2MD_INLINE typename Vector<T, W>::type sum_each(typename Vector<T, W>::type* v) {
 #pragma GCC unroll 16
   for (int i = 0; i < HALF; ++i) {
     v[i] = join_halves<W, HALF, false>(v[i], v[i + HALF]) + join_halves<W, HALF, true>(v[i], v[i + HALF]);
@@ -64,7 +64,7 @@ inline void sum_rows(int rows, F&& part, T* out) {
 
 // A vector whose sum is x . y
 template <class T>
-inline typename Vector<T, lanes<T>()>::type product_lanes(int n, const T* x, const T* y) {
+DPA2MD_INLINE typename Vector<T, lanes<T>()>::type product_lanes(int n, const T* x, const T* y) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   V sum{};
@@ -76,7 +76,7 @@ inline typename Vector<T, lanes<T>()>::type product_lanes(int n, const T* x, con
 
 // v (W, W) in place
 template <class T, int W, int HALF = W / 2>
-inline void transpose_lanes(typename Vector<T, W>::type* v) {
+DPA2MD_INLINE void transpose_lanes(typename Vector<T, W>::type* v) {
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) {
     if (i & HALF) continue;

@@ -12,7 +12,7 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <int W>
-inline typename Vector<float, W>::type exp_bounded_lanes(typename Vector<float, W>::type x) {
+DPA2MD_INLINE typename Vector<float, W>::type exp_bounded_lanes(typename Vector<float, W>::type x) {
   using V = typename Vector<float, W>::type;
   typedef std::int32_t Bits __attribute__((vector_size(W * 4)));
   const V shifted = x * 1.44269504f + 12582912.0f;
@@ -23,7 +23,7 @@ inline typename Vector<float, W>::type exp_bounded_lanes(typename Vector<float, 
 }
 
 template <int W>
-inline typename Vector<double, W>::type exp_bounded_lanes(typename Vector<double, W>::type x) {
+DPA2MD_INLINE typename Vector<double, W>::type exp_bounded_lanes(typename Vector<double, W>::type x) {
   using V = typename Vector<double, W>::type;
   typedef std::int64_t Bits __attribute__((vector_size(W * 8)));
   const V shifted = x * 1.4426950408889634 + 6755399441055744.0;
@@ -36,21 +36,21 @@ inline typename Vector<double, W>::type exp_bounded_lanes(typename Vector<double
 
 // the larger and the smaller of two, lane by lane; b where one is NaN
 template <class V>
-inline V max_lanes(V a, V b) {
+DPA2MD_INLINE V max_lanes(V a, V b) {
   return a > b ? a : b;
 }
 template <class V>
-inline V min_lanes(V a, V b) {
+DPA2MD_INLINE V min_lanes(V a, V b) {
   return a < b ? a : b;
 }
 
 template <int W>
-inline typename Vector<float, W>::type exp_lanes(typename Vector<float, W>::type x) {
+DPA2MD_INLINE typename Vector<float, W>::type exp_lanes(typename Vector<float, W>::type x) {
   using V = typename Vector<float, W>::type;
   return exp_bounded_lanes<W>(min_lanes(V{} + 88.0f, max_lanes(V{} - 87.0f, x)));
 }
 template <int W>
-inline typename Vector<double, W>::type exp_lanes(typename Vector<double, W>::type x) {
+DPA2MD_INLINE typename Vector<double, W>::type exp_lanes(typename Vector<double, W>::type x) {
   using V = typename Vector<double, W>::type;
   return exp_bounded_lanes<W>(min_lanes(V{} + 709.0, max_lanes(V{} - 708.0, x)));
 }

@@ -88,13 +88,13 @@ inline void place(const Table<T>& t, int padded, T x, TablePlace<T>* p) {
 
 // Value and slope of W channels at a place; `node` is p.node advanced to the first of them.
 template <int W, class T>
-inline typename Vector<T, W>::type table_value(const T* node, int padded, const T* w) {
+DPA2MD_INLINE typename Vector<T, W>::type table_value(const T* node, int padded, const T* w) {
   using V = typename Vector<T, W>::type;
   const auto at = [&](int row) { return *reinterpret_cast<const V*>(node + row * padded); };
   return at(0) + w[0] * at(1) + w[1] * at(2) + w[2] * at(3) + w[3] * at(6) + w[4] * at(7);
 }
 template <int W, class T>
-inline typename Vector<T, W>::type table_slope(const T* node, int padded, const T* w) {
+DPA2MD_INLINE typename Vector<T, W>::type table_slope(const T* node, int padded, const T* w) {
   using V = typename Vector<T, W>::type;
   const auto at = [&](int row) { return *reinterpret_cast<const V*>(node + row * padded); };
   return w[0] * at(1) + w[1] * at(2) + w[2] * at(3) + w[3] * at(6) + w[4] * at(7);
