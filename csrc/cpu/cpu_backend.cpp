@@ -117,6 +117,22 @@ Buffer<T> cast_padded(const Tensor& t, int columns) {
   return out;
 }
 
+// A compressed model's table (rows, ng, 6) as (rows, 6, padded ng).
+template <class T>
+Buffer<T> coefficients_by_power(const Embedding& e) {
+  const std::size_t np = padded(e.ng, lanes<T>()), rows = e.table.coefficients.data.size() / (6 * e.ng);
+  Buffer<T> out;
+  out.resize(rows * 6 * np);
+  out.zero(0, out.size());
+  const double* from = e.table.coefficients.data.data();
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int m = 0; m < e.ng; ++m) {
+      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = T(*from++);
+    }
+  }
+  return out;
+}
+
 // The three-body gate summed over both orders of two types, rows padded for the tables.
 template <class T>
 Buffer<T> both_orders(const Model& m) {
@@ -143,7 +159,7 @@ void CpuBackend<T>::prepare() {
   const auto embedding = [](const Embedding& e, EmbeddingWeights<T>* w) {
     if (!e.net.empty()) w->net.prepare(e.net);
     w->gate = cast_padded<T>(e.strip_table, e.ng);
-    w->compressed = cast<T>(e.table.coefficients);
+    if (!e.table.empty()) w->compressed = coefficients_by_power<T>(e);
   };
   embedding(m.repinit, &w_repinit_);
   prepare_empty_slots();

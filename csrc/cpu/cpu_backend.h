@@ -55,7 +55,7 @@ struct EmbeddingWeights {
   NetWeights<T> net;
   Tables<T> tables;      // of the net, for the types present
   Buffer<T> gate;        // (nt or 1, nt, padded ng)
-  Buffer<T> compressed;  // (rows, 6 ng): DeePMD-kit's table in place of the net
+  Buffer<T> compressed;  // (rows, 6, padded ng): DeePMD-kit's table in place of the net
   Buffer<T> both;        // (nt, nt, padded ng) gate(a, b) + gate(b, a), three-body only
   Buffer<T> empty;       // (nt, 4, padded ng): what one empty slot adds to the moments (nonzero davg only)
 };
@@ -145,7 +145,7 @@ class CpuBackend final : public Backend {
   void repinit_atom(int i, Arena& arena, bool tape, RepinitState* s);
   void repinit_net_backward(int i, const T* dmoment, Arena& arena);
   void prepare_empty_slots();
-  void compressed_embedding(T x, int ld, T* value, T* slope) const;
+  void compressed_place(T x, TablePlace<T>* p) const;
   const T* repinit_gate(int center, int neighbor) const;
   T repinit_opening(std::int64_t pair) const;
   TablePlace<T>* repinit_places(int i, Arena& arena);
