@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  dpa2md eval model.dpa2 frames.xyz -o out.extxyz       energies, forces and stresses of every structure
-  dpa2md eval model.dpa2 OUTCAR --plot parity.png       how far from the labels in the file, with a picture
-  dpa2md eval multitask.pt data/system --head Water     a folder in DeePMD-kit's npy format
-  dpa2md eval model.dpa2 md.traj@-10: --json            the last ten, for programs
+  dpa2md eval model.dpa2 frames.xyz -o out.extxyz    energies, forces, stresses
+  dpa2md eval model.dpa2 OUTCAR --plot parity.png    how far from its labels
+  dpa2md eval multitask.pt data/system --head Water  DeePMD-kit's npy format
+  dpa2md eval model.dpa2 md.traj@-10: --json         the last ten, for programs
 
 The exit status is 0, or 2 with one sentence about what is wrong.
 """
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         subparsers,
         "eval",
         "energies, forces and stresses of many structures; errors where labels exist",
-        "Evaluate structures. Where they have labels, show how far the model is from them.",
+        "Evaluate structures. Where they have labels, show how far the model is off.",
         _EXAMPLES,
     )
     add = parser.add_argument
