@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status."""
     from .batch import evaluate
-    from .comparison import pair_up
+    from .comparison import labelled, pair_up
     from .errors import RunError
     from .plots import check_matplotlib, plot_parity
     from .progress import progress_bar
@@ -72,16 +72,16 @@ def run(args: argparse.Namespace) -> int:
         refuse_to_replace(path, args.overwrite)
     if args.plot:
         check_matplotlib()
-    engine = load_engine(args)
     frames = load_structures(args.structures)
+    if args.plot and not labelled(frames):
+        raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")
+    engine = load_engine(args)
     with progress_bar("structures", len(frames)) as show:
         results = evaluate(engine, frames, report=show)
     pairs = pair_up(frames, results)
     if args.output:
         _write(args.output, frames, results)
     if args.plot:
-        if not pairs:
-            raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")
         plot_parity(pairs, args.plot, Path(args.model).name)
     errors = [p.errors() for p in pairs]
     if args.json:
