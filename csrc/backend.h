@@ -86,6 +86,6 @@ std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string
                                            bool tables);
 // The same kernels, run by the host; defined in builds with tests.
 std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision,
-                                                    bool tables);
+                                                    int device, bool tables);
 
 }  // namespace dpa2md

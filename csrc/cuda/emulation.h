@@ -9,6 +9,7 @@
 #include <new>
 #include <string>
 
+#include "../devices.h"
 #include "block.h"
 
 namespace dpa2md {
@@ -23,16 +24,23 @@ inline void* allocate(std::size_t bytes) {
 inline void release(void* p) { std::free(p); }
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 inline void copy_to_host(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
-inline void use_device(int) {}
 inline void wait_for_device() {}
 inline std::size_t free_memory() { return SIZE_MAX; }
 inline std::string device_name(int) { return "emulated"; }
 
+// A number from the environment.
+inline long long wanted(const char* variable, long long otherwise) {
+  const char* text = std::getenv(variable);
+  return text ? std::atoll(text) : otherwise;
+}
+// DPA2MD_EMULATED_GPUS: how many there are (1 unless set).
+inline int count_gpus() { return static_cast<int>(wanted("DPA2MD_EMULATED_GPUS", 1)); }
+inline void use_device(int number) { check_gpu_number(number, count_gpus()); }
+
 // DPA2MD_EMULATED_THREADS: how many threads a block has (1 unless set); negative: the last one runs first.
 inline Team& team() {
   const auto make = [] {
-    const char* wanted = std::getenv("DPA2MD_EMULATED_THREADS");
-    const int threads = wanted ? std::atoi(wanted) : 1;
+    const int threads = static_cast<int>(wanted("DPA2MD_EMULATED_THREADS", 1));
     if (threads == 0 || std::abs(threads) > 1024)
       throw Error("DPA2MD_EMULATED_THREADS is not a number of threads.");
     return std::make_unique<Team>(threads);

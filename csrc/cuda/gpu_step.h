@@ -19,7 +19,8 @@ GpuBackend<T>::GpuBackend(const Model& model, int device, bool tables)
 
 template <class T>
 std::string GpuBackend<T>::description() const {
-  return "cuda (" + device_name(device_) + (single() ? ", float32)" : ", float64)");
+  return "cuda (GPU " + std::to_string(device_) + ", " + device_name(device_) +
+         (single() ? ", float32)" : ", float64)");
 }
 
 template <class T>

@@ -1,54 +1,15 @@
-// The device of the CUDA backend: memory, launches, and what goes wrong in one sentence each.
+// The device of the CUDA backend: memory and launches.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <string>
 
-#include "../error.h"
 #include "block.h"
+#include "gpus.h"
 
 namespace dpa2md {
 namespace gpu {
-
-[[noreturn]] inline void fail(cudaError_t error) {
-  const std::string built =
-      std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
-  switch (error) {
-    case cudaErrorInsufficientDriver: {
-      int driver = 0;
-      cudaDriverGetVersion(&driver);
-      throw Error(
-          driver == 0
-              ? "device \"cuda\" needs an NVIDIA driver, and none is installed: install one for CUDA " +
-                    built + " or newer, or use device \"cpu\"."
-              : "the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) +
-                    " but this dpa2md needs CUDA " + built +
-                    ": install a newer driver, or use device \"cpu\".");
-    }
-    case cudaErrorNoDevice:
-      throw Error(
-          "no NVIDIA GPU was found: check nvidia-smi and CUDA_VISIBLE_DEVICES, or use device \"cpu\".");
-    case cudaErrorInvalidDevice:
-      throw Error("there is no GPU of that number: check CUDA_VISIBLE_DEVICES and the device's number.");
-    case cudaErrorMemoryAllocation:
-      throw Error(
-          "the GPU has not enough memory for this many atoms: use fewer atoms, more GPUs or precision "
-          "float32.");
-    case cudaErrorNoKernelImageForDevice:
-      throw Error(
-          "this dpa2md was not built for this GPU's architecture: build it with CMAKE_CUDA_ARCHITECTURES set "
-          "to it.");
-    default:
-      throw Error(
-          std::string("the GPU failed (") + cudaGetErrorName(error) + ": " + cudaGetErrorString(error) +
-          "): results of this step are lost; start again, with compute-sanitizer if it happens once more.");
-  }
-}
-inline void check(cudaError_t error) {
-  if (error != cudaSuccess) fail(error);
-}
 
 inline void* allocate(std::size_t bytes) {
   void* p = nullptr;
@@ -63,29 +24,6 @@ inline void copy_to_host(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
-inline void use_device(int device) {
-  int count = 0;
-  check(cudaGetDeviceCount(&count));
-  if (device >= count) fail(cudaErrorInvalidDevice);
-  check(cudaSetDevice(device));
-}
-inline int attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&value, which, device));
-  return value;
-}
-inline std::size_t free_memory() {
-  std::size_t free = 0, total = 0;
-  check(cudaMemGetInfo(&free, &total));
-  return free;
-}
-inline std::string device_name(int device) {
-  cudaDeviceProp properties;
-  check(cudaGetDeviceProperties(&properties, device));
-  return properties.name;
-}
-
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads)
     run_items(const __grid_constant__ Kernel kernel, int items, char* slab, std::size_t stride) {
