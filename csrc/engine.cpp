@@ -44,7 +44,7 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
                               const int* frame, Exchange* exchange) {
   const ThreadScope scope(threads_);
   const auto start = std::chrono::steady_clock::now();
-  build_pairs(model_, atoms, forces, &pairs_);
+  if (!backend_->build_pairs(atoms, forces, &pairs_)) build_pairs(model_, atoms, forces, &pairs_);
   for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
   pairs_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   result_.energy.assign(atoms.natoms, 0);

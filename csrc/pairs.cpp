@@ -166,7 +166,8 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
     }
   }
   for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) finish(p);
-  const std::size_t size = static_cast<std::size_t>(out->repinit.first[n]);
+  out->size = out->repinit.first[n];
+  const auto size = static_cast<std::size_t>(out->size);
   out->vec.resize(3 * size);
   out->r.resize(size);
   out->row.resize(size);

@@ -38,6 +38,7 @@ struct Prefix {
 
 struct PairList {
   int natoms = 0, nrows = 0;
+  std::int64_t size = 0;  // pairs
   // All pairs are repinit's. The nearest come first as far as the shorter cutoffs and nsel demand it: the
   // repformer's and three-body's neighbours are prefixes of an atom's pairs.
   Prefix repinit, three_body, repformer;
@@ -52,8 +53,6 @@ struct PairList {
   // The atom with the most neighbours beyond nsel (nearest kept, as DeePMD-kit does), -1 when all fit.
   int overfull_atom = -1, overfull_count = 0, overfull_nsel = 0;
   Transpose by_row, by_row_repformer;
-
-  std::int64_t size() const { return repinit.first.empty() ? 0 : repinit.first[natoms]; }
 };
 
 // Selects from the candidates what the model sees at these positions. Throws Error for coincident atoms and

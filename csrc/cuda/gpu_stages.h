@@ -73,7 +73,7 @@ void GpuBackend<T>::fitting(Range) {
                      dpa2 ? dg1(rep().nlayers) : drep_out_.data(),
                      energy_.data()};
   start(k, groups());
-  if (!input_.forces) energy_.download(output_.energy, energy_.size());
+  if (!input_.forces && !sizing_) energy_.download(output_.energy, energy_.size());
 }
 
 // ---- backward

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdio>
 
 #include "../error.h"
 #include "gpu_backend.h"
@@ -36,7 +35,7 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   upload_pairs(*input.pairs);
   upload_parameters();
   build_tables(input.pairs->types_present);
-  reserve(*input.pairs);
+  reserve();
 }
 
 namespace {
@@ -55,6 +54,13 @@ void GpuBackend<T>::upload_pairs(const PairList& pairs) {
   State<T>& s = state_;
   s.natoms = pairs.natoms, s.nrows = pairs.nrows;
   s.forces = input_.forces;
+  const int n = s.natoms;
+  sizes_ = {static_cast<std::size_t>(n),
+            static_cast<std::size_t>(s.nrows),
+            static_cast<std::size_t>(pairs.repinit.first[n]),
+            static_cast<std::size_t>(pairs.three_body.first[n]),
+            static_cast<std::size_t>(pairs.repformer.first[n]),
+            input_.forces};
   upload_prefix(pairs.repinit, &repinit_pairs_, &most_pairs_);
   upload_prefix(pairs.three_body, &three_pairs_, &most_three_);
   upload_prefix(pairs.repformer, &near_pairs_, &most_near_);
@@ -97,87 +103,6 @@ void GpuBackend<T>::upload_parameters() {
     for (const double c : f.case_embedding.data) out.push_back(T(c));
   }
   parameters_.upload(out);
-}
-
-template <class T>
-void GpuBackend<T>::reserve(const PairList& pairs) {
-  const Repformer& f = rep();
-  State<T>& s = state_;
-  const std::size_t n = pairs.natoms, rows = pairs.nrows, all = pairs.repinit.first[n];
-  const std::size_t three = pairs.three_body.first[n], near = pairs.repformer.first[n];
-  const std::size_t back = input_.forces, node = f.nlayers ? n : 0;
-  g1_stride_ = rows * f.g1_dim, g2_stride_ = near * f.g2_dim, h2_stride_ = near * 3;
-  const std::size_t dg2_layers = std::min(f.nlayers, 2);
-  const std::size_t conv = f.has_conv && f.g1_out_conv ? node * f.g1_dim : 0;
-  const std::size_t attention = f.has_g1_attn ? node * f.g1_dim * f.attn1_nhead : 0;
-  const std::size_t cat = f.nlayers ? node * f.linear1_in() : 0;
-  struct Plan {
-    Buffer<T>* buffer;
-    std::size_t size;
-  };
-  const Plan plan[] = {
-      {&repinit_env_.em, 4 * all},
-      {&repinit_env_.dem, back * 4 * all},
-      {&repinit_env_.sw, all},
-      {&repinit_env_.dsw, back * all},
-      {&three_env_.em, 4 * three},
-      {&three_env_.dem, back * 4 * three},
-      {&three_env_.sw, three},
-      {&three_env_.dsw, back * three},
-      {&near_env_.em, 4 * near},
-      {&near_env_.dem, back * 4 * near},
-      {&near_env_.sw, near},
-      {&near_env_.dsw, back * near},
-      {&moment_, n * 4 * model_.repinit.ng},
-      {&rep_out_, n * s.repinit_width},
-      {&drep_out_, back * n * s.repinit_width},
-      {&g1_slope_, node * f.g1_dim},
-      {&mlp_slope_, back * f.nlayers * node * f.g1_dim},
-      {&self_slope_, back * f.g1_out_mlp * f.nlayers * node * f.g1_dim},
-      {&g1_, (f.nlayers ? f.nlayers + 1 : 0) * g1_stride_},
-      {&dg1_, back * 2 * g1_stride_},
-      {&g2_, f.nlayers * g2_stride_},
-      {&dg2_, back * dg2_layers * g2_stride_},
-      {&h2_, (f.update_h2 ? f.nlayers : 1) * h2_stride_},
-      {&dh2_, back * (f.update_h2 ? dg2_layers : 1) * h2_stride_},
-      {&dgg1_, back * near * f.g1_dim},
-      {&cat_, cat},
-      {&conv_, conv},
-      {&query_, attention},
-      {&weighted_, attention},
-      {&dcat_, back * cat},
-      {&dconv_, back * conv},
-      {&dquery_, back * attention},
-      {&dweighted_, back * attention},
-  };
-  std::size_t more = 0;  // bytes
-  for (const Plan& p : plan) more += p.size > p.buffer->capacity() ? p.size * sizeof(T) : 0;
-  if (more > (std::size_t{1} << 28) && more > free_memory()) {
-    char text[200];
-    std::snprintf(
-        text, sizeof(text),
-        "%zu atoms need %.1f GB more of GPU memory, but only %.1f GB are free: use fewer atoms, more GPUs "
-        "or precision float32.",
-        n, more / 1e9, free_memory() / 1e9);
-    throw Error(text);
-  }
-  for (const Plan& p : plan) p.buffer->resize(p.size);
-  pair_force_.resize(back * 3 * all);
-  energy_.resize(n);
-  tabulated_.resize(s.embedding.table ? n : 0);
-  tabulated3_.resize(s.embedding3.table ? n : 0);
-  s.tabulated = s.embedding.table ? tabulated_.data() : nullptr;
-  s.tabulated3 = s.embedding3.table ? tabulated3_.data() : nullptr;
-  force_.resize(back * 3 * rows);
-  virial_.resize(back * 9 * rows);
-  const auto point = [](const EnvBuffers& from, EnvView<T>* to) {
-    to->em = from.em.data(), to->dem = from.dem.data(), to->sw = from.sw.data(), to->dsw = from.dsw.data();
-  };
-  point(repinit_env_, &s.repinit);
-  point(three_env_, &s.three);
-  point(near_env_, &s.near);
-  s.moment = moment_.data(), s.rep_out = rep_out_.data(), s.drep_out = drep_out_.data();
-  s.dgg1 = dgg1_.data(), s.pair_force = pair_force_.data();
 }
 
 // ---- results

@@ -16,7 +16,7 @@ inline void* allocate(std::size_t bytes) {
   if (bytes) check(cudaMalloc(&p, bytes));
   return p;
 }
-inline void release(void* p) { cudaFree(p); }  // also after a failure, so without a check
+inline void release(void* p, std::size_t) { cudaFree(p); }  // also after a failure, so without a check
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
 }
@@ -24,6 +24,7 @@ inline void copy_to_host(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
+
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads)
     run_items(const __grid_constant__ Kernel kernel, int items, char* slab, std::size_t stride) {
@@ -37,40 +38,26 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Scratch of the kernels whose items do not fit into shared memory.
-class Slab {
- public:
-  Slab() = default;
-  Slab(const Slab&) = delete;
-  Slab& operator=(const Slab&) = delete;
-  ~Slab() { release(data_); }
-  char* at_least(std::size_t bytes) {
-    if (bytes > size_) {
-      release(data_);  // waits for the kernels that use it
-      data_ = nullptr, size_ = 0;
-      data_ = static_cast<char*>(allocate(bytes));
-      size_ = bytes;
-    }
-    return data_;
-  }
+// Blocks that share global memory for their scratch: enough to keep every multiprocessor busy.
+inline int slab_blocks(int items) { return std::min(items, 4 * attribute(cudaDevAttrMultiProcessorCount)); }
 
- private:
-  char* data_ = nullptr;
-  std::size_t size_ = 0;
-};
+// Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
+inline std::size_t slab_bytes(int items, std::size_t bytes) {
+  const std::size_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return bytes <= most ? 0 : slab_blocks(items) * bytes;
+}
 
-// kernel(block, item, scratch) for every item; `bytes` of scratch. Does not wait.
+// kernel(block, item, scratch) for every item; `bytes` of scratch, in shared memory or in `slab`
+// (slab_bytes). Does not wait.
 template <class Kernel>
-void launch(const Kernel& kernel, int items, std::size_t bytes, Slab* slab) {
+void launch(const Kernel& kernel, int items, std::size_t bytes, char* slab) {
   if (items == 0) return;
   const auto run = run_items<Kernel>;
-  const std::size_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  if (bytes <= most) {
+  if (slab) {
+    run<<<slab_blocks(items), kThreads>>>(kernel, items, slab, bytes);
+  } else {
     check(cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
     run<<<items, kThreads, bytes>>>(kernel, items, nullptr, 0);
-  } else {
-    const int blocks = std::min(items, 4 * attribute(cudaDevAttrMultiProcessorCount));
-    run<<<blocks, kThreads>>>(kernel, items, slab->at_least(blocks * bytes), bytes);
   }
   check(cudaGetLastError());
 }
