@@ -55,6 +55,13 @@ struct PairList {
   Transpose by_row, by_row_repformer;
 };
 
+constexpr double kCoincident = 1e-4;  // angstrom: closer atoms are an input error, not physics
+
+// Throws Error for a type that the model does not have.
+void check_atoms(const Model& model, const Atoms& atoms);
+// Throws Error: this atom sits on top of another one.
+[[noreturn]] void refuse_coincident(int atom);
+
 // Selects from the candidates what the model sees at these positions. Throws Error for coincident atoms and
 // for positions that are not finite. `reverse` also builds the transposes.
 void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList* out);

@@ -64,7 +64,9 @@ class StageClock final : public Backend {
   void descriptor(Range a, double* out) override { inner_->descriptor(a, out); }
   DeviceMemory memory(std::int64_t natoms) override { return inner_->memory(natoms); }
   bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override {
-    return inner_->build_pairs(atoms, forces, out);
+    const bool built = inner_->build_pairs(atoms, forces, out);
+    inner_->wait();
+    return built;
   }
   void wait() override { inner_->wait(); }
   bool single() const override { return inner_->single(); }

@@ -11,15 +11,17 @@
 #include "../model.h"
 #include "dense.h"
 #include "device.h"
+#include "pair_list.h"
 #include "views.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// What a step's memory depends on: atoms, rows, all pairs, those of the shorter prefixes, and whether there
-// is a reverse sweep.
+// What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts; all
+// pairs and those of the shorter prefixes; whether there is a reverse sweep.
 struct StepSizes {
-  std::size_t natoms = 0, nrows = 0, pairs = 0, three = 0, near = 0;
+  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, three = 0,
+              near = 0;
   bool forces = false;
 
   // The same per atom, for another number of atoms.
@@ -28,7 +30,12 @@ struct StepSizes {
     const auto scaled = [&](std::size_t x) {
       return static_cast<std::size_t>(std::ceil(factor * static_cast<double>(x)));
     };
-    return {scaled(natoms), scaled(nrows), scaled(pairs), scaled(three), scaled(near), forces};
+    StepSizes to = *this;
+    for (std::size_t StepSizes::* size :
+         {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
+          &StepSizes::pairs, &StepSizes::three, &StepSizes::near})
+      to.*size = scaled(this->*size);
+    return to;
   }
 };
 
@@ -47,6 +54,7 @@ class GpuBackend final : public Backend {
  public:
   GpuBackend(const Model& model, int device, bool tables);
 
+  bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override;
   void begin(const StepInput& input, const StepOutput& output) override;
   void run(int count, const std::function<void(Range)>& stage) override;
   void env_mat(Range) override;
@@ -92,11 +100,28 @@ class GpuBackend final : public Backend {
   void build_three_body_tables();
   const TableView<T>* upload_views(const std::vector<TableView<T>>& views);
 
+  // ---- gpu_pairs.h
+  struct ScanBuffers {
+    Buffer<std::int64_t> first, tile, total;
+    Buffer<int> tile_most;
+  };
+  void upload_candidates(const Atoms& atoms, bool forces);
+  bool host_row_known(const Atoms& atoms) const;
+  void upload_rows(const Atoms& atoms);
+  void upload_atoms(const Atoms& atoms);
+  CandidateView candidates() const;
+  void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
+  void select_pairs();
+  std::vector<int> atom_counts(int which) const;
+  void describe_pairs(PairList* out) const;
+  void fill_pairs();
+
   // ---- gpu_step.h
-  void upload_pairs(const PairList& pairs);
   void upload_parameters();
 
   // ---- gpu_memory.h
+  std::vector<Need> list_plan(const StepSizes& sizes);
+  std::vector<Need> step_plan(const StepSizes& sizes);
   std::vector<Need> plan(const StepSizes& sizes);
   std::size_t fixed_memory() const;
   void check_memory(const std::vector<Need>& needs);
@@ -157,18 +182,27 @@ class GpuBackend final : public Backend {
   int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;  // neighbours of one atom
   std::vector<T> host_rows_;                             // what an exchange sees
 
-  struct UploadedPrefix {
-    Buffer<int> count;
-    Buffer<std::int64_t> first;
-  };
-  UploadedPrefix repinit_pairs_, three_pairs_, near_pairs_;
-  struct UploadedTranspose {
-    Buffer<std::int64_t> first, pair;
-  };
-  UploadedTranspose by_row_, by_row_near_;
+  // ---- candidates: what the host knows of those that are on the device
+  std::uint64_t list_version_ = 0;  // 0: none that can be used again
+  bool rows_known_ = false;         // row_first_, row_candidate_ are there, too
+  int positions_ = 0, most_candidates_ = 0;
+  std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
+  std::vector<char> types_present_;
+  Buffer<double> x_, shift_vectors_;
+  Buffer<int> position_type_, position_row_;
+  Buffer<std::int64_t> candidate_first_, row_first_;
+  Buffer<std::int32_t> candidate_atom_, candidate_shift_, row_candidate_, pair_of_,
+      near_of_;  // see pair_list.h
+  Buffer<unsigned char> mark_;
+  const char *model_exclude_ = nullptr, *descriptor_exclude_ = nullptr;  // (nt, nt)
+
+  // ---- pairs
+  Buffer<int> count_, zeroed_, row_count_;
+  ScanBuffers atom_scan_, row_scan_;
+  bool any_overfull_ = false;
   Buffer<double> vec_, r_;
-  Buffer<std::int32_t> row_, type_;
-  Buffer<int> center_type_, zeroed_, tabulated_, tabulated3_;
+  Buffer<std::int32_t> row_, type_, by_row_, by_row_near_;
+  Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 
   struct EnvBuffers {

@@ -6,35 +6,60 @@
 
 #include "../error.h"
 #include "gpu_backend.h"
+#include "pair_list.h"
+#include "scan.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Every array whose size depends on the step. What is allocated and what is foretold both come from here.
+// Every array whose size depends on the step: what is allocated and what is foretold both come from here.
+// Those of the pair list are there before the pairs are counted ...
 template <class T>
-std::vector<Need> GpuBackend<T>::plan(const StepSizes& z) {
+std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
+  const std::size_t n = z.natoms, back = z.forces, rows = back * (z.nrows + 1);
+  std::vector<Need> out = {
+      need(&x_, 3 * z.positions),
+      need(&position_type_, z.positions),
+      need(&position_row_, host_row_.empty() ? 0 : z.positions),
+      need(&candidate_first_, n + 1),
+      need(&candidate_atom_, z.candidates),
+      need(&candidate_shift_, z.candidates),
+      need(&shift_vectors_, 3 * z.shifts),
+      need(&mark_, z.candidates),
+      need(&count_, kCounts * n),
+      need(&zeroed_, n),
+      need(&row_first_, rows),
+      need(&row_candidate_, back * z.candidates),
+      need(&pair_of_, back * z.candidates),
+      need(&near_of_, back * z.candidates),
+      need(&row_count_, 2 * rows),
+  };
+  const auto add = [&](ScanBuffers* s, std::size_t arrays, std::size_t count) {
+    const std::size_t tiles = arrays * ((count + kTile - 1) / kTile);
+    for (const Need& x : {need(&s->first, arrays * (count + 1)), need(&s->tile, tiles),
+                          need(&s->tile_most, tiles), need(&s->total, 2 * arrays)})
+      out.push_back(x);
+  };
+  add(&atom_scan_, kCounts, n);
+  add(&row_scan_, 2 * back, z.nrows);
+  return out;
+}
+
+// ... the others need their numbers.
+template <class T>
+std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const Repformer& f = rep();
   const std::size_t n = z.natoms, back = z.forces, layers = f.nlayers, node = layers ? n : 0;
   const std::size_t g1 = z.nrows * f.g1_dim, g2 = z.near * f.g2_dim, h2 = z.near * 3;
   const std::size_t gradients = std::min<std::size_t>(layers, 2);
   const std::size_t attention = f.has_g1_attn ? node * f.g1_dim * f.attn1_nhead : 0;
   std::vector<Need> out = {
-      need(&repinit_pairs_.count, n),
-      need(&repinit_pairs_.first, n + 1),
-      need(&three_pairs_.count, n),
-      need(&three_pairs_.first, n + 1),
-      need(&near_pairs_.count, n),
-      need(&near_pairs_.first, n + 1),
       need(&vec_, 3 * z.pairs),
       need(&r_, z.pairs),
       need(&row_, z.pairs),
       need(&type_, z.pairs),
-      need(&center_type_, n),
-      need(&zeroed_, n),
-      need(&by_row_.first, back * (z.nrows + 1)),
-      need(&by_row_.pair, back * z.pairs),
-      need(&by_row_near_.first, layers ? back * (z.nrows + 1) : 0),
-      need(&by_row_near_.pair, back * z.near),
+      need(&by_row_, back * z.pairs),
+      need(&by_row_near_, back * z.near),
       need(&parameters_, n * fitting_.parameters),
       need(&tabulated_, state_.embedding.table ? n : 0),
       need(&tabulated3_, state_.embedding3.table ? n : 0),
@@ -72,6 +97,13 @@ std::vector<Need> GpuBackend<T>::plan(const StepSizes& z) {
   return out;
 }
 
+template <class T>
+std::vector<Need> GpuBackend<T>::plan(const StepSizes& z) {
+  std::vector<Need> out = list_plan(z);
+  for (const Need& x : step_plan(z)) out.push_back(x);
+  return out;
+}
+
 // Weights, tables, and scratch beyond shared memory: what does not grow with the atoms.
 template <class T>
 std::size_t GpuBackend<T>::fixed_memory() const {
@@ -106,6 +138,7 @@ void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
       state_.natoms, m.needed / 1e9, m.free / 1e9, std::floor(m.atoms),
       single() ? " or more GPUs" : ", more GPUs or precision float32");
   for (const Need& x : needs) x.storage->clear();
+  list_version_ = 0;
   throw Error(text);
 }
 

@@ -102,8 +102,8 @@ void GpuBackend<T>::pair_step_backward(int l, Range) {
 
 template <class T>
 void GpuBackend<T>::gather_g1_gradient(int l, Range) {
-  start(GatherG1Gradient<T>{state_, by_row_near_.first.data(), by_row_near_.pair.data(), dg1(l)},
-        state_.nrows);
+  const std::int64_t* first = row_scan_.first.data() + state_.nrows + 1;
+  start(GatherG1Gradient<T>{state_, first, by_row_near_.data(), dg1(l)}, state_.nrows);
 }
 
 template <class T>

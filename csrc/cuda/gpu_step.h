@@ -32,56 +32,10 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   use_device(device_);  // of this thread
   input_ = input;
   output_ = output;
-  upload_pairs(*input.pairs);
   upload_parameters();
   build_tables(input.pairs->types_present);
   reserve();
-}
-
-namespace {
-
-template <class P>
-void upload_prefix(const Prefix& from, P* to, int* most) {
-  to->count.upload(from.count);
-  to->first.upload(from.first);
-  *most = from.count.empty() ? 0 : *std::max_element(from.count.begin(), from.count.end());
-}
-
-}  // namespace
-
-template <class T>
-void GpuBackend<T>::upload_pairs(const PairList& pairs) {
-  State<T>& s = state_;
-  s.natoms = pairs.natoms, s.nrows = pairs.nrows;
-  s.forces = input_.forces;
-  const int n = s.natoms;
-  sizes_ = {static_cast<std::size_t>(n),
-            static_cast<std::size_t>(s.nrows),
-            static_cast<std::size_t>(pairs.repinit.first[n]),
-            static_cast<std::size_t>(pairs.three_body.first[n]),
-            static_cast<std::size_t>(pairs.repformer.first[n]),
-            input_.forces};
-  upload_prefix(pairs.repinit, &repinit_pairs_, &most_pairs_);
-  upload_prefix(pairs.three_body, &three_pairs_, &most_three_);
-  upload_prefix(pairs.repformer, &near_pairs_, &most_near_);
-  vec_.upload(pairs.vec);
-  r_.upload(pairs.r);
-  row_.upload(pairs.row);
-  type_.upload(pairs.type);
-  center_type_.upload(pairs.center_type);
-  zeroed_.upload(pairs.zeroed);
-  if (input_.forces) {
-    by_row_.first.upload(pairs.by_row.first);
-    by_row_.pair.upload(pairs.by_row.pair);
-    by_row_near_.first.upload(pairs.by_row_repformer.first);
-    by_row_near_.pair.upload(pairs.by_row_repformer.pair);
-  }
-  s.vec = vec_.data(), s.r = r_.data(), s.row = row_.data(), s.type = type_.data();
-  s.center_type = center_type_.data(), s.zeroed = zeroed_.data();
-  s.repinit.count = repinit_pairs_.count.data(), s.repinit.first = repinit_pairs_.first.data();
-  if (model_.has_three_body)
-    s.three.count = three_pairs_.count.data(), s.three.first = three_pairs_.first.data();
-  if (rep().nlayers) s.near.count = near_pairs_.count.data(), s.near.first = near_pairs_.first.data();
+  fill_pairs();
 }
 
 // fparam, aparam (normalised) and the case embedding of every atom, as the fitting net reads them.
@@ -110,7 +64,7 @@ void GpuBackend<T>::upload_parameters() {
 template <class T>
 void GpuBackend<T>::forces(Range) {
   const int items = (state_.nrows + Forces<T>::kRows - 1) / Forces<T>::kRows;
-  start(Forces<T>{state_, by_row_.first.data(), by_row_.pair.data(), force_.data(), virial_.data()}, items);
+  start(Forces<T>{state_, row_scan_.first.data(), by_row_.data(), force_.data(), virial_.data()}, items);
   energy_.download(output_.energy, energy_.size());
   force_.download(output_.force, force_.size());
   virial_.download(output_.virial, virial_.size());
@@ -124,7 +78,7 @@ void GpuBackend<T>::descriptor(Range range, double* out) {
                feature.size() * sizeof(T));
   for (int i = range.begin; i < range.end; ++i) {
     double* row = out + static_cast<std::size_t>(i) * dim;
-    const int type = input_.pairs->center_type[i];
+    const int type = host_type_[i];
     for (int c = 0; c < dim; ++c) {
       row[c] = type < 0    ? 0.0
                : c < width ? double(feature[static_cast<std::size_t>(i) * width + c])

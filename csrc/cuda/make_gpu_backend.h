@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpu_memory.h"
+#include "gpu_pairs.h"
 #include "gpu_stages.h"
 #include "gpu_step.h"
 #include "gpu_tables.h"
