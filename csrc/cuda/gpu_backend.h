@@ -106,6 +106,7 @@ class GpuBackend final : public Backend {
     Buffer<int> tile_most;
   };
   void upload_candidates(const Atoms& atoms, bool forces);
+  void upload_list(const Atoms& atoms);
   bool host_row_known(const Atoms& atoms) const;
   void upload_rows(const Atoms& atoms);
   void upload_atoms(const Atoms& atoms);

@@ -30,31 +30,35 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) 
   return true;
 }
 
-// What a list of candidates brings with it: uploaded only when it is another one than before.
+// The candidates, when they are others than before; their shifts follow the cell at every step.
 template <class T>
 void GpuBackend<T>::upload_candidates(const Atoms& atoms, bool forces) {
   const Candidates& c = *atoms.candidates;
-  const bool known = c.version != 0 && c.version == list_version_ && host_row_known(atoms);
-  if (!known) {
-    list_version_ = c.version;
-    rows_known_ = false;
-    if (c.atom.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
-      throw Error("a GPU takes no more than 2^31 pairs of atoms: use fewer atoms or more GPUs.");
-    positions_ = atoms.natoms;
-    for (const std::int32_t j : c.atom) positions_ = std::max(positions_, j + 1);
-    most_candidates_ = 0;
-    for (int i = 0; i < atoms.natoms; ++i)
-      most_candidates_ = std::max(most_candidates_, static_cast<int>(c.first[i + 1] - c.first[i]));
-    host_row_.assign(atoms.row, atoms.row ? atoms.row + positions_ : nullptr);
-    candidate_first_.upload(c.first.data(), atoms.natoms + 1);
-    candidate_atom_.upload(c.atom);
-    candidate_shift_.upload(c.shift);
-    position_row_.upload(host_row_);
-    sizes_.candidates = c.atom.size();
-  }
+  if (c.version == 0 || c.version != list_version_ || !host_row_known(atoms)) upload_list(atoms);
   if (forces && !rows_known_) upload_rows(atoms);
   shift_vectors_.upload(c.shift_vectors);
   sizes_.shifts = c.shift_vectors.size() / 3;
+}
+
+template <class T>
+void GpuBackend<T>::upload_list(const Atoms& atoms) {
+  const Candidates& c = *atoms.candidates;
+  list_version_ = 0;  // until all of it is there
+  rows_known_ = false;
+  if (c.atom.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
+    throw Error("a GPU takes no more than 2^31 pairs of atoms: use fewer atoms or more GPUs.");
+  positions_ = atoms.natoms;
+  for (const std::int32_t j : c.atom) positions_ = std::max(positions_, j + 1);
+  most_candidates_ = 0;
+  for (int i = 0; i < atoms.natoms; ++i)
+    most_candidates_ = std::max(most_candidates_, static_cast<int>(c.first[i + 1] - c.first[i]));
+  host_row_.assign(atoms.row, atoms.row ? atoms.row + positions_ : nullptr);
+  candidate_first_.upload(c.first.data(), atoms.natoms + 1);
+  candidate_atom_.upload(c.atom);
+  candidate_shift_.upload(c.shift);
+  position_row_.upload(host_row_);
+  sizes_.candidates = c.atom.size();
+  list_version_ = c.version;
 }
 
 // Whether the rows of all positions are those of the list that is there.
