@@ -17,8 +17,8 @@ from ice import relaxed_ice
 
 FMAX = 0.0005  # eV/angstrom; moves a stress by far less than the strain does
 VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
-# Hexagonal ice at 257 K, GPa: P. H. Gammon et al., J. Phys. Chem. 87, 4025 (1983).
-MEASURED = {"C11": 13.9, "C12": 7.1, "C13": 5.8, "C33": 15.0, "C44": 3.0}
+# Hexagonal ice at -16 degrees Celsius, GPa: P. H. Gammon et al., J. Glaciol. 29, 433 (1983), abstract.
+MEASURED = {"C11": 13.929, "C12": 7.082, "C13": 5.765, "C33": 15.010, "C44": 3.014}
 
 
 def stress(crystal: Atoms, component: int, strain: float) -> np.ndarray:

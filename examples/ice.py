@@ -7,6 +7,7 @@ numbers about ice.
 
 from __future__ import annotations
 
+import numpy as np
 from ase import Atoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
@@ -14,23 +15,25 @@ from ase.spacegroup import crystal
 from dpa2md import DPA2Calculator
 from dpa2md.cli_options import DEFAULT_MODEL
 
-# Space group Cmc2_1, 8 molecules of heavy water at 5 K, fractional coordinates and angstrom:
-# A. J. Leadbetter et al., J. Chem. Phys. 82, 424 (1985).
-_SITES = {
-    "O1": (0, 0.6648, 0.0631),
-    "O2": (0.5, 0.8255, -0.0631),
-    "H1": (0, 0.6636, 0.1963),
-    "H2": (0, 0.5363, 0.0183),
-    "H3": (0.6766, -0.2252, -0.0183),
-}
-_CELL = [4.465, 7.858, 7.292, 90, 90, 90]
+# Space group Cmc2_1, 8 molecules, angstrom, at 5 K: www.sklogwiki.org/SklogWiki/index.php/Ice_XI
+_CELL = np.array([4.465, 7.859, 7.292])
+# Oxygens where they are in ideal hexagonal ice, in fractions of the cell, and the neighbours that
+# their protons point to: O1 gives one upwards along c and one within the mirror plane, O2 both
+# across it (the space group makes the second one).
+_O1, _O2 = np.array([0, 2 / 3, 1 / 16]), np.array([1 / 2, 5 / 6, -1 / 16])
+_BONDS = [(_O1, [0, 2 / 3, 7 / 16]), (_O1, [0, 1 / 3, -1 / 16]), (_O2, [1, 2 / 3, 1 / 16])]
+_OH = 0.96  # angstrom
 
 
 def ice_xi(primitive: bool = False) -> Atoms:
-    """Ice XI as measured, 24 atoms; or 12 in the primitive cell."""
-    symbols = [name[0] for name in _SITES]
-    sites = list(_SITES.values())
-    ice = crystal(symbols, sites, spacegroup=36, cellpar=_CELL, primitive_cell=primitive)
+    """Ice XI in its measured cell with ideal angles, to be relaxed: 24 atoms, or 12 in the primitive cell."""
+    hydrogens = []
+    for oxygen, neighbour in _BONDS:
+        bond = neighbour - oxygen
+        hydrogens.append(oxygen + bond * _OH / np.linalg.norm(bond * _CELL))
+    cell = [*_CELL, 90, 90, 90]
+    sites = [_O1, _O2, *hydrogens]
+    ice = crystal("OOHHH", sites, spacegroup=36, cellpar=cell, primitive_cell=primitive)
     return Atoms(ice.symbols, ice.positions, cell=ice.cell, pbc=True)
 
 

@@ -31,19 +31,19 @@ def search_path() -> str:
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 
-def build_programs() -> Path | None:
-    """The directory of the freshly built programs; None without cmake."""
+def build_programs(build: Path = BUILD, *options: str) -> Path | None:
+    """The directory of the freshly built programs; None without cmake. `options` are for cmake."""
     cmake, ninja = (
         shutil.which("cmake", path=search_path()),
         shutil.which("ninja", path=search_path()),
     )
     if not cmake:
         return None
-    configure = [cmake, "-S", str(ROOT), "-B", str(BUILD), "-DDPA2MD_TESTS=ON", "-DDPA2MD_CUDA=OFF"]
-    configure += [f"-DDPA2MD_SANITIZE={'ON' if SANITIZE else 'OFF'}"]
-    if not (BUILD / "CMakeCache.txt").exists() and ninja:
+    configure = [cmake, "-S", str(ROOT), "-B", str(build), "-DDPA2MD_TESTS=ON", "-DDPA2MD_CUDA=OFF"]
+    configure += options or [f"-DDPA2MD_SANITIZE={'ON' if SANITIZE else 'OFF'}"]
+    if not (build / "CMakeCache.txt").exists() and ninja:
         configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    for command in (configure, [cmake, "--build", str(BUILD), "--parallel", str(os.cpu_count())]):
+    for command in (configure, [cmake, "--build", str(build), "--parallel", str(os.cpu_count())]):
         done = run(command)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return BUILD / "tests" / "cpp"
+    return build / "tests" / "cpp"

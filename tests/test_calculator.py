@@ -199,6 +199,13 @@ def test_overfull_atoms_are_told_once(tmp_path):
     ]
     with pytest.warns(UserWarning, match=r"^Atom 0 of structure 1 has 8 neighbours"):
         evaluate(atoms.calc.engine.path, pair, threads=1)
+    # a batch for each structure: still the number in the whole list
+    with pytest.warns(UserWarning, match=r"^Atom 0 of structure 1 has 8 neighbours"):
+        evaluate(atoms.calc.engine.path, pair, threads=1, batch_atoms=1)
+    with pytest.warns(UserWarning, match=r"^Atom 0 of structure 2 has 8 neighbours"):
+        evaluate(atoms.calc.engine.path, [pair[0], *pair], threads=1, batch_atoms=4)
+    with pytest.warns(UserWarning, match=r"^Atom 0 has 8 neighbours"):
+        evaluate(atoms.calc.engine.path, pair[1:], threads=1)
 
 
 def test_frame_and_atom_parameters(tmp_path):

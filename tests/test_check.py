@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
-from conftest import golden_models
+from conftest import TOLERANCES, golden_models
 from dpa2md import check
 from dpa2md.cli import main
 from dpa2md.conversion import load_records
 from dpa2md.engine import Engine
+from golden.suite import MODELS, STRUCTURES
 from small_models import crystal, small_model
+
+FAULTY = np.load(Path(__file__).parent / "golden" / "faulty.npz")
 
 pytestmark = pytest.mark.filterwarnings("ignore:Atom .* neighbours")
 
@@ -85,6 +89,32 @@ def test_models_that_are_not_smooth_fail_at_a_cutoff(model, evaluate):
     elements = str(load_records(path)["model.elements"]).split("\n")
     atoms = Atoms(elements[:2] * 2, [[0, 0, 0], [0.9, 0.3, 0.1], [-0.2, 1.0, 0.6], [1.5, 1.9, 0.3]])
     assert {n for n in failed(run(path, atoms)) if n.endswith("cutoff")}
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "expected"),
+    [
+        ("davg_strip_exclude", check.CUTOFF_ENERGY, {"repinit cutoff"}),
+        ("uneven_dstd", check.SYMMETRY_ENERGY, {"rotation", "reflection"}),
+    ],
+)
+def test_faults_that_are_the_models_own(name, allowed, expected, evaluate):
+    """Two golden models fail rightly: DeePMD-kit's own energies (golden/faulty.npz) do the same.
+
+    An excluded pair that leaves the cutoff changes the energy of `davg_strip_exclude` by 1.7e-3 eV over 2e-4
+    angstrom; a quarter turn that of `uneven_dstd` by 1.5e-2 eV. Ours are the same numbers.
+    """
+    model = MODELS[name]
+    elements = [model.elements_used[k] for k in FAULTY["kinds"]]
+    pair = [Atoms(elements, positions) for positions in FAULTY[f"{name}/positions"]]
+    theirs, forces = FAULTY[f"{name}/energy"], FAULTY[f"{name}/forces"]
+    assert abs(theirs[1] - theirs[0]) > 1000 * allowed
+    ours = [evaluate.engine(model).compute_atoms([atoms])[0] for atoms in pair]
+    assert [r.energy for r in ours] == pytest.approx(theirs, rel=TOLERANCES["energy"])
+    assert abs(np.array([r.forces for r in ours]) - forces).max() <= TOLERANCES["forces"]
+    molecule = STRUCTURES["molecule"]
+    atoms = Atoms(model.symbols(molecule), molecule.positions)
+    assert failed(run(evaluate.path(model), atoms)) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -77,6 +78,32 @@ def test_every_help_shows_an_example():
     for name, parser in commands().items():
         text = parser.format_help()
         assert f"  dpa2md {name}" in text.split("examples:")[1], name
+
+
+def test_every_help_fits_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, parser in {"dpa2md": build_parser(), **commands()}.items():
+        assert max(map(len, parser.format_help().splitlines())) <= 80, name
+
+
+def examples() -> list[str]:
+    """The commands in the help texts and in the code blocks of the documentation."""
+    helps = "\n".join(p.format_help() for p in [build_parser(), *commands().values()])
+    # a remark follows after two blanks, where the command goes on after one
+    found = re.findall(r"^  (dpa2md .*?)(?:  .*)?$", helps.split("examples:", 1)[1], re.MULTILINE)
+    root = Path(__file__).parent.parent
+    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
+        for block in re.findall(r"^ *```sh\n(.*?)```", page.read_text(), re.MULTILINE | re.DOTALL):
+            found += re.findall(r"^ *(dpa2md .*?)(?: +#.*)?$", block, re.MULTILINE)
+    return [re.sub(r" > .*", "", line) for line in found]
+
+
+def test_examples_are_commands():
+    """All that help and documentation show is understood; with these files it would run."""
+    assert len(examples()) > 50
+    for line in examples():
+        if line not in ("dpa2md md --help",):
+            build_parser().parse_args(shlex.split(line)[1:])
 
 
 def test_names_are_the_same_everywhere():

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from conftest import TOLERANCES, golden_models
 from cpp_programs import ROOT
-from emulated_cuda import EmulatedCuda, described, evaluated
+from evaluate_program import EvaluateProgram, described, evaluated
 from golden.suite import MODELS, STRUCTURES
 from test_parity import DIFFERENT_PRECISION, check_float32, check_float64
 
 pytestmark = pytest.mark.timeout(1800)  # the first test builds
 
+DEVICE = "cuda-emulation"
+
 
 @pytest.fixture(scope="module")
 def emulate(cpp_programs, evaluate):
-    return EmulatedCuda(cpp_programs / "evaluate", evaluate)
+    return EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE)
 
 
 # The published families and what the other tests of several processes visit; DPA2MD_EMULATE=all takes every model.
@@ -53,7 +55,7 @@ def test_own_precision(model, emulate):
 
 @golden_models("medium", "strip", "se_atten_v2")
 def test_without_tables(model, cpp_programs, evaluate):
-    emulate = EmulatedCuda(cpp_programs / "evaluate", evaluate, tables=False)
+    emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, tables=False)
     for name in model.structures:
         check_float64(model, STRUCTURES[name], emulate)
 
@@ -64,7 +66,7 @@ def test_without_tables(model, cpp_programs, evaluate):
 @golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
 def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     """Threads that take turns only at barriers, from either end, agree: no barrier is missing."""
-    emulate = EmulatedCuda(cpp_programs / "evaluate", evaluate, threads, tables)
+    emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, threads, tables)
     for name in ("molecule", "wire", "isolated"):
         assert name in MODELS[model.name].structures
         check_float64(model, STRUCTURES[name], emulate)
@@ -80,7 +82,7 @@ def test_shipped_model(threads, cpp_programs):
         evaluated(
             program, path, "float64", device, embedding, [described(model, structure)], threads
         )
-        for device, embedding in (("cpu", "nets"), ("cuda-emulation", "tables"))
+        for device, embedding in (("cpu", "nets"), (DEVICE, "tables"))
     )
     assert np.abs(on_cpu).max() > 0.1
     np.testing.assert_allclose(emulated, on_cpu, rtol=1e-10, atol=TOLERANCES["forces"])

@@ -81,8 +81,9 @@ def test_without_labels(model, tmp_path, capsys, monkeypatch):
     assert "12 structures" in out and "and 2 more" in out
     assert main(["eval", str(model), "bare.xyz@2:4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["structures"] == 2
-    assert main(["eval", str(model), "bare.xyz", "--plot", "p.png"]) == 2
+    assert main(["eval", str(model), "bare.xyz", "--plot", "p.png", "-o", "out.extxyz"]) == 2
     assert "no labels to plot" in capsys.readouterr().err
+    assert not (tmp_path / "out.extxyz").exists()  # said before any work is done
 
 
 def test_plot(model, frames, tmp_path):

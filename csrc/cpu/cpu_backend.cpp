@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <numeric>
 
 #include "../threads.h"
 #include "memory_limit.h"
@@ -17,24 +18,52 @@ namespace {
 }  // namespace
 
 template <class T>
+void Panels<T>::pack(int rows, int columns, const T* from) {
+  constexpr int panel = 2 * lanes<T>();
+  in = rows, out = columns;
+  w.resize(static_cast<std::size_t>(in) * out);
+  T* to = w.data();
+  for (int c = 0; c < out; c += panel) {
+    for (int r = 0; r < in; ++r) to = std::copy_n(from + r * out + c, std::min(panel, out - c), to);
+  }
+}
+
+// Rows of the weight in stretches that stay in the first cache for all tiles.
+template <class T>
+void Panels<T>::multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const {
+  constexpr int panel = 2 * lanes<T>(), stretch = 128;
+  for (int c = 0; c < out; c += panel) {
+    const int columns = std::min(panel, out - c);
+    const T* b = w.data() + static_cast<std::size_t>(c) * in;
+    for (int r = 0; r < in; r += stretch) {
+      gemm(rows, columns, std::min(stretch, in - r), plain(x + r, ldx),
+           b + static_cast<std::size_t>(r) * columns, columns, y + c, ldy, add || r > 0);
+    }
+  }
+}
+
+template <class T>
 void Linear<T>::prepare(const Tensor& weight, const Tensor* bias) {
-  in = static_cast<int>(weight.shape[0]), out = static_cast<int>(weight.shape[1]);
-  w = cast<T>(weight);
-  wt.resize(w.size());
-  transpose(in, out, w.data(), out, wt.data(), in);
+  const int in = static_cast<int>(weight.shape[0]), out = static_cast<int>(weight.shape[1]);
+  const Buffer<T> plain_order = cast<T>(weight);
+  Buffer<T> transposed_order;
+  transposed_order.resize(plain_order.size());
+  transpose(in, out, plain_order.data(), out, transposed_order.data(), in);
+  w.pack(in, out, plain_order.data());
+  wt.pack(out, in, transposed_order.data());
   if (bias) b = cast<T>(*bias);
 }
 
 template <class T>
 void Linear<T>::forward(int rows, const T* x, int ldx, T* y, int ldy) const {
   for (int r = 0; r < rows && !b.empty(); ++r)
-    std::copy(b.data(), b.data() + out, y + static_cast<std::size_t>(r) * ldy);
-  gemm(rows, out, in, plain(x, ldx), w.data(), out, y, ldy, !b.empty());
+    std::copy(b.data(), b.data() + w.out, y + static_cast<std::size_t>(r) * ldy);
+  w.multiply(rows, x, ldx, y, ldy, !b.empty());
 }
 
 template <class T>
 void Linear<T>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const {
-  gemm(rows, in, out, plain(dy, ldy), wt.data(), in, dx, ldx, add);
+  wt.multiply(rows, dy, ldy, dx, ldx, add);
 }
 
 template <class T>
@@ -88,6 +117,22 @@ Buffer<T> cast_padded(const Tensor& t, int columns) {
   return out;
 }
 
+// A compressed model's table (rows, ng, 6) as (rows, 6, padded ng).
+template <class T>
+Buffer<T> coefficients_by_power(const Embedding& e) {
+  const std::size_t np = padded(e.ng, lanes<T>()), rows = e.table.coefficients.data.size() / (6 * e.ng);
+  Buffer<T> out;
+  out.resize(rows * 6 * np);
+  out.zero(0, out.size());
+  const double* from = e.table.coefficients.data.data();
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int m = 0; m < e.ng; ++m) {
+      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = T(*from++);
+    }
+  }
+  return out;
+}
+
 // The three-body gate summed over both orders of two types, rows padded for the tables.
 template <class T>
 Buffer<T> both_orders(const Model& m) {
@@ -114,7 +159,7 @@ void CpuBackend<T>::prepare() {
   const auto embedding = [](const Embedding& e, EmbeddingWeights<T>* w) {
     if (!e.net.empty()) w->net.prepare(e.net);
     w->gate = cast_padded<T>(e.strip_table, e.ng);
-    w->compressed = cast<T>(e.table.coefficients);
+    if (!e.table.empty()) w->compressed = coefficients_by_power<T>(e);
   };
   embedding(m.repinit, &w_repinit_);
   prepare_empty_slots();
@@ -176,6 +221,14 @@ Tensor heads_transposed(const Tensor& t) {
   return fold(static_cast<int>(t.shape[0]), cols, rows, [&](int h, int a, int b) {
     return t.data[(static_cast<std::size_t>(h) * rows + b) * cols + a];
   });
+}
+
+Tensor without_row_means(Tensor t, int width) {
+  for (auto row = t.data.begin(); row != t.data.end(); row += width) {
+    const double mean = std::accumulate(row, row + width, 0.0) / width;
+    for (int c = 0; c < width; ++c) row[c] -= mean;
+  }
+  return t;
 }
 
 }  // namespace
@@ -274,9 +327,10 @@ void CpuBackend<T>::prepare_repformer_layer(int l) {
       }
       return sum;
     });
-    w.attn2_value = cast<T>(value);
-    w.attn2_value_t = cast<T>(heads_transposed(value));
-    w.attn2_bias = cast<T>(m.attn2_head.b);
+    const Tensor centred = without_row_means(value, g2w);  // the layer norm would take it away
+    w.attn2_value = cast<T>(centred);
+    w.attn2_value_t = cast<T>(heads_transposed(centred));
+    w.attn2_bias = cast<T>(without_row_means(m.attn2_head.b, g2w));
     w.ln_w = cast<T>(m.ln_w);
     w.ln_b = cast<T>(m.ln_b);
   }
@@ -294,6 +348,7 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   env_three_.prefix = &pairs().three_body;
   env_rep_.prefix = &pairs().repformer;
   build_tables();
+  if (input.forces && any_reads_gg1()) shares_.build(pairs(), pairs().repformer, block_size(pairs().natoms));
   reserve();
 }
 
@@ -342,7 +397,7 @@ void CpuBackend<T>::reserve() {
       {&dg2_, dg2_layers * g2_stride_},
       {&h2_, h2_layers * h2_stride_},
       {&dh2_, dh2_layers * h2_stride_},
-      {&dgg1_, back * near * f.g1_dim},
+      {&dgg1_, back * shares_.size() * f.g1_dim},
   };
   std::size_t bytes = back * 3 * all * sizeof(double);
   std::size_t held = pair_force_.size() * sizeof(double);
@@ -375,6 +430,8 @@ void CpuBackend<T>::run(int count, const std::function<void(Range)>& stage) {
   if (failure) std::rethrow_exception(failure);
 }
 
+template struct Panels<float>;
+template struct Panels<double>;
 template struct Linear<float>;
 template struct Linear<double>;
 template class CpuBackend<float>;

@@ -7,6 +7,7 @@
 #include "../backend.h"
 #include "../threads.h"
 #include "net.h"
+#include "shares.h"
 #include "tables.h"
 
 namespace dpa2md {
@@ -24,11 +25,23 @@ struct Env {
   Buffer<T> sw, dsw;    // (pairs)
 };
 
+// A weight in panels as wide as a tile of gemm.h, one after the other, so that a product reads it from first
+// to last.
+template <class T>
+struct Panels {
+  int in = 0, out = 0;
+  Buffer<T> w;
+  bool empty() const { return w.empty(); }
+  void pack(int rows, int columns, const T* from);
+  // y (rows, out) [+]= x (rows, in) w
+  void multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const;
+};
+
 // x W + b with both orders of the weight, forward and reverse.
 template <class T>
 struct Linear {
-  int in = 0, out = 0;
-  Buffer<T> w, wt, b;
+  Panels<T> w, wt;
+  Buffer<T> b;
   void prepare(const Tensor& weight, const Tensor* bias);
   // y (rows, out) = x (rows, in) w + b
   void forward(int rows, const T* x, int ldx, T* y, int ldy) const;
@@ -42,7 +55,7 @@ struct EmbeddingWeights {
   NetWeights<T> net;
   Tables<T> tables;      // of the net, for the types present
   Buffer<T> gate;        // (nt or 1, nt, padded ng)
-  Buffer<T> compressed;  // (rows, 6 ng): DeePMD-kit's table in place of the net
+  Buffer<T> compressed;  // (rows, 6, padded ng): DeePMD-kit's table in place of the net
   Buffer<T> both;        // (nt, nt, padded ng) gate(a, b) + gate(b, a), three-body only
   Buffer<T> empty;       // (nt, 4, padded ng): what one empty slot adds to the moments (nonzero davg only)
 };
@@ -58,8 +71,8 @@ struct RepformerWeights {
   Linear<T> attn1_query;                 // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
   Linear<T> attn1_value;                 // per head Wv Wo: (head, g1) -> g1, with head_map's bias
   Buffer<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
-  Buffer<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo
-  Buffer<T> attn2_bias, ln_w, ln_b;      // (g2)
+  Buffer<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo, without the mean of each row
+  Buffer<T> attn2_bias, ln_w, ln_b;      // (g2); the bias without its mean
   Buffer<T> h2_head;                     // (head)
 };
 
@@ -114,6 +127,9 @@ class CpuBackend final : public Backend {
   T* g2(int l) { return g2_.data() + static_cast<std::size_t>(l) * g2_stride_; }
   T* h2(int l) { return h2_.data() + static_cast<std::size_t>(rep().update_h2 ? l : 0) * h2_stride_; }
   T* dg2(int l) { return dg2_.data() + static_cast<std::size_t>(l % 2) * g2_stride_; }
+  T* share(std::int64_t pair) {
+    return dgg1_.data() + static_cast<std::size_t>(shares_.slot[pair]) * rep().g1_dim;
+  }
   T* dh2(int l) { return dh2_.data() + static_cast<std::size_t>(rep().update_h2 ? l % 2 : 0) * h2_stride_; }
 
   int block_size(int count) const;  // atoms of one stage call
@@ -129,7 +145,7 @@ class CpuBackend final : public Backend {
   void repinit_atom(int i, Arena& arena, bool tape, RepinitState* s);
   void repinit_net_backward(int i, const T* dmoment, Arena& arena);
   void prepare_empty_slots();
-  void compressed_embedding(T x, int ld, T* value, T* slope) const;
+  void compressed_place(T x, TablePlace<T>* p) const;
   const T* repinit_gate(int center, int neighbor) const;
   T repinit_opening(std::int64_t pair) const;
   TablePlace<T>* repinit_places(int i, Arena& arena);
@@ -181,16 +197,13 @@ class CpuBackend final : public Backend {
   Neighborhood neighborhood(int l, int i, bool with_g1, Arena& arena);
   bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
   bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
-  void grrg_state(const Neighborhood& a, T* s2);
-  void grrg_backward(const Neighborhood& a, const T* s2, const T* dout, NeighborhoodGradient* d,
-                     Arena& arena);
   T* product_left(const Neighborhood& a, Arena& arena);
-  void conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& arena);
-  void conv_drrd_state(const Neighborhood& a, NodeRow row, Arena& arena);
-  void conv_drrd_product_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout, int kp,
-                                  T* dproduct, T* dproduct_t);
-  void conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
-                          NeighborhoodGradient* d, Arena& arena);
+  void moments(const Neighborhood& a, const T* left, int width, const T* x, T* s);
+  void moments_backward(const Neighborhood& a, int width, const T* s, const T* dout, T* ds);
+  void conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena);
+  void conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft, Arena& arena);
+  void products_backward(int l, const Neighborhood& a, const NodeRow& row, const NodeRow& dout,
+                         NeighborhoodGradient* d, Arena& arena);
   void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
   void local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena);
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
@@ -209,14 +222,12 @@ class CpuBackend final : public Backend {
   void pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena);
   void pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw, Arena& arena);
   void attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena);
-  void attention_factors_backward(const Neighborhood& a, const PairAttention& s, PairGradient* d,
-                                  Arena& arena);
   void softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const;
   void attention_map(int l, int h, const Neighborhood& a, PairAttention* s);
-  void attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s, T* dmap,
-                              PairGradient* d);
+  void attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap, PairGradient* g,
+                               Arena& arena);
   void attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena);
-  void attention_norm_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout, T* dsum);
+  void attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum, Arena& arena);
   void attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out, PairGradient* d,
                           Arena& arena);
   void attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out);
@@ -256,8 +267,9 @@ class CpuBackend final : public Backend {
   Buffer<T> mlp_slope_, self_slope_;  // layers of (natoms, g1_dim): act' of the dense updates of g1
   Buffer<T> g1_, dg1_;                // layers of (nrows, g1_dim); two gradients in turn
   Buffer<T> g2_, dg2_, h2_, dh2_;     // layers of (pairs, g2_dim), (pairs, 3)
-  Buffer<T> dgg1_;                    // (pairs, g1_dim): each pair's share of its neighbour's gradient
-  Buffer<double> pair_force_;         // (pairs, 3): dE/d(r_j - r_i)
+  Shares shares_;
+  Buffer<T> dgg1_;             // (slots of shares_, g1_dim): what pairs give to their neighbours' gradients
+  Buffer<double> pair_force_;  // (pairs, 3): dE/d(r_j - r_i)
 };
 
 }  // namespace DPA2MD_ISA

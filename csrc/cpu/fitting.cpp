@@ -7,12 +7,24 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+namespace {
+
+// Whole vectors; for a molecule of a few atoms a half or a quarter of one.
+template <class T>
+int columns_for(int rows) {
+  int columns = padded(rows, lanes<T>());
+  while (columns / 2 >= rows && columns > lanes<T>() / 4) columns /= 2;
+  return columns;
+}
+
+}  // namespace
+
 template <class T>
 void CpuBackend<T>::fitting(Range range) {
   const Fitting& f = model_.fitting;
   Arena& a = arena();
   Arena::Scope scope(a);
-  const int rows = range.size(), ld = padded(rows, lanes<T>());
+  const int rows = range.size(), ld = columns_for<T>(rows);
   const int width = model_.is_dpa2 ? rep().g1_dim : repinit_width_,
             tebd = model_.concat_tebd ? model_.tebd_dim() : 0;
   const T* feature = model_.is_dpa2 ? g1(rep().nlayers) : rep_out_.data();

@@ -106,7 +106,7 @@ void transpose(int rows, int cols, const T* in, int ldi, T* out, int ldo) {
 
 // Sum of a vector's lanes, by halves.
 template <class T, int W>
-inline T sum_lanes(typename Vector<T, W>::type x) {
+DPA2MD_INLINE T sum_lanes(typename Vector<T, W>::type x) {
   if constexpr (W == 1) {
     return x[0];
   } else {
@@ -117,7 +117,7 @@ inline T sum_lanes(typename Vector<T, W>::type x) {
 }
 
 template <class T>
-inline T dot(int n, const T* x, const T* y) {
+DPA2MD_INLINE T dot(int n, const T* x, const T* y) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   V sum{};

@@ -71,8 +71,8 @@ struct NetWeights {
     T* slope[64];  // act'(pre) * idt per layer; null for a linear layer
   };
 
-  // x (in, ld) -> returns y (out, ld) in the arena; tape may be null. ld is a multiple of the vector length
-  // and every column is computed.
+  // x (in, ld) -> returns y (out, ld) in the arena; tape may be null. Every column is computed; whole vectors
+  // of them are fastest.
   T* forward(const T* x, int ld, Arena& arena, Tape* tape) const {
     T* y = nullptr;
     for (int k = 0; k < count; ++k) {

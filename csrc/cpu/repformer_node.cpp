@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lanes.h"
+
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
@@ -78,143 +80,144 @@ void symmetrise_backward(const T* s, int width, int axis, const T* dout, T* ds) 
 
 // ---- grrg: sym of the moments of g2
 
-template <class T>
-void CpuBackend<T>::grrg_state(const Neighborhood& a, T* s2) {
-  const int width = rep().g2_dim;
-  const T c = inverse_moment(a.n);
-  std::fill(s2, s2 + 3 * width, T(0));
-  for (int j = 0; j < a.n; ++j) {
-    for (int x = 0; x < 3; ++x) axpy(width, c * a.sw[j] * a.h2[3 * j + x], a.g2 + j * width, s2 + x * width);
-  }
-}
-
-template <class T>
-void CpuBackend<T>::grrg_backward(const Neighborhood& a, const T* s2, const T* dout, NeighborhoodGradient* d,
-                                  Arena& arena) {
-  const int width = rep().g2_dim;
-  const T c = inverse_moment(a.n);
-  T* ds = arena.take<T>(3 * width);
-  symmetrise_backward(s2, width, rep().axis, dout, ds);
-  for (int j = 0; j < a.n; ++j) {
-    for (int x = 0; x < 3; ++x) {
-      axpy(width, c * a.sw[j] * a.h2[3 * j + x], ds + x * width, d->g2 + j * width);
-      const T g = c * dot(width, ds + x * width, a.g2 + j * width);
-      d->h2[3 * j + x] += a.sw[j] * g;
-      d->sw[j] += a.h2[3 * j + x] * g;
-    }
-  }
-}
-
-// ---- conv and drrd: both are linear in [g2 w | h2 w]^T gg1
-
+// What meets the neighbours' features: left = [g2 w | h2 w], (n, g2 + 3).
 template <class T>
 T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
-  const int kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0, k = kq + ks;
+  const int kq = rep().g2_dim, k = kq + 3;
   T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
   for (int j = 0; j < a.n; ++j) {
-    for (int c = 0; c < kq; ++c) left[j * k + c] = a.g2[j * kq + c] * a.sw[j];
-    for (int c = 0; c < ks; ++c) left[j * k + kq + c] = a.h2[3 * j + c] * a.sw[j];
+    const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + 3 * j;
+    T* out = left + j * k;
+#pragma omp simd
+    for (int c = 0; c < kq; ++c) out[c] = g2[c] * sw;
+    out[kq] = h2[0] * sw, out[kq + 1] = h2[1] * sw, out[kq + 2] = h2[2] * sw;
   }
   return left;
 }
 
+// s (3, width) = c (h2 w)^T x, for the neighbours' x (n, width)
 template <class T>
-void CpuBackend<T>::conv_drrd(int l, const Neighborhood& a, NodeRow row, Arena& arena) {
-  const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0;
+void CpuBackend<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, T* s) {
+  const int kq = rep().g2_dim, k = kq + 3;
+  gemm(3, width, a.n, transposed(left + kq, k), x, width, s, width, false);
+  const T c = inverse_moment(a.n);
+  for (int i = 0; i < 3 * width; ++i) s[i] *= c;
+}
+
+// ds (3, width): d((h2 w)^T x), from dout, the gradient of the symmetrised moments s
+template <class T>
+void CpuBackend<T>::moments_backward(const Neighborhood& a, int width, const T* s, const T* dout, T* ds) {
+  symmetrise_backward(s, width, rep().axis, dout, ds);
+  const T c = inverse_moment(a.n);
+  for (int i = 0; i < 3 * width; ++i) ds[i] *= c;
+}
+
+// ---- conv: the product of left and gg1 with the weight P, element by element
+
+template <class T>
+void CpuBackend<T>::conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const int width = rep().g1_dim, kq = rep().g2_dim;
   const T* weight = layers_[l].conv.data();
-  const T* left = product_left(a, arena);
-  T* product = arena.take<T>(static_cast<std::size_t>(kq + ks) * width);
-  gemm(kq + ks, width, a.n, transposed(left, kq + ks), a.gg1, width, product, width, false);
+  T* product = arena.take<T>(static_cast<std::size_t>(kq) * width);
+  gemm(kq, width, a.n, transposed(left, kq + 3), a.gg1, width, product, width, false);
   const T inv = inverse_count(a.n);
-  if (row.conv) std::fill(row.conv, row.conv + width, T(0));
-  for (int k = 0; k < kq; ++k) {
-    const T* p = weight + k * width;
-    const T* q = product + k * width;
-    if (!row.conv) {  // into the concatenation: projected to g2's width
-      row.cat_conv[k] = inv * dot(width, p, q);
-      continue;
+  if (!row.conv) {  // into the concatenation: projected to g2's width
+    for (int k = 0; k < kq; ++k) row.cat_conv[k] = inv * dot(width, weight + k * width, product + k * width);
+    return;
+  }
+  int c = 0;
+  for (; c + W <= width; c += W) {
+    V sum{};
+    for (int k = c; k < kq * width; k += width) {
+      sum += *reinterpret_cast<const V*>(weight + k) * *reinterpret_cast<const V*>(product + k);
     }
+    *reinterpret_cast<V*>(row.conv + c) = inv * sum;
+  }
+  for (; c < width; ++c) {
+    T sum = 0;
+    for (int k = c; k < kq * width; k += width) sum += weight[k] * product[k];
+    row.conv[c] = inv * sum;
+  }
+}
+
+// The gradient of a column (conv is an update of its own) or of a row (part of the concatenation) of left^T
+// gg1 is that of P, scaled. dproduct (g2 + 3, width) and dleft (n, g2): what comes from conv.
+template <class T>
+void CpuBackend<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft,
+                                  Arena& arena) {
+  const int n = a.n, width = rep().g1_dim, kq = rep().g2_dim;
+  const T *weight = layers_[l].conv.data(), *weight_t = layers_[l].conv_t.data();
+  const T inv = inverse_count(n);
+  if (!dout.conv) {
+    for (int k = 0; k < kq; ++k) {
+      for (int c = 0; c < width; ++c)
+        dproduct[k * width + c] = inv * dout.cat_conv[k] * weight[k * width + c];
+    }
+    gemm(n, kq, width, plain<T>(a.gg1, width), weight_t, kq, dleft, kq, false);
+    for (int j = 0; j < n; ++j) {
+      for (int k = 0; k < kq; ++k) dleft[j * kq + k] *= inv * dout.cat_conv[k];
+    }
+    return;
+  }
+  T* scale = arena.take<T>(width);
+  T* scaled = arena.take<T>(static_cast<std::size_t>(n) * width);
+  for (int c = 0; c < width; ++c) scale[c] = inv * dout.conv[c];
+  for (int k = 0; k < kq; ++k) {
 #pragma omp simd
-    for (int c = 0; c < width; ++c) row.conv[c] += inv * p[c] * q[c];
+    for (int c = 0; c < width; ++c) dproduct[k * width + c] = scale[c] * weight[k * width + c];
   }
-  if (!ks) return;
-  const T c = inverse_moment(a.n);
-  for (int k = 0; k < 3 * width; ++k) row.s1[k] = c * product[kq * width + k];
-  symmetrise(row.s1, width, rep().axis, row.drrd);
+  for (int j = 0; j < n; ++j) {
+#pragma omp simd
+    for (int c = 0; c < width; ++c) scaled[j * width + c] = scale[c] * a.gg1[j * width + c];
+  }
+  gemm(n, kq, width, plain<T>(scaled, width), weight_t, kq, dleft, kq, false);
 }
 
-// The part of conv_drrd that its reverse sweep starts from: S, without the product that conv needs.
+// ---- conv and both moments together, in reverse: assigns d gg1 and d g2, adds to d h2 and d sw.
 template <class T>
-void CpuBackend<T>::conv_drrd_state(const Neighborhood& a, NodeRow row, Arena& arena) {
-  if (!rep().has_drrd) return;
-  const int width = rep().g1_dim;
-  const T c = inverse_moment(a.n);
-  T* left = arena.take<T>(3 * static_cast<std::size_t>(a.n));
-  for (int j = 0; j < a.n; ++j) {
-    for (int x = 0; x < 3; ++x) left[3 * j + x] = c * a.h2[3 * j + x] * a.sw[j];
-  }
-  gemm(3, width, a.n, transposed(left, 3), a.gg1, width, row.s1, width, false);
-}
-
-// d(Q|S), (kk, width), and transposed, (width, kp).
-template <class T>
-void CpuBackend<T>::conv_drrd_product_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
-                                               int kp, T* dproduct, T* dproduct_t) {
-  const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0;
-  const T* weight = layers_[l].conv.data();
-  const T* weight_t = layers_[l].conv_t.data();
-  const T inv = inverse_count(a.n);
-  for (int k = 0; k < kq; ++k) {
-    const T* p = weight + k * width;
-    T* d = dproduct + k * width;
-    if (dout.conv) {
-      for (int c = 0; c < width; ++c) d[c] = inv * p[c] * dout.conv[c];
-    } else {
-      for (int c = 0; c < width; ++c) d[c] = inv * p[c] * dout.cat_conv[k];
-    }
-  }
-  T* ds = dproduct + kq * width;
-  if (ks) {
-    symmetrise_backward(row.s1, width, rep().axis, dout.drrd, ds);
-    const T c = inverse_moment(a.n);
-    for (int k = 0; k < 3 * width; ++k) ds[k] *= c;
-  }
-  for (int c = 0; c < width; ++c) {
-    const T* p = weight_t + c * kq;
-    T* d = dproduct_t + c * kp;
-    if (dout.conv) {
-      const T x = inv * dout.conv[c];
-      for (int k = 0; k < kq; ++k) d[k] = x * p[k];
-    } else {
-      for (int k = 0; k < kq; ++k) d[k] = inv * p[k] * dout.cat_conv[k];
-    }
-    for (int k = 0; k < ks; ++k) d[kq + k] = ds[k * width + c];
-    for (int k = kq + ks; k < kp; ++k) d[k] = 0;
-  }
-}
-
-// Assigns d gg1.
-template <class T>
-void CpuBackend<T>::conv_drrd_backward(int l, const Neighborhood& a, NodeRow row, const NodeRow& dout,
-                                       NeighborhoodGradient* d, Arena& arena) {
-  const int width = rep().g1_dim, kq = rep().has_conv ? rep().g2_dim : 0, ks = rep().has_drrd ? 3 : 0,
-            kk = kq + ks, kp = padded(kk, std::min(8, lanes<T>()));
-  T* dproduct = arena.take<T>(static_cast<std::size_t>(kk) * width);
-  T* dproduct_t = arena.take<T>(static_cast<std::size_t>(width) * kp);
-  conv_drrd_product_backward(l, a, row, dout, kp, dproduct, dproduct_t);
+void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& row, const NodeRow& dout,
+                                      NeighborhoodGradient* d, Arena& arena) {
+  const Repformer& f = rep();
+  const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3, np = padded(n, lanes<T>());
   const T* left = product_left(a, arena);
-  gemm(a.n, width, kk, plain(left, kk), dproduct, width, d->gg1, width, false);
-  T* dleft = arena.take<T>(static_cast<std::size_t>(a.n) * kp);
-  gemm(a.n, kp, width, plain(a.gg1, width), dproduct_t, kp, dleft, kp, false);
-  for (int j = 0; j < a.n; ++j) {
-    const T* g = dleft + j * kp;
-    axpy(kq, a.sw[j], g, d->g2 + j * kq);
-    T along = dot(kq, g, a.g2 + j * kq);
-    for (int c = 0; c < ks; ++c) {
-      d->h2[3 * j + c] += g[kq + c] * a.sw[j];
-      along += g[kq + c] * a.h2[3 * j + c];
+  T* dproduct = arena.zeros<T>(static_cast<std::size_t>(k) * width);
+  T* dleft = arena.zeros<T>(static_cast<std::size_t>(n) * kq);
+  T *ds1 = dproduct + kq * width, *ds2 = arena.zeros<T>(3 * static_cast<std::size_t>(kq));
+  if (f.has_grrg) {
+    moments(a, left, kq, a.g2, row.s2);
+    moments_backward(a, kq, row.s2, dout.grrg, ds2);
+  }
+  if (f.has_drrd) {
+    moments(a, left, width, a.gg1, row.s1);
+    moments_backward(a, width, row.s1, dout.drrd, ds1);
+  }
+  if (f.has_conv) conv_backward(l, a, dout, dproduct, dleft, arena);
+  if (a.gg1) gemm(n, width, k, plain(left, k), dproduct, width, d->gg1, width, false);
+
+  T* along = arena.take<T>(4 * static_cast<std::size_t>(np));  // d h2 w and, from conv, d sw
+  for (int x = 0; x < 3; ++x) {
+    const auto part = [&](int j) {
+      auto sum = product_lanes(kq, ds2 + x * kq, a.g2 + j * kq);
+      if (f.has_drrd) sum += product_lanes(width, ds1 + x * width, a.gg1 + j * width);
+      return sum;
+    };
+    sum_rows<T>(n, part, along + x * np);
+  }
+  sum_rows<T>(n, [&](int j) { return product_lanes(kq, dleft + j * kq, a.g2 + j * kq); }, along + 3 * np);
+  for (int j = 0; j < n; ++j) {
+    const T sw = a.sw[j], *g = dleft + j * kq, *h = left + j * k + kq;
+    T* out = d->g2 + j * kq;
+#pragma omp simd
+    for (int c = 0; c < kq; ++c) {
+      out[c] = sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
     }
-    d->sw[j] += along;
+    d->sw[j] += along[3 * np + j];
+    for (int x = 0; x < 3; ++x) {
+      d->h2[3 * j + x] += along[x * np + j] * sw;
+      d->sw[j] += along[x * np + j] * a.h2[3 * j + x];
+    }
   }
 }
 
@@ -288,11 +291,16 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     if (row.cat_g1)
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
+    const T* left = product_left(a, arena);
     if (f.has_grrg) {
-      grrg_state(a, row.s2);
+      moments(a, left, f.g2_dim, a.g2, row.s2);
       symmetrise(row.s2, f.g2_dim, f.axis, row.grrg);
     }
-    if (f.has_conv || f.has_drrd) conv_drrd(l, a, row, arena);
+    if (f.has_drrd) {
+      moments(a, left, width, a.gg1, row.s1);
+      symmetrise(row.s1, width, f.axis, row.drrd);
+    }
+    if (f.has_conv) conv(l, a, left, row, arena);
     if (f.has_g1_attn) local_attention(a, row, arena);
   }
   s->mlp = arena.take<T>(block);
@@ -328,8 +336,8 @@ void CpuBackend<T>::node_step(int l, Range range) {
   }
 }
 
-// The layer's gradients of the pair state start here: d g2(l), and with the last layer (or an updated h2) d
-// h2, d sw.
+// The layer's gradients of the pair state start here, with the last layer or an updated h2. (d g2 is
+// assigned.)
 template <class T>
 void CpuBackend<T>::clear_pair_gradients(int l, Range range) {
   const std::size_t q0 = pairs().repformer.first[range.begin],
@@ -337,10 +345,10 @@ void CpuBackend<T>::clear_pair_gradients(int l, Range range) {
   const bool last = l == rep().nlayers - 1;
   if (last) env_rep_.dsw.zero(q0, q0 + count);
   if (last || rep().update_h2) std::fill_n(dh2(l) + 3 * q0, 3 * count, T(0));
-  std::fill_n(dg2(l) + q0 * rep().g2_dim, count * rep().g2_dim, T(0));
 }
 
-// Assigns d g1(l) of the block's own atoms, d g2(l), and each pair's share dgg1; adds to d h2 and d sw.
+// Assigns d g1(l) of the block's own atoms, d g2(l), and the shares of d g1 that go to neighbours; adds to d
+// h2 and d sw.
 template <class T>
 void CpuBackend<T>::node_step_backward(int l, Range range) {
   Arena& arena_ = arena();
@@ -350,6 +358,9 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   clear_pair_gradients(l, range);
+  const std::size_t block_number = range.begin / block_size(pairs().natoms);
+  if (any_reads_gg1())
+    dgg1_.zero(shares_.first[block_number] * width, shares_.first[block_number + 1] * width);
   NodeBlock s, d;  // d: gradients with respect to the members of s
   node_moments(l, range, arena_, &s);
 
@@ -382,34 +393,27 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena_);
     const NodeRow row = node_row(s, b), drow = node_row(d, b);
     NeighborhoodGradient g{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n),
-                           dgg1_.data() + a.q0 * width};
+                           a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
     if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
-    if (f.has_grrg) {
-      grrg_state(a, row.s2);
-      grrg_backward(a, row.s2, drow.grrg, &g, arena_);
-    }
-    if (f.has_conv || f.has_drrd) {
-      conv_drrd_state(a, row, arena_);
-      conv_drrd_backward(l, a, row, drow, &g, arena_);
-    } else if (any_reads_gg1()) {
-      std::fill_n(g.gg1, static_cast<std::size_t>(a.n) * width, T(0));
-    }
+    products_backward(l, a, row, drow, &g, arena_);
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
+    for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
     for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];
   }
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }
 
-// d g1 of a row: what its own steps left there (local rows) plus the shares of all pairs that point at it.
+// d g1 of a row: what its own steps left there (local rows) plus the shares of all blocks with pairs that
+// point at it.
 template <class T>
 void CpuBackend<T>::gather_g1_gradient(int l, Range rows) {
   const int width = rep().g1_dim;
-  const Transpose& t = pairs().by_row_repformer;
   for (int row = rows.begin; row < rows.end; ++row) {
     T* d = dg1(l) + static_cast<std::size_t>(row) * width;
     if (row >= pairs().natoms) std::fill_n(d, width, T(0));
-    for (std::int64_t k = t.first[row]; any_reads_gg1() && k < t.first[row + 1]; ++k) {
-      axpy(width, T(1), dgg1_.data() + t.pair[k] * width, d);
+    if (!any_reads_gg1()) continue;
+    for (std::int64_t k = shares_.row_first[row]; k < shares_.row_first[row + 1]; ++k) {
+      axpy(width, T(1), dgg1_.data() + static_cast<std::size_t>(shares_.row_slot[k]) * width, d);
     }
   }
 }

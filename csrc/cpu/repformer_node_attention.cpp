@@ -5,76 +5,75 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lanes.h"
 #include "repformer_node.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// Softmax probabilities (n, heads) and the raw logits. The N - n empty slots keep l = -20 in the denominator.
+// Raw logits and softmax probabilities, (heads, np) each, of which n are meant in a row. The N - n empty
+// slots keep l = -20 in the denominator.
 template <class T>
 void CpuBackend<T>::local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob) {
-  const int heads = rep().attn1_nhead, width = rep().g1_dim;
-  const bool smooth = model_.smooth;
-  const int empty = smooth ? rep().nsel - a.n : 0;
-  for (int h = 0; h < heads; ++h) {
-    T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
-    for (int j = 0; j < a.n; ++j) {
-      const T l = logit[j * heads + h] =
-          dot(width, a.gg1 + static_cast<std::size_t>(j) * width, u + h * width);
-      prob[j * heads + h] = smooth ? (l + T(kAttentionShift)) * a.sw[j] - T(kAttentionShift) : l;
-      top = std::max(top, prob[j * heads + h]);
+  const int n = a.n, np = padded(n, lanes<T>()), width = rep().g1_dim;
+  const T shift = model_.smooth ? T(kAttentionShift) : T(0);
+  const int empty = model_.smooth ? rep().nsel - n : 0;
+  for (int h = 0; h < rep().attn1_nhead; ++h, logit += np, prob += np) {
+    sum_rows<T>(n, [&](int j) { return product_lanes(width, a.gg1 + j * width, u + h * width); }, logit);
+    T top = empty ? -shift : T(-INFINITY);  // of all that is in the denominator
+    for (int j = 0; j < n; ++j) {
+      prob[j] = model_.smooth ? (logit[j] + shift) * a.sw[j] - shift : logit[j];
+      top = std::max(top, prob[j]);
     }
-    T sum = empty ? T(empty) * std::exp(T(-kAttentionShift) - top) : T(0);
-    for (int j = 0; j < a.n; ++j) sum += prob[j * heads + h] = std::exp(prob[j * heads + h] - top);
-    for (int j = 0; j < a.n; ++j) prob[j * heads + h] /= sum;
+    T total = empty ? T(empty) * math::exp(-shift - top) : T(0);
+#pragma omp simd
+    for (int j = 0; j < n; ++j) prob[j] = math::exp(prob[j] - top);
+    total += sum(n, prob);
+    for (int j = 0; j < n; ++j) prob[j] /= total;
   }
 }
 
 template <class T>
 void CpuBackend<T>::local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena) {
-  const int heads = rep().attn1_nhead, width = rep().g1_dim;
-  T* logit = arena.take<T>(static_cast<std::size_t>(a.n) * heads);
-  T* weight = arena.take<T>(static_cast<std::size_t>(a.n) * heads);
+  const int heads = rep().attn1_nhead, width = rep().g1_dim, np = padded(a.n, lanes<T>());
+  T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
+  T* weight = arena.take<T>(static_cast<std::size_t>(heads) * np);
   local_softmax(a, row.u, logit, weight);
-  for (int k = 0; k < a.n * heads; ++k) weight[k] *= a.sw[k / heads];
-  gemm(heads, width, a.n, transposed(weight, heads), a.gg1, width, row.weighted, width, false);
+  for (int h = 0; h < heads; ++h) {
+    for (int j = 0; j < a.n; ++j) weight[h * np + j] *= a.sw[j];
+  }
+  gemm(heads, width, a.n, plain<T>(weight, np), a.gg1, width, row.weighted, width, false);
 }
 
-// Adds to d gg1, assigns d u.
+// Adds to d gg1 and d sw, assigns d u.
 template <class T>
 void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
                                              NeighborhoodGradient* g, Arena& arena) {
-  const int heads = rep().attn1_nhead, width = rep().g1_dim;
-  T* logit = arena.take<T>(static_cast<std::size_t>(a.n) * heads);
-  T* prob = arena.take<T>(static_cast<std::size_t>(a.n) * heads);
-  T* dprob = arena.take<T>(a.n);
+  const int n = a.n, np = padded(n, lanes<T>()), heads = rep().attn1_nhead, width = rep().g1_dim;
+  T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
+  T* prob = arena.take<T>(static_cast<std::size_t>(heads) * np);
+  T* dweight = arena.take<T>(np);
   local_softmax(a, row.u, logit, prob);
-  std::fill_n(d.u, static_cast<std::size_t>(heads) * width, T(0));
   for (int h = 0; h < heads; ++h) {
-    const T* u = row.u + h * width;
     const T* dweighted = d.weighted + h * width;
+    T *p = prob + h * np, *l = logit + h * np;
+    sum_rows<T>(n, [&](int j) { return product_lanes(width, a.gg1 + j * width, dweighted); }, dweight);
     T mean = 0;
-    for (int j = 0; j < a.n; ++j) {
-      const T dweight = dot(width, a.gg1 + static_cast<std::size_t>(j) * width, dweighted);
-      const T p = prob[j * heads + h];
-      g->sw[j] += dweight * p;
-      dprob[j] = dweight * a.sw[j];
-      mean += dprob[j] * p;
-    }
-    for (int j = 0; j < a.n; ++j) {
-      const T p = prob[j * heads + h];
-      T dlogit = p * (dprob[j] - mean);
+    for (int j = 0; j < n; ++j) mean += dweight[j] * a.sw[j] * p[j];
+    for (int j = 0; j < n; ++j) {  // p becomes the weight, l the gradient of the logit
+      T dlogit = p[j] * (dweight[j] * a.sw[j] - mean);
+      g->sw[j] += dweight[j] * p[j];
       if (model_.smooth) {
-        g->sw[j] += dlogit * (logit[j * heads + h] + T(kAttentionShift));
+        g->sw[j] += dlogit * (l[j] + T(kAttentionShift));
         dlogit *= a.sw[j];
       }
-      const T* x = a.gg1 + static_cast<std::size_t>(j) * width;
-      T* dx = g->gg1 + static_cast<std::size_t>(j) * width;
-      axpy(width, p * a.sw[j], dweighted, dx);
-      axpy(width, dlogit, u, dx);
-      axpy(width, dlogit, x, d.u + h * width);
+      l[j] = dlogit;
+      p[j] *= a.sw[j];
     }
   }
+  gemm(heads, width, n, plain<T>(logit, np), a.gg1, width, d.u, width, false);
+  gemm(n, width, heads, transposed<T>(prob, np), d.weighted, width, g->gg1, width, true);
+  gemm(n, width, heads, transposed<T>(logit, np), row.u, width, g->gg1, width, true);
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                                \

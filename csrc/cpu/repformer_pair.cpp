@@ -96,7 +96,7 @@ void CpuBackend<T>::pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena
   }
 }
 
-// Adds to d g1(l) of the atom, to the pairs' shares dgg1 (node_step_backward assigned them), and to dsw.
+// Adds to d g1(l) of the atom, to the pairs' shares (node_step_backward began them), and to dsw.
 template <class T>
 void CpuBackend<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw,
                                        Arena& arena) {
@@ -113,10 +113,11 @@ void CpuBackend<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, cons
   for (int j = 0; j < a.n; ++j) {
     const T* g = dproduct + j * width;
     const T* other = a.gg1 + j * width;
-    T* share = dgg1_.data() + (a.q0 + j) * width;
+    T* shared = share(a.q0 + j);
     T along = 0;
+#pragma omp simd reduction(+ : along)
     for (int c = 0; c < width; ++c) {
-      share[c] += g[c] * own[c] * a.sw[j];
+      shared[c] += g[c] * own[c] * a.sw[j];
       down[c] += g[c] * other[c] * a.sw[j];
       along += g[c] * own[c] * other[c];
     }
@@ -143,7 +144,7 @@ void CpuBackend<T>::pair_step(int l, Range range) {
   }
 }
 
-// Adds to d g2(l), d h2(l), d sw; with g1g1 also to d g1(l) of the atom and to the pairs' shares dgg1.
+// Adds to d g2(l), d h2(l), d sw; with g1g1 also to d g1(l) of the atom and to the pairs' shares.
 template <class T>
 void CpuBackend<T>::pair_step_backward(int l, Range range) {
   const Repformer& f = rep();
@@ -153,13 +154,7 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;
     const T* dout = dg2(l + 1) + a.q0 * f.g2_dim;
-    PairGradient d{dg2(l) + a.q0 * f.g2_dim,
-                   dh2(l) + 3 * a.q0,
-                   arena_.zeros<T>(a.n),
-                   nullptr,
-                   nullptr,
-                   nullptr,
-                   nullptr};
+    PairGradient d{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n)};
     pair_self_backward(l, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {

@@ -20,7 +20,7 @@ struct CpuBackend<T>::PairAttention {
   T* query;                       // (head, n, g2) g2 M
   T* logit;                       // (head, n, np)
   T* prob;                        // (head, n, np) softmax of z
-  T* total;                       // (n) scratch: a row's sum
+  T *total, *empty;               // (np) scratch: a row's sum, and what empty slots add to it
   T* map;                         // (head, n, np) the attention map A
   T* applied;                     // (n, head, g2) A g2
   T* norm;                        // (n, g2) layer norm's normalised input
@@ -29,12 +29,10 @@ struct CpuBackend<T>::PairAttention {
   std::size_t square() const { return static_cast<std::size_t>(n) * np; }
 };
 
-// Gradients that the pair updates of one atom add to; from map_factor on they are scratch of the attention.
+// Gradients that the pair updates of one atom add to.
 template <class T>
 struct CpuBackend<T>::PairGradient {
   T *g2, *h2, *sw;
-  T *map_factor, *logit_factor, *logit_shift;
-  T* query;  // (n, head, g2)
 };
 
 }  // namespace DPA2MD_ISA

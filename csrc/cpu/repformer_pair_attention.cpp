@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lanes.h"
 #include "repformer_pair.h"
 #include "simd_math.h"
 
@@ -17,17 +18,6 @@ namespace {
 
 const double kInvSqrt3 = 1.0 / std::sqrt(3.0);
 
-// x (rows, width) in place -> (x - mean) / sqrt(var + eps), biased variance
-template <class T>
-void normalise_rows(int rows, int width, T eps, T* x, T* rstd) {
-  for (int j = 0; j < rows; ++j, x += width) {
-    const T mean = sum(width, x) / width;
-    for (int c = 0; c < width; ++c) x[c] -= mean;
-    rstd[j] = T(1) / std::sqrt(dot(width, x, x) / width + eps);
-    for (int c = 0; c < width; ++c) x[c] *= rstd[j];
-  }
-}
-
 template <class T>
 const typename Vector<T, lanes<T>()>::type& vec(const T* p) {
   return *reinterpret_cast<const typename Vector<T, lanes<T>()>::type*>(p);
@@ -35,6 +25,17 @@ const typename Vector<T, lanes<T>()>::type& vec(const T* p) {
 template <class T>
 typename Vector<T, lanes<T>()>::type& vec(T* p) {
   return *reinterpret_cast<typename Vector<T, lanes<T>()>::type*>(p);
+}
+
+// x (rows, width) -> x / sqrt(var + eps), biased variance, of rows whose mean is 0 already; rstd has room for
+// whole vectors.
+template <class T>
+void normalise_rows(int rows, int width, T eps, T* x, T* rstd) {
+  sum_rows<T>(rows, [&](int j) { return product_lanes(width, x + j * width, x + j * width); }, rstd);
+  for (int j = 0; j < rows; ++j) rstd[j] = T(1) / std::sqrt(rstd[j] / width + eps);
+  for (int j = 0; j < rows; ++j) {
+    for (int c = 0; c < width; ++c) x[j * width + c] *= rstd[j];
+  }
 }
 
 }  // namespace
@@ -54,11 +55,12 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
   std::copy(a.sw, a.sw + n, s->sw);
   for (T** p : {&s->hh, &s->ww, &s->logit_factor, &s->logit_shift, &s->map_factor})
     *p = arena.take<T>(square);
-  s->g2_t = arena.zeros<T>(static_cast<std::size_t>(d) * np);
+  s->g2_t = arena.take<T>(static_cast<std::size_t>(d) * np);
   s->query = arena.take<T>(heads * n * d);
-  s->total = arena.take<T>(n);
+  s->total = arena.take<T>(np);
+  s->empty = arena.take<T>(np);
   for (T** p : {&s->logit, &s->prob, &s->map}) *p = arena.take<T>(heads * square);
-  transpose(n, d, a.g2, d, s->g2_t, np);
+  transpose_padded(n, d, a.g2, s->g2_t, np);
   const T* h2_t = s->h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   transpose(n, 3, a.h2, 3, s->h2_t, np);
   const T off = model_.smooth ? T(0) : T(-1e30);
@@ -104,22 +106,28 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
     const V z = vec(logit + k) * vec(s.logit_factor + k) + vec(s.logit_shift + k);
     vec(prob + k) = z;
     top = max_lanes(top, z);
-    bottom = z < bottom ? z : bottom;
+    bottom = min_lanes(bottom, z);
   }
-  bool tame = model_.smooth;
-  for (int w = 0; w < W; ++w) tame = tame && top[w] <= safe && bottom[w] >= -safe;  // false with NaN
+  const V outside = (top > safe) | (bottom < -safe) ? V{} + T(1) : V{};
+  const bool tame = model_.smooth && sum_lanes<T, W>(outside) == 0;
   const T empty = model_.smooth ? T(rep().nsel - np) : T(0);  // slots beyond the padding
-  std::fill_n(s.total, n, empty * math::exp(T(-kAttentionShift)));
+  std::fill_n(s.empty, n, empty * math::exp(T(-kAttentionShift)));
   for (int j = 0; j < n && !tame; ++j) {
     T* z = prob + static_cast<std::size_t>(j) * np;
     const T shift = *std::max_element(z, z + np);
     for (int k = 0; k < np; ++k) z[k] -= shift;
-    s.total[j] = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
+    s.empty[j] = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
   }
   // All exponentials, all sums, all products: within a row each would wait for the one before.
-  for (int k = 0; k < n * np; k += W) vec(prob + k) = exp_lanes<W>(vec(prob + k));
-  for (int j = 0; j < n; ++j) s.total[j] += sum(np, prob + static_cast<std::size_t>(j) * np);
-  for (int j = 0; j < n; ++j) s.total[j] = T(1) / s.total[j];
+  for (int k = 0; k < n * np && tame; k += W) vec(prob + k) = exp_bounded_lanes<W>(vec(prob + k));
+  for (int k = 0; k < n * np && !tame; k += W) vec(prob + k) = exp_lanes<W>(vec(prob + k));
+  const auto row_sum = [&](int j) {
+    V sum{};
+    for (int k = 0; k < np; k += W) sum += vec(prob + static_cast<std::size_t>(j) * np + k);
+    return sum;
+  };
+  sum_rows<T>(n, row_sum, s.total);
+  for (int j = 0; j < n; ++j) s.total[j] = T(1) / (s.total[j] + s.empty[j]);
   for (int j = 0, at = 0; j < n; ++j) {
     for (const int end = at + np; at < end; at += W) {
       const V p = vec(prob + at) * s.total[j];
@@ -129,67 +137,53 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   }
 }
 
-// Through A and the softmax of head h: dmap (n, np) becomes d l. Adds to d g2 (through the queries of all
-// heads together) and to the gradients of what all heads share.
+// Through A and the softmax of all heads: dmap (head, n, np) becomes d l, and what it gives to the factors
+// goes on to d h2 and d sw at once. hh and ww are symmetric in j and k: either side gets its part of every
+// element.
 template <class T>
-void CpuBackend<T>::attention_map_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
-                                           T* dmap, PairGradient* g) {
+void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap,
+                                            PairGradient* g, Arena& arena) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int n = s.n, np = s.np, d = rep().g2_dim;
-  for (int j = 0; j < n; ++j) {
-    const std::size_t at = static_cast<std::size_t>(j) * np;
-    const T *prob = s.prob + h * s.head_stride + at, *logit = s.logit + h * s.head_stride + at;
-    T* dm = dmap + at;
-    V mean{};
-    for (int k = 0; k < np; k += W) {
-      const V p = vec(prob + k), da = vec(dm + k);
-      vec(g->map_factor + at + k) += da * p;
-      const V dp = da * vec(s.map_factor + at + k);
-      vec(dm + k) = dp;
-      mean += dp * p;
-    }
-    const T m = sum_lanes<T, W>(mean);
-    for (int k = 0; k < np; k += W) {
-      const V dz = vec(prob + k) * (vec(dm + k) - m);
-      vec(g->logit_factor + at + k) += dz * vec(logit + k);
-      vec(g->logit_shift + at + k) += dz;
-      vec(dm + k) = dz * vec(s.logit_factor + at + k);
-    }
-  }
-  const int all = rep().attn2_nhead * d;
-  gemm(n, d, n, plain(dmap, np), a.g2, d, g->query + h * d, all, false);
-  gemm(n, d, n, transposed(dmap, np), s.query + h * s.query_stride, d, g->g2, d, true);
-  if (h + 1 == rep().attn2_nhead) {
-    gemm(n, d, all, plain(g->query, all), layers_[l].attn2_map_t.data(), d, g->g2, d, true);
-  }
-}
-
-// From what all heads share to d h2 and d sw. hh and ww are symmetric in j and k: either side gets its part
-// of every element.
-template <class T>
-void CpuBackend<T>::attention_factors_backward(const Neighborhood& a, const PairAttention& s, PairGradient* g,
-                                               Arena& arena) {
-  constexpr int W = lanes<T>();
-  using V = typename Vector<T, W>::type;
-  const int n = s.n, np = s.np;
+  const int n = s.n, np = s.np, heads = rep().attn2_nhead;
   const bool gate = rep().attn2_gate;
+  T* mean = arena.take<T>(static_cast<std::size_t>(heads) * np);
+  for (int h = 0; h < heads; ++h) {
+    const T *prob = s.prob + h * s.square(), *d = dmap + h * s.square();
+    const auto row_mean = [&](int j) {
+      V sum{};
+      for (int k = j * np; k < (j + 1) * np; k += W)
+        sum += vec(d + k) * vec(s.map_factor + k) * vec(prob + k);
+      return sum;
+    };
+    sum_rows<T>(n, row_mean, mean + h * np);
+  }
   T* dsw = arena.zeros<T>(np);
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
-    const std::size_t at = static_cast<std::size_t>(j) * np;
-    const T *h = a.h2 + 3 * j, swj = s.sw[j];
+    const T *h2 = a.h2 + 3 * j, swj = s.sw[j];
     V own[3] = {}, own_sw{};
     for (int k = 0; k < np; k += W) {
-      const V hh = vec(s.hh + at + k), ww = vec(s.ww + at + k);
-      const V dlogit = vec(g->logit_factor + at + k), dmap = vec(g->map_factor + at + k) * T(kInvSqrt3);
-      const V dhh = gate ? (dmap + dlogit) * ww : dmap * ww;
+      const std::size_t at = static_cast<std::size_t>(j) * np + k;
+      const V map_factor = vec(s.map_factor + at), logit_factor = vec(s.logit_factor + at);
+      V dmap_factor{}, dlogit{}, dshift{};
+      for (int h = 0; h < heads; ++h) {
+        const std::size_t there = h * s.square() + at;
+        const V p = vec(s.prob + there), da = vec(dmap + there);
+        dmap_factor += da * p;
+        const V dz = p * (da * map_factor - mean[h * np + j]);
+        dlogit += dz * vec(s.logit + there);
+        dshift += dz;
+        vec(dmap + there) = dz * logit_factor;
+      }
+      dmap_factor *= T(kInvSqrt3);
+      const V hh = vec(s.hh + at), ww = vec(s.ww + at);
+      const V dhh = gate ? (dmap_factor + dlogit) * ww : dmap_factor * ww;
       for (int c = 0; c < 3; ++c) {
         own[c] += dhh * vec(s.h2_t + c * np + k);
-        vec(dh2_t + c * np + k) += dhh * h[c];
+        vec(dh2_t + c * np + k) += dhh * h2[c];
       }
-      const V dww =
-          dmap * hh + (gate ? dlogit * hh : dlogit) + T(kAttentionShift) * vec(g->logit_shift + at + k);
+      const V dww = dmap_factor * hh + (gate ? dlogit * hh : dlogit) + T(kAttentionShift) * dshift;
       own_sw += dww * vec(s.sw + k);
       vec(dsw + k) += dww * swj;
     }
@@ -204,7 +198,8 @@ void CpuBackend<T>::attention_factors_backward(const Neighborhood& a, const Pair
 
 // ---- the map applied to g2
 
-// Head h's A g2; once all heads are there, they go through the values and the layer norm together.
+// Head h's A g2; once all heads are there, they go through the values and the layer norm together. The values
+// and their bias have been freed of the mean over their columns, so that the norm finds none to subtract.
 template <class T>
 void CpuBackend<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
@@ -213,25 +208,27 @@ void CpuBackend<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttent
   gemm(n, d, n, plain(s->map + h * s->head_stride, s->np), a.g2, d, s->applied + h * d, all, false);
   if (h + 1 < rep().attn2_nhead) return;
   s->norm = arena.take<T>(static_cast<std::size_t>(n) * d);
-  s->rstd = arena.take<T>(n);
+  s->rstd = arena.take<T>(s->np);
   for (int j = 0; j < n; ++j) std::copy(w.attn2_bias.data(), w.attn2_bias.data() + d, s->norm + j * d);
   gemm(n, d, all, plain(s->applied, all), w.attn2_value.data(), d, s->norm, d, true);
   normalise_rows(n, d, T(rep().ln_eps), s->norm, s->rstd);
 }
 
-// dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads
+// dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads, but for the mean of each row: the
+// values' weights, with none of their own, let it drop out.
 template <class T>
-void CpuBackend<T>::attention_norm_backward(int l, const Neighborhood& a, const PairAttention& s,
-                                            const T* dout, T* dsum) {
+void CpuBackend<T>::attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum,
+                                            Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
-  const int d = rep().g2_dim;
-  for (int j = 0; j < a.n; ++j) {
-    const T* norm = s.norm + j * d;
-    const T* up = dout + j * d;
-    T* g = dsum + j * d;
-    for (int c = 0; c < d; ++c) g[c] = up[c] * w.scale_attn2[c] * w.ln_w[c];
-    const T mean = sum(d, g) / d, along = dot(d, g, norm) / d;
-    for (int c = 0; c < d; ++c) g[c] = (g[c] - mean - norm[c] * along) * s.rstd[j];
+  const int n = s.n, d = rep().g2_dim;
+  for (int j = 0; j < n; ++j) {
+    for (int c = 0; c < d; ++c) dsum[j * d + c] = dout[j * d + c] * w.scale_attn2[c] * w.ln_w[c];
+  }
+  T* along = arena.take<T>(s.np);
+  sum_rows<T>(n, [&](int j) { return product_lanes(d, dsum + j * d, s.norm + j * d); }, along);
+  for (int j = 0; j < n; ++j) {
+    const T x = along[j] / d;
+    for (int c = 0; c < d; ++c) dsum[j * d + c] = (dsum[j * d + c] - s.norm[j * d + c] * x) * s.rstd[j];
   }
 }
 
@@ -287,12 +284,12 @@ void CpuBackend<T>::attention(int l, const Neighborhood& a, T* g2_out, T* h2_out
   }
 }
 
-// dh2_out is null without an h2 update.
+// Adds to g's gradients; dh2_out is null without an h2 update.
 template <class T>
 void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out,
                                        PairGradient* g, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
-  const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead;
+  const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead, rows = heads * n;
   const std::size_t size = static_cast<std::size_t>(n) * d;
   PairAttention s;
   attention_factors(a, true, &s, arena);
@@ -300,24 +297,29 @@ void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* do
     attention_map(l, h, a, &s);
     if (rep().has_g2_attn) attention_g2(l, h, a, &s, arena);
   }
-  T* dmap = arena.take<T>(s.square());
-  T* dsum = arena.take<T>(size);
-  T* dapplied = arena.take<T>(size);
-  for (T** p : {&g->map_factor, &g->logit_factor, &g->logit_shift}) *p = arena.zeros<T>(s.square());
-  if (rep().has_g2_attn) attention_norm_backward(l, a, s, dout, dsum);
-  g->query = arena.take<T>(size * heads);
-  for (int h = 0; h < heads; ++h) {
-    if (rep().has_g2_attn) {
-      gemm(n, d, d, plain(dsum, d), w.attn2_value_t.data() + h * d * d, d, dapplied, d, false);
-      gemm(n, s.np, d, plain(dapplied, d), s.g2_t, s.np, dmap, s.np, false);
-      gemm(n, d, n, transposed(s.map + h * s.head_stride, s.np), dapplied, d, g->g2, d, true);
-    } else {
-      std::fill_n(dmap, s.square(), T(0));
+  // of all heads, one below the other, so that what they add to d g2 is one product
+  T* dmap = arena.take<T>(s.square() * heads);
+  T* dhead = arena.take<T>(size * heads);
+  if (rep().has_g2_attn) {
+    T* dsum = arena.take<T>(size);
+    attention_norm_backward(l, s, dout, dsum, arena);
+    for (int h = 0; h < heads; ++h) {
+      gemm(n, d, d, plain(dsum, d), w.attn2_value_t.data() + h * d * d, d, dhead + h * size, d, false);
     }
-    if (dh2_out) attention_h2_backward(l, h, a, s, dh2_out, dmap, g->h2);
-    attention_map_backward(l, h, a, s, dmap, g);
+    gemm(rows, s.np, d, plain(dhead, d), s.g2_t, s.np, dmap, s.np, false);
+    gemm(n, d, rows, transposed(s.map, s.np), dhead, d, g->g2, d, true);
+  } else {
+    std::fill_n(dmap, s.square() * heads, T(0));
   }
-  attention_factors_backward(a, s, g, arena);
+  for (int h = 0; dh2_out && h < heads; ++h) {
+    attention_h2_backward(l, h, a, s, dh2_out, dmap + h * s.square(), g->h2);
+  }
+  attention_rows_backward(a, s, dmap, g, arena);
+  gemm(n, d, rows, transposed(dmap, s.np), s.query, d, g->g2, d, true);
+  for (int h = 0; h < heads; ++h) {
+    gemm(n, d, n, plain(dmap + h * s.square(), s.np), a.g2, d, dhead + h * size, d, false);
+    gemm(n, d, d, plain(dhead + h * size, d), w.attn2_map_t.data() + h * d * d, d, g->g2, d, true);
+  }
   for (int k = 0; dh2_out && k < 3 * n; ++k) g->h2[k] += w.h2_alpha * dh2_out[k];
 }
 

@@ -6,7 +6,6 @@
 // fastest, the other way round than in DeePMD-kit: prepare_repinit turns the weights that read it.
 #include <algorithm>
 
-#include "../compressed_table.h"
 #include "cpu_backend.h"
 
 namespace dpa2md {
@@ -18,24 +17,9 @@ struct CpuBackend<T>::RepinitState {
   T* raw = nullptr;     // (ng, ld) embedding before the gate of strip mode
   T* gate = nullptr;    // (ng, ld) T(t_j, t_i) [* sw], strip only
   T* g = nullptr;       // (ng, ld) raw (1 + gate)
-  T* slope = nullptr;   // (ng, ld) d raw / d em_0, compressed models only
   T* moment = nullptr;  // (4, padded ng)
   typename NetWeights<T>::Tape tape;
 };
-
-// The lookup in the precision of the file.
-template <class T>
-void CpuBackend<T>::compressed_embedding(T x, int ld, T* value, T* slope) const {
-  const int ng = model_.repinit.ng;
-  const CompressedPlace p =
-      compressed_place(compressed_grid(model_.repinit.table), model_.precision == "float32", x);
-  const T* a = w_repinit_.compressed.data() + p.cell * 6 * ng;
-  for (int m = 0; m < ng; ++m, a += 6) {
-    T d;
-    compressed_value(a, T(p.x), T(p.beyond), &value[m * ld], &d);
-    if (slope) slope[m * ld] = d;
-  }
-}
 
 // T(t_j, t_i) of strip mode, (padded ng).
 template <class T>
@@ -70,16 +54,8 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
   const int n = s->n = pairs().repinit.count[i];
   const int ld = s->ld = padded(n, lanes<T>());
   const std::size_t size = static_cast<std::size_t>(ng) * ld;
-  if (!e.table.empty()) {
-    s->raw = arena.zeros<T>(size);
-    s->slope = tape ? arena.zeros<T>(size) : nullptr;
-    for (int j = 0; j < n; ++j) {
-      compressed_embedding(em[4 * j], ld, s->raw + j, s->slope ? s->slope + j : nullptr);
-    }
-  } else {
-    const T* x = embedding_input(e, types_, model_.tebd_dim(), n, ld, em, neighbor, ti, arena);
-    s->raw = w_repinit_.net.forward(x, ld, arena, tape ? &s->tape : nullptr);
-  }
+  const T* x = embedding_input(e, types_, model_.tebd_dim(), n, ld, em, neighbor, ti, arena);
+  s->raw = w_repinit_.net.forward(x, ld, arena, tape ? &s->tape : nullptr);
   s->g = s->raw;
   if (e.strip) {
     s->gate = arena.zeros<T>(size);
@@ -111,7 +87,12 @@ void CpuBackend<T>::prepare_empty_slots() {
   if (e.table.empty()) {
     raw = w_repinit_.net.forward(x, ld, scratch, nullptr);
   } else {
-    for (int t = 0; t < nt; ++t) compressed_embedding(x[t], ld, raw + t, nullptr);
+    TablePlace<T> p;
+    for (int t = 0; t < nt; ++t) {
+      compressed_place(x[t], &p);
+      for (int m = 0; m < e.ng; ++m)
+        raw[m * ld + t] = table_value<1>(p.node + m, p.tail + m, padded(e.ng, lanes<T>()), p.value)[0];
+    }
   }
   const int np = padded(e.ng, lanes<T>());
   w_repinit_.empty.resize(static_cast<std::size_t>(nt) * 4 * np);
@@ -157,31 +138,37 @@ void CpuBackend<T>::repinit_net_backward(int i, const T* dmoment_t, Arena& a) {
       }
     }
   }
-  if (s.slope) {
-    for (int m = 0; m < ng; ++m) {
-      for (int j = 0; j < s.n; ++j) dem[4 * j] += dg[m * s.ld + j] * s.slope[m * s.ld + j];
-    }
-  } else {
-    const T* dx = w_repinit_.net.backward(dg, s.ld, s.tape, 1, a);
-    for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
-  }
+  const T* dx = w_repinit_.net.backward(dg, s.ld, s.tape, 1, a);
+  for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
 }
 
 // ---- the same from tables
+
+// In a compressed model's table, by the arithmetic of the file's precision.
+template <class T>
+void CpuBackend<T>::compressed_place(T x, TablePlace<T>* p) const {
+  const CompressedGrid grid = compressed_grid(model_.repinit.table);
+  place(dpa2md::compressed_place(grid, model_.precision == "float32", x), w_repinit_.compressed.data(),
+        padded(model_.repinit.ng, lanes<T>()), p);
+}
 
 // Places of all neighbours in their tables; null when one of them has no table or lies outside.
 template <class T>
 TablePlace<T>* CpuBackend<T>::repinit_places(int i, Arena& arena) {
   const int n = pairs().repinit.count[i], ti = pairs().center_type[i];
-  if (w_repinit_.tables.empty() || ti < 0) return nullptr;
+  const bool compressed = !w_repinit_.compressed.empty();
+  if (ti < 0 || (!compressed && w_repinit_.tables.empty())) return nullptr;
   const std::int64_t p0 = pairs().repinit.first[i];
-  const int np = w_repinit_.tables.padded_channels();
   TablePlace<T>* places = arena.take<TablePlace<T>>(n);
   for (int j = 0; j < n; ++j) {
-    const Table<T>* table = w_repinit_.tables(ti, pairs().type[p0 + j]);
     const T x = env_repinit_.em[4 * (p0 + j)];
+    if (compressed) {
+      compressed_place(x, &places[j]);
+      continue;
+    }
+    const Table<T>* table = w_repinit_.tables(ti, pairs().type[p0 + j]);
     if (!table || !table->covers(x)) return nullptr;
-    place(*table, np, x, &places[j]);
+    place(*table, w_repinit_.tables.padded_channels(), x, &places[j]);
   }
   return places;
 }
@@ -197,13 +184,13 @@ template <bool STRIP>
 void CpuBackend<T>::repinit_moment(int i, const TablePlace<T>* places, T* moment) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int n = pairs().repinit.count[i], np = w_repinit_.tables.padded_channels();
+  const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
   const std::int64_t p0 = pairs().repinit.first[i];
   const T* em = env_repinit_.em.data() + 4 * p0;
   for (int m = 0; m < np; m += W) {
     V sum[4] = {};
     for (int j = 0; j < n; ++j) {
-      V g = table_value<W>(places[j].node + m, np, places[j].value);
+      V g = table_value<W>(places[j].node + m, places[j].tail + m, np, places[j].value);
       if constexpr (STRIP) {
         const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
         g += g * (*reinterpret_cast<const V*>(gate) * repinit_opening(p0 + j));
@@ -222,14 +209,14 @@ template <bool STRIP>
 void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int n = pairs().repinit.count[i], np = w_repinit_.tables.padded_channels();
+  const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
   const std::int64_t p0 = pairs().repinit.first[i];
   for (int j = 0; j < n; ++j) {
     const T* em = env_repinit_.em.data() + 4 * (p0 + j);
     V along[4] = {}, slope_sum{}, open_sum{};
     for (int m = 0; m < np; m += W) {
-      V g = table_value<W>(places[j].node + m, np, places[j].value);
-      V slope = table_slope<W>(places[j].node + m, np, places[j].slope);
+      V g = table_value<W>(places[j].node + m, places[j].tail + m, np, places[j].value);
+      V slope = table_slope<W>(places[j].node + m, places[j].tail + m, np, places[j].slope);
       V dg{};
       V d[4];
 #pragma GCC unroll 4

@@ -7,6 +7,10 @@
 #error "compile csrc/cpu with -DDPA2MD_ISA=<name> (see CMakeLists.txt)"
 #endif
 
+// For what works on single vectors: called, it would pass them through memory, and whether GCC inlines it
+// otherwise depends on how much else a file has.
+#define DPA2MD_INLINE __attribute__((always_inline)) inline
+
 namespace dpa2md {
 namespace DPA2MD_ISA {
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "../compressed_table.h"
 #include "../function_table.h"
 #include "memory.h"
 
@@ -66,11 +67,13 @@ class Tables {
   std::vector<std::unique_ptr<Table<T>>> owned_;
 };
 
-// Where x falls: the node's data and the weights of table_value_weights and table_slope_weights (the latter
-// with the cell width divided out).
+// Where a number falls: value = node[0] + sum_k value[k] * piece k, slope = sum_k slope[k] * piece k. The
+// pieces are node[1 … 3] and tail[0], tail[1], rows of channels. Hermite tables have the weights of
+// table_value_weights and table_slope_weights (the latter with the cell width divided out), and their tail is
+// part of the next node.
 template <class T>
 struct TablePlace {
-  const T* node;
+  const T *node, *tail;
   T value[5], slope[5];
 };
 
@@ -81,23 +84,40 @@ inline void place(const Table<T>& t, int padded, T x, TablePlace<T>* p) {
   const int cell = std::clamp(static_cast<int>(at), 0, t.cells - 1);
   const T in_cell = T(at - cell);
   p->node = t.node.data() + static_cast<std::size_t>(cell) * 4 * padded;
+  p->tail = p->node + 6 * padded;
   table_value_weights<T>(in_cell, p->value);
   table_slope_weights<T>(in_cell, p->slope);
   for (T& s : p->slope) s *= t.slope_scale;
 }
 
-// Value and slope of W channels at a place; `node` is p.node advanced to the first of them.
+// The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the
+// table's ends its slope there.
+template <class T>
+inline void place(const CompressedPlace& at, const T* node, int padded, TablePlace<T>* p) {
+  p->node = node + static_cast<std::size_t>(at.cell) * 6 * padded;
+  p->tail = p->node + 4 * padded;
+  const T h = T(at.x), beyond = T(at.beyond);
+  T power = 1;
+  for (int k = 0; k < 5; ++k, power *= h) {
+    p->slope[k] = T(k + 1) * power;
+    p->value[k] = power * h + beyond * p->slope[k];
+  }
+}
+
+// Value and slope of W channels at a place; `node` and `tail` are the place's, advanced to the first of them.
 template <int W, class T>
-inline typename Vector<T, W>::type table_value(const T* node, int padded, const T* w) {
+DPA2MD_INLINE typename Vector<T, W>::type table_value(const T* node, const T* tail, int padded, const T* w) {
   using V = typename Vector<T, W>::type;
-  const auto at = [&](int row) { return *reinterpret_cast<const V*>(node + row * padded); };
-  return at(0) + w[0] * at(1) + w[1] * at(2) + w[2] * at(3) + w[3] * at(6) + w[4] * at(7);
+  const auto at = [&](const T* from, int row) { return *reinterpret_cast<const V*>(from + row * padded); };
+  return at(node, 0) + w[0] * at(node, 1) + w[1] * at(node, 2) + w[2] * at(node, 3) + w[3] * at(tail, 0) +
+         w[4] * at(tail, 1);
 }
 template <int W, class T>
-inline typename Vector<T, W>::type table_slope(const T* node, int padded, const T* w) {
+DPA2MD_INLINE typename Vector<T, W>::type table_slope(const T* node, const T* tail, int padded, const T* w) {
   using V = typename Vector<T, W>::type;
-  const auto at = [&](int row) { return *reinterpret_cast<const V*>(node + row * padded); };
-  return w[0] * at(1) + w[1] * at(2) + w[2] * at(3) + w[3] * at(6) + w[4] * at(7);
+  const auto at = [&](const T* from, int row) { return *reinterpret_cast<const V*>(from + row * padded); };
+  return w[0] * at(node, 1) + w[1] * at(node, 2) + w[2] * at(node, 3) + w[3] * at(tail, 0) +
+         w[4] * at(tail, 1);
 }
 
 }  // namespace DPA2MD_ISA

@@ -168,7 +168,8 @@ void CpuBackend<T>::three_body_tables(const TripleState& s, T* out, Arena& arena
       V total{};
       for (int k = j; k < s.n; ++k) {
         T w[5];
-        V g = table_value<W>(triples_node(s, row, j, k, row.value, w) + m, np, w);
+        const T* node = triples_node(s, row, j, k, row.value, w) + m;
+        V g = table_value<W>(node, node + 6 * np, np, w);
         if constexpr (STRIP)
           g *= T(2) + *reinterpret_cast<const V*>(triples_both(s, j, k) + m) * triples_opening(s, j, k);
         total += k == j ? T(0.5) * g : g;
@@ -204,11 +205,11 @@ void CpuBackend<T>::three_body_tables_backward(const TripleState& s, const T* do
       const T* node = triples_node(s, row, j, k, row.slope, ws);
       for (int m = 0; m < np; m += W) {
         const V dm = *reinterpret_cast<const V*>(d + m);
-        V slope = table_slope<W>(node + m, np, ws);
+        V slope = table_slope<W>(node + m, node + m + 6 * np, np, ws);
         if constexpr (STRIP) {
           triples_node(s, row, j, k, row.value, w);
           const V both = *reinterpret_cast<const V*>(triples_both(s, j, k) + m);
-          opening_sum += dm * both * table_value<W>(node + m, np, w);
+          opening_sum += dm * both * table_value<W>(node + m, node + m + 6 * np, np, w);
           slope *= T(2) + both * triples_opening(s, j, k);
         }
         slope_sum += dm * slope;

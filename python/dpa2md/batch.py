@@ -84,8 +84,9 @@ def evaluate(
     for part in _batches(structures, batch_atoms):
         chosen = structures[part]
         frame, atom = (None if p is None else p[part] for p in (fparam, aparam))
+        number = part.start if len(structures) > 1 else None
         try:
-            found = _compute(engine, chosen, frame, atom, forces)
+            found = _compute(engine, chosen, frame, atom, forces, number)
         except ValueError:
             _name_culprit(engine, chosen, frame, atom, part.start)
             raise
@@ -105,9 +106,12 @@ def _compute(
     fparam: Sequence | None,
     aparam: Sequence | None,
     forces: bool,
+    number: int | None,
 ) -> list[Result]:
     # skin 0: no step follows that could use the neighbour list again
-    return engine.compute_atoms(structures, fparam=fparam, aparam=aparam, forces=forces, skin=0.0)
+    return engine.compute_atoms(
+        structures, fparam=fparam, aparam=aparam, forces=forces, skin=0.0, number=number
+    )
 
 
 def _name_culprit(
@@ -121,7 +125,7 @@ def _name_culprit(
     for k, atoms in enumerate(structures):
         frame, atom = (None if p is None else p[k : k + 1] for p in (fparam, aparam))
         try:
-            _compute(engine, [atoms], frame, atom, forces=True)
+            _compute(engine, [atoms], frame, atom, True, first + k)
         except ValueError as error:
             # alone it is frame 0 to the core
             text = re.sub(r" \(frame 0\)| of frame 0", "", str(error))

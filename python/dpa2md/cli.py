@@ -40,7 +40,7 @@ _EXAMPLES = """\
 examples:
   dpa2md convert model.pt                  a model of DeePMD-kit to model.dpa2
   dpa2md info model.dpa2                   what is in it
-  dpa2md eval model.dpa2 frames.xyz        energies and forces, errors where labels exist
+  dpa2md eval model.dpa2 frames.xyz        energies, forces, errors by labels
   dpa2md md model.dpa2 water.xyz --ensemble nvt --temperature 300 --steps 10000
 """
 

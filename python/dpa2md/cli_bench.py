@@ -26,14 +26,15 @@ from .cli_options import (
 
 _EXAMPLES = """\
 examples:
-  dpa2md bench                                        the shipped model on water, 192 and 768 atoms
+  dpa2md bench                              the shipped model, 192 and 768 atoms
   dpa2md bench model.dpa2 --atoms 192 768 6144 --stages
   dpa2md bench model.dpa2 metal.cif --csv times.csv --plot times.png
   dpa2md bench --device cuda --atoms 192 12288
   dpa2md bench --against model.pth --peer-python ~/deepmd/bin/python
 
-With --against, DeePMD-kit evaluates the same structures in turn, each program in a process of its own with one
-thread, and processor times are compared; without, wall times are shown.
+With --against, DeePMD-kit evaluates the same structures in turn, each program
+in a process of its own with one thread, and processor times are compared;
+without, wall times are shown.
 """
 
 

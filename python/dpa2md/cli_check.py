@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  dpa2md check model.dpa2 POSCAR                  derivatives, symmetries, precision, smoothness, drift
+  dpa2md check model.dpa2 POSCAR
   dpa2md check model.dpa2 frames.xyz@5 --plot verdict.png
   dpa2md check multitask.pt water.xyz --head Water --json
 
-A structure of some hundred atoms will do; it should look like what the model is meant for. The exit status is
-0 when everything passed, 1 when something failed, and 2 with one sentence about what is wrong.
+A structure of some hundred atoms will do; it should look like what the model is
+meant for. The exit status is 0 when everything passed, 1 when something failed,
+and 2 with one sentence about what is wrong.
 """
 
 

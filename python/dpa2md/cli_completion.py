@@ -17,7 +17,7 @@ _SHELLS = ("bash", "zsh", "fish")
 _EXAMPLES = """\
 examples:
   dpa2md completion bash > ~/.local/share/bash-completion/completions/dpa2md
-  dpa2md completion zsh > ~/.zfunc/_dpa2md                  with ~/.zfunc in fpath
+  dpa2md completion zsh > ~/.zfunc/_dpa2md                with ~/.zfunc in fpath
   dpa2md completion fish > ~/.config/fish/completions/dpa2md.fish
 
 New shells then complete commands, options and file names.

@@ -9,12 +9,12 @@ from .conversion import convert, list_heads, load_records, verify
 
 _EXAMPLES = """\
 examples:
-  dpa2md convert model.pt                           writes model.dpa2
+  dpa2md convert model.pt                          writes model.dpa2
   dpa2md convert frozen.pth -o water.dpa2
-  dpa2md convert multitask.pt --list-heads          which heads a multi-task model has
+  dpa2md convert multitask.pt --list-heads         which heads there are
   dpa2md convert multitask.pt -o water.dpa2 --head Water
   dpa2md convert model.pt -o water.dpa2 --elements O,H
-  dpa2md convert model.pt --verify                  compares with an installed DeePMD-kit
+  dpa2md convert model.pt --verify                 compares with DeePMD-kit
 """
 
 
@@ -23,8 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser(
         "convert",
         help="convert a DeePMD-kit model (.pt .pth .pt2 .dp .yaml) to .dpa2",
-        description="Convert a DPA-2 or attention-free DPA-1 energy model of DeePMD-kit to one "
-        ".dpa2 file. Neither DeePMD-kit nor torch is needed, and no code in the model file is run.",
+        description="Convert a DPA-2 or attention-free DPA-1 energy model of DeePMD-kit to one\n"
+        ".dpa2 file. Neither DeePMD-kit nor torch is needed, and no code in the model\n"
+        "file is run.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

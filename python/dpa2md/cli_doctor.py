@@ -14,8 +14,8 @@ examples:
   dpa2md doctor              what works here, and what to do about the rest
   dpa2md doctor --json       for programs and for reports of faults
 
-The exit status is 0 when there is no problem, 1 otherwise. Notes are no problems: something
-optional is missing, or could be better.
+The exit status is 0 when there is no problem, 1 otherwise. Notes are no
+problems: something optional is missing, or could be better.
 """
 
 

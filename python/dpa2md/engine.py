@@ -288,6 +288,7 @@ class Engine:
         aparam: Sequence | None = None,
         forces: bool = True,
         skin: float = DEFAULT_SKIN,
+        number: int | None = None,
     ) -> list[Result]:
         """Evaluate any number of `ase.Atoms` at once.
 
@@ -301,6 +302,9 @@ class Engine:
             False: only energies.
         skin
             Angstrom; as in `compute`, while the structures stay the same ones.
+        number
+            What a warning calls the first structure, where these are part of a longer list; None: 0 if
+            there are several.
 
         Returns
         -------
@@ -316,7 +320,7 @@ class Engine:
             (a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
             for a in structures
         ]
-        return self._run(frames, fparam, aparam, forces, skin)
+        return self._run(frames, fparam, aparam, forces, skin, number)
 
     def _run(
         self,
@@ -325,10 +329,11 @@ class Engine:
         aparam: Sequence | None,
         forces: bool,
         skin: float,
+        number: int | None = None,
     ) -> list[Result]:
         if not frames:
             return []
-        out = self._evaluate(frames, fparam, aparam, forces, skin)
+        out = self._evaluate(frames, fparam, aparam, forces, skin, number)
         parts = itertools.pairwise(_frame_start(frames))
         return [_result(out, f, slice(a, b), forces) for f, (a, b) in enumerate(parts)]
 
@@ -339,6 +344,7 @@ class Engine:
         aparam: Sequence | None,
         forces: bool,
         skin: float,
+        number: int | None = None,
         descriptors: bool = False,
     ) -> dict[str, Any]:
         positions, types, cells, pbc = zip(*frames, strict=True)
@@ -363,15 +369,19 @@ class Engine:
             descriptors,
         )
         if out["overfull"] is not None:
-            self._tell_overfull(start, *out["overfull"])
+            self._tell_overfull(start, number, *out["overfull"])
         return out
 
-    def _tell_overfull(self, start: np.ndarray, atom: int, count: int, nsel: int) -> None:
+    def _tell_overfull(
+        self, start: np.ndarray, number: int | None, atom: int, count: int, nsel: int
+    ) -> None:
         if self._told_overfull:
             return
         self._told_overfull = True
         frame = int(np.searchsorted(start, atom, side="right")) - 1
-        where = f"Atom {atom - start[frame]}" + (f" of structure {frame}" if len(start) > 2 else "")
+        where = f"Atom {atom - start[frame]}"
+        if number is not None or len(start) > 2:
+            where += f" of structure {(number or 0) + frame}"
         warnings.warn(
             f"{where} has {count} neighbours and the model has room for {nsel}: the nearest {nsel} "
             "are kept, as DeePMD-kit does, so the energy is not continuous there.",

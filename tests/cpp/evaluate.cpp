@@ -1,5 +1,6 @@
-// Evaluates structures that pytest hands over, on any device of this build: how the emulated CUDA backend is
-// compared with DeePMD-kit. Usage: evaluate MODEL.dpa2 PRECISION DEVICE tables|nets < structures > results
+// Evaluates structures that pytest hands over, on any device of this build: how the emulated CUDA backend and
+// other architectures are compared with DeePMD-kit. Usage: evaluate MODEL.dpa2 PRECISION DEVICE tables|nets <
+// structures > results
 //   structure: "atoms n f a" (f frame parameters, a atom parameters), 9 numbers of the cell, 3 flags of pbc,
 //   the frame
 //              parameters, then for each atom its type, position and parameters

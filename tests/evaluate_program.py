@@ -1,4 +1,5 @@
-"""Evaluates golden models with the CUDA backend's kernels, run by the host (csrc/cuda/block.h)."""
+"""Evaluates golden models with a program without Python, tests/cpp/evaluate.cpp: with the CUDA backend's
+kernels, run by the host (csrc/cuda/block.h), or on another architecture (test_aarch64.py)."""
 
 from __future__ import annotations
 
@@ -11,14 +12,23 @@ from golden.suite import STRUCTURES, Golden
 from golden.systems import Structure
 
 
-class EmulatedCuda:
+class EvaluateProgram:
     """Called like `Evaluator`. One run of the program does all structures of a model.
 
-    `threads` of a block; negative: the last one runs first (csrc/cuda/fibers.h). `tables`: as Engine's.
+    `threads` of an emulated block; negative: the last one runs first (csrc/cuda/fibers.h). `tables`: as
+    Engine's.
     """
 
-    def __init__(self, program: Path, evaluator: Evaluator, threads: int = 1, tables: bool = True):
-        self._program, self._evaluator, self._threads = program, evaluator, threads
+    def __init__(
+        self,
+        program: Path,
+        evaluator: Evaluator,
+        device: str,
+        threads: int = 1,
+        tables: bool = True,
+    ):
+        self._program, self._evaluator, self._device = program, evaluator, device
+        self._threads = threads
         self._embedding = "tables" if tables else "nets"
         self._results: dict = {}
 
@@ -33,10 +43,15 @@ class EmulatedCuda:
     def _evaluate(self, model: Golden, precision: str | None) -> dict[str, Results]:
         texts = [described(model, s) for s in STRUCTURES.values()]
         path = self._evaluator.path(model)
-        device = "cuda-emulation"
         numbers = iter(
             evaluated(
-                self._program, path, precision or "", device, self._embedding, texts, self._threads
+                self._program,
+                path,
+                precision or "",
+                self._device,
+                self._embedding,
+                texts,
+                self._threads,
             )
         )
 
