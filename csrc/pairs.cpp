@@ -120,20 +120,14 @@ void finish(Prefix* p) {
   for (std::size_t i = 0; i < p->count.size(); ++i) p->first[i + 1] = p->first[i] + p->count[i];
 }
 
-// Pairs of the prefix `p`, numbered in it, grouped by neighbour row; ascending within a row.
-void transpose(const PairList& pairs, const Prefix& p, Transpose* t) {
+// All pairs grouped by neighbour row; ascending within a row.
+void transpose(const PairList& pairs, Transpose* t) {
   t->first.assign(pairs.nrows + 1, 0);
-  for (int i = 0; i < pairs.natoms; ++i) {
-    for (int k = 0; k < p.count[i]; ++k) ++t->first[pairs.row[pairs.repinit.first[i] + k] + 1];
-  }
+  for (const std::int32_t row : pairs.row) ++t->first[row + 1];
   for (int r = 0; r < pairs.nrows; ++r) t->first[r + 1] += t->first[r];
-  t->pair.resize(static_cast<std::size_t>(t->first[pairs.nrows]));
+  t->pair.resize(pairs.row.size());
   std::vector<std::int64_t> next(t->first.begin(), t->first.end() - 1);
-  for (int i = 0; i < pairs.natoms; ++i) {
-    for (int k = 0; k < p.count[i]; ++k) {
-      t->pair[next[pairs.row[pairs.repinit.first[i] + k]]++] = p.first[i] + k;
-    }
-  }
+  for (std::size_t k = 0; k < pairs.row.size(); ++k) t->pair[next[pairs.row[k]]++] = static_cast<std::int64_t>(k);
 }
 
 }  // namespace
@@ -216,10 +210,7 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
   out->overfull_atom = n && *most > 0 ? static_cast<int>(most - overfull.begin()) : -1;
   out->overfull_count = n ? *most : 0;
   out->overfull_nsel = out->overfull_atom >= 0 ? nsel[out->overfull_atom] : 0;
-  if (reverse) {
-    transpose(*out, out->repinit, &out->by_row);
-    if (model.repformer.nlayers) transpose(*out, out->repformer, &out->by_row_repformer);
-  }
+  if (reverse) transpose(*out, &out->by_row);
 }
 
 }  // namespace dpa2md

@@ -52,7 +52,7 @@ struct PairList {
   int max_count = 0;        // most pairs of one atom
   // The atom with the most neighbours beyond nsel (nearest kept, as DeePMD-kit does), -1 when all fit.
   int overfull_atom = -1, overfull_count = 0, overfull_nsel = 0;
-  Transpose by_row, by_row_repformer;
+  Transpose by_row;
 };
 
 constexpr double kCoincident = 1e-4;  // angstrom: closer atoms are an input error, not physics

@@ -293,7 +293,7 @@ struct NodeMomentsBackward : NodeBase<T> {
 template <class T>
 struct GatherG1Gradient {
   State<T> s;
-  const std::int64_t* first;  // by_row_repformer
+  const std::int64_t* first;  // of a row's near pairs
   const std::int32_t* pair;
   T* dg1;
 
