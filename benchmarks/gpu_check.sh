@@ -6,7 +6,7 @@
 #   build     the Python module with CUDA for this GPU, into python/dpa2md
 #   test      pytest -m cuda: parity with DeePMD-kit on the GPU
 #   sanitize  compute-sanitizer's memcheck, racecheck and initcheck on small systems
-#   time      dpa2md bench: the shipped model and the given ones, both precisions, and the time of every stage
+#   time      dpa2md bench: the shipped model and the given ones, both precisions, the time of every stage, memory
 #
 # Tables and logs land in benchmarks/results/<GPU>-*. Needs nvcc >= 12, CMake, a C++ compiler and a Python (PYTHON,
 # python3 unless set) with numpy, pybind11 and pytest; `time` needs ase, too. No network.
@@ -67,6 +67,8 @@ if wanted time; then
     done
   done
   for model in "${models[@]}"; do
+    "$python" -m dpa2md info "$model" --device cuda --precision float32 --atoms 1000000 \
+      | tee "$results/$device-$(basename "$model" .dpa2)-memory.txt"
     "$python" -m dpa2md bench --device cuda --model "$model" --precision float32 --atoms 12288 --stages \
       | tee "$results/$device-$(basename "$model" .dpa2)-stages.txt"
   done

@@ -3,6 +3,7 @@
 // in particular.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -31,6 +32,12 @@ struct StepOutput {
   double* energy = nullptr;  // (natoms) eV
   double* force = nullptr;   // (nrows, 3) eV/angstrom; ghost rows hold what belongs to their owners
   double* virial = nullptr;  // (nrows, 9) eV: half of each pair's -r (x) dE/dr with either of its rows
+};
+
+// Of a device: bytes that a step of so many atoms would hold, bytes that this backend could have at most, and
+// how many such atoms would fit. Zeros: there is no such device, or no step yet to know neighbours from.
+struct DeviceMemory {
+  double needed = 0, free = 0, atoms = 0;
 };
 
 // Every stage takes a range of atoms, returns nothing and does not throw; different ranges may run at the
@@ -70,6 +77,11 @@ class Backend {
   virtual void put_g1_gradient_rows(int /*layer*/) {}
   // (natoms, descriptor_dim) of the step since `begin`, once all its stages have run
   virtual void descriptor(Range, double* out) = 0;
+  // For a step of `natoms` atoms with as many neighbours each as in the last step.
+  virtual DeviceMemory memory(std::int64_t /*natoms*/) { return {}; }
+  // Builds the pair list on the backend's own device, and of *out all but the pairs themselves; false: it
+  // wants a list of the host.
+  virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, PairList* /*out*/) { return false; }
   // Until all that was started is done (a device works while the host goes on). For measuring.
   virtual void wait() {}
   virtual bool single() const = 0;              // float rows
@@ -86,6 +98,6 @@ std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string
                                            bool tables);
 // The same kernels, run by the host; defined in builds with tests.
 std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision,
-                                                    bool tables);
+                                                    int device, bool tables);
 
 }  // namespace dpa2md

@@ -31,6 +31,18 @@ class PeriodicEngine {
   void measure_stages() { engine_.measure_stages(); }
   std::map<std::string, double> stage_seconds() { return engine_.stage_seconds(); }
 
+  // (needed, free, atoms that fit) of the device, or None.
+  py::object device_memory(std::int64_t natoms) {
+    DeviceMemory m;
+    {
+      py::gil_scoped_release release;
+      const std::lock_guard<std::mutex> guard(mutex_);
+      m = engine_.device_memory(natoms);
+    }
+    if (m.needed == 0) return py::none();
+    return py::make_tuple(m.needed, m.free, m.atoms);
+  }
+
   // The next computation lists neighbours anew.
   void forget_neighbors() {
     py::gil_scoped_release release;
@@ -130,7 +142,7 @@ class PeriodicEngine {
     }
     const PairList& p = engine_.pairs();
     out["rebuilt"] = rebuilt;
-    out["pairs"] = p.size();
+    out["pairs"] = p.size;
     out["overfull"] = p.overfull_atom < 0
                           ? py::object(py::none())
                           : py::object(py::make_tuple(p.overfull_atom, p.overfull_count, p.overfull_nsel));
@@ -205,6 +217,7 @@ PYBIND11_MODULE(_core, module) {
            py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none(),
            py::arg("descriptors") = false)
       .def("forget_neighbors", &PeriodicEngine::forget_neighbors)
+      .def("device_memory", &PeriodicEngine::device_memory, py::arg("natoms"))
       .def("measure_stages", &PeriodicEngine::measure_stages)
       .def("stage_seconds", &PeriodicEngine::stage_seconds)
       .def_property_readonly("info", [](const PeriodicEngine& e) { return model_info(e.engine().model()); })

@@ -3,30 +3,21 @@
 #include <chrono>
 #include <cmath>
 
+#include "devices.h"
 #include "error.h"
 #include "threads.h"
 
 namespace dpa2md {
 namespace {
 
-// "cuda" is GPU 0, "cuda:1" the next one; -1: no GPU is meant.
-int cuda_number(const std::string& device) {
-  if (device == "cuda") return 0;
-  const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
-  const bool number =
-      !digits.empty() && digits.size() < 4 && digits.find_first_not_of("0123456789") == std::string::npos;
-  return number ? std::stoi(digits) : -1;
-}
-
 std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
-                                      const std::string& device, bool tables) {
-  if (device == "cpu") return make_cpu_backend(model, precision, threads, tables);
+                                      const std::string& name, bool tables) {
+  const DeviceName device = parse_device(name);
+  if (device.kind == "cpu") return make_cpu_backend(model, precision, threads, tables);
+  [[maybe_unused]] const int number = device.number < 0 ? 0 : device.number;
 #ifdef DPA2MD_CUDA_EMULATION
-  if (device == "cuda-emulation") return make_emulated_cuda_backend(model, precision, tables);
+  if (device.kind == "cuda-emulation") return make_emulated_cuda_backend(model, precision, number, tables);
 #endif
-  const int number = cuda_number(device);
-  if (number < 0)
-    throw Error("the device \"" + device + "\" is unknown: use \"cpu\", \"cuda\" or \"cuda:1\".");
 #ifdef DPA2MD_CUDA
   return make_cuda_backend(model, precision, number, tables);
 #else
@@ -53,7 +44,7 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
                               const int* frame, Exchange* exchange) {
   const ThreadScope scope(threads_);
   const auto start = std::chrono::steady_clock::now();
-  build_pairs(model_, atoms, forces, &pairs_);
+  if (!backend_->build_pairs(atoms, forces, &pairs_)) build_pairs(model_, atoms, forces, &pairs_);
   for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
   pairs_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   result_.energy.assign(atoms.natoms, 0);

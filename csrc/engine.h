@@ -46,7 +46,9 @@ class Engine {
   // summed over threads, with "pairs" for the pair list.
   void measure_stages();
   std::map<std::string, double> stage_seconds();
-  // What the last compute saw.
+  // Of the device, for a step of `natoms` atoms that are like those of the last compute; zeros on the CPU.
+  DeviceMemory device_memory(std::int64_t natoms) { return backend_->memory(natoms); }
+  // What the last compute saw; on a device that makes its own list without the pairs themselves.
   const PairList& pairs() const { return pairs_; }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <exception>
 #include <limits>
@@ -170,6 +171,7 @@ void NeighborList::Impl::build(const double* x, const int* type, const std::vect
   std::partial_sum(out.first.begin(), out.first.end(), out.first.begin());
   out.atom.resize(out.first.back());
   out.shift.resize(out.first.back());
+  out.version = next_list_version();
   for_blocks(nblocks,
              [&](int64_t b) { copy_rows(blocks[b], b * kBlock, std::min(nsorted, (b + 1) * kBlock)); });
 
@@ -271,6 +273,11 @@ void NeighborList::Impl::set_shift_vectors(const std::vector<Cell>& cells) {
         out.shift_vectors[3 * (n + 1) + k] += static_cast<double>(shift_numbers[n][a]) * cell.h[3 * a + k];
     }
   }
+}
+
+std::uint64_t next_list_version() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
 }
 
 NeighborList::NeighborList(double rcut, double skin) : impl_(std::make_unique<Impl>()) {

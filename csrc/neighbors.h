@@ -14,12 +14,16 @@ namespace dpa2md {
 // itself (zero shift) is not. Coincident atoms (r = 0) are kept. The order within a row does not depend on
 // the number of threads.
 struct Candidates {
+  std::uint64_t version = 0;        // another one for every list (next_list_version); 0: nobody keeps account
   std::vector<std::int64_t> first;  // (natoms + 1)
   std::vector<std::int32_t> atom;   // neighbour's index into positions
   std::vector<std::int32_t> shift;  // index into shift vectors; 0 is always the zero shift
   std::vector<double>
       shift_vectors;  // (nshifts, 3): neighbour image = x[atom] + shift_vectors[shift], angstrom
 };
+
+// Never 0, never the same twice.
+std::uint64_t next_list_version();
 
 class NeighborList {
  public:

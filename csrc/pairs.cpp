@@ -10,14 +10,17 @@
 namespace dpa2md {
 namespace {
 
-constexpr double kCoincident = 1e-4;  // angstrom: closer atoms are an input error, not physics
-
 struct Near {
   double vec[3];
   double r;
   int position;
+  int place;  // among the atom's candidates
 };
-bool closer(const Near& a, const Near& b) { return a.r != b.r ? a.r < b.r : a.position < b.position; }
+// Images of one atom may be equally far; which of them an overfull list keeps must not be left to chance.
+bool closer(const Near& a, const Near& b) {
+  if (a.r != b.r) return a.r < b.r;
+  return a.position != b.position ? a.position < b.position : a.place < b.place;
+}
 
 // All candidates of atom i within rcut, in the candidates' order.
 void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
@@ -33,7 +36,10 @@ void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
     const int j = c.atom[k];
     const double* xj = atoms.x + 3 * static_cast<std::int64_t>(j);
     const double* s = c.shift_vectors.data() + 3 * static_cast<std::int64_t>(c.shift[k]);
-    Near p{{xj[0] + s[0] - xi[0], xj[1] + s[1] - xi[1], xj[2] + s[2] - xi[2]}, 0, j};
+    Near p{{xj[0] + s[0] - xi[0], xj[1] + s[1] - xi[1], xj[2] + s[2] - xi[2]},
+           0,
+           j,
+           static_cast<int>(k - c.first[i])};
     const double r2 = p.vec[0] * p.vec[0] + p.vec[1] * p.vec[1] + p.vec[2] * p.vec[2];
     p.r = std::sqrt(r2);
     *next = p;
@@ -114,21 +120,17 @@ void finish(Prefix* p) {
   for (std::size_t i = 0; i < p->count.size(); ++i) p->first[i + 1] = p->first[i] + p->count[i];
 }
 
-// Pairs of the prefix `p`, numbered in it, grouped by neighbour row; ascending within a row.
-void transpose(const PairList& pairs, const Prefix& p, Transpose* t) {
+// All pairs grouped by neighbour row; ascending within a row.
+void transpose(const PairList& pairs, Transpose* t) {
   t->first.assign(pairs.nrows + 1, 0);
-  for (int i = 0; i < pairs.natoms; ++i) {
-    for (int k = 0; k < p.count[i]; ++k) ++t->first[pairs.row[pairs.repinit.first[i] + k] + 1];
-  }
+  for (const std::int32_t row : pairs.row) ++t->first[row + 1];
   for (int r = 0; r < pairs.nrows; ++r) t->first[r + 1] += t->first[r];
-  t->pair.resize(static_cast<std::size_t>(t->first[pairs.nrows]));
+  t->pair.resize(pairs.row.size());
   std::vector<std::int64_t> next(t->first.begin(), t->first.end() - 1);
-  for (int i = 0; i < pairs.natoms; ++i) {
-    for (int k = 0; k < p.count[i]; ++k) {
-      t->pair[next[pairs.row[pairs.repinit.first[i] + k]]++] = p.first[i] + k;
-    }
-  }
+  for (std::size_t k = 0; k < pairs.row.size(); ++k) t->pair[next[pairs.row[k]]++] = static_cast<std::int64_t>(k);
 }
+
+}  // namespace
 
 void check_atoms(const Model& m, const Atoms& atoms) {
   for (int i = 0; i < atoms.natoms; ++i) {
@@ -139,7 +141,10 @@ void check_atoms(const Model& m, const Atoms& atoms) {
   }
 }
 
-}  // namespace
+void refuse_coincident(int atom) {
+  throw Error("atom " + std::to_string(atom) +
+              " sits on top of another atom (closer than 0.0001 angstrom): remove one of the two.");
+}
 
 void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList* out) {
   check_atoms(model, atoms);
@@ -166,7 +171,8 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
     }
   }
   for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) finish(p);
-  const std::size_t size = static_cast<std::size_t>(out->repinit.first[n]);
+  out->size = out->repinit.first[n];
+  const auto size = static_cast<std::size_t>(out->size);
   out->vec.resize(3 * size);
   out->r.resize(size);
   out->row.resize(size);
@@ -198,19 +204,13 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
 #pragma omp critical
     for (std::size_t t = 0; t < present.size(); ++t) out->types_present[t] |= present[t];
   }
-  if (coincident >= 0) {
-    throw Error("atom " + std::to_string(coincident) +
-                " sits on top of another atom (closer than 0.0001 angstrom): " + "remove one of the two.");
-  }
+  if (coincident >= 0) refuse_coincident(coincident);
   out->max_count = n ? *std::max_element(out->repinit.count.begin(), out->repinit.count.end()) : 0;
   const auto most = std::max_element(overfull.begin(), overfull.end());
   out->overfull_atom = n && *most > 0 ? static_cast<int>(most - overfull.begin()) : -1;
   out->overfull_count = n ? *most : 0;
   out->overfull_nsel = out->overfull_atom >= 0 ? nsel[out->overfull_atom] : 0;
-  if (reverse) {
-    transpose(*out, out->repinit, &out->by_row);
-    if (model.repformer.nlayers) transpose(*out, out->repformer, &out->by_row_repformer);
-  }
+  if (reverse) transpose(*out, &out->by_row);
 }
 
 }  // namespace dpa2md

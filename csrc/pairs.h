@@ -38,6 +38,7 @@ struct Prefix {
 
 struct PairList {
   int natoms = 0, nrows = 0;
+  std::int64_t size = 0;  // pairs
   // All pairs are repinit's. The nearest come first as far as the shorter cutoffs and nsel demand it: the
   // repformer's and three-body's neighbours are prefixes of an atom's pairs.
   Prefix repinit, three_body, repformer;
@@ -51,10 +52,15 @@ struct PairList {
   int max_count = 0;        // most pairs of one atom
   // The atom with the most neighbours beyond nsel (nearest kept, as DeePMD-kit does), -1 when all fit.
   int overfull_atom = -1, overfull_count = 0, overfull_nsel = 0;
-  Transpose by_row, by_row_repformer;
-
-  std::int64_t size() const { return repinit.first.empty() ? 0 : repinit.first[natoms]; }
+  Transpose by_row;
 };
+
+constexpr double kCoincident = 1e-4;  // angstrom: closer atoms are an input error, not physics
+
+// Throws Error for a type that the model does not have.
+void check_atoms(const Model& model, const Atoms& atoms);
+// Throws Error: this atom sits on top of another one.
+[[noreturn]] void refuse_coincident(int atom);
 
 // Selects from the candidates what the model sees at these positions. Throws Error for coincident atoms and
 // for positions that are not finite. `reverse` also builds the transposes.

@@ -62,6 +62,12 @@ class StageClock final : public Backend {
   void put_g1_rows(int layer) override { inner_->put_g1_rows(layer); }
   void put_g1_gradient_rows(int layer) override { inner_->put_g1_gradient_rows(layer); }
   void descriptor(Range a, double* out) override { inner_->descriptor(a, out); }
+  DeviceMemory memory(std::int64_t natoms) override { return inner_->memory(natoms); }
+  bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override {
+    const bool built = inner_->build_pairs(atoms, forces, out);
+    inner_->wait();
+    return built;
+  }
   void wait() override { inner_->wait(); }
   bool single() const override { return inner_->single(); }
   std::string description() const override { return inner_->description(); }

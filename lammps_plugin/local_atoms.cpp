@@ -36,6 +36,7 @@ void LocalAtoms::fill_candidates(const LAMMPS_NS::NeighList& list, int nlocal,
                                  const std::vector<int>& position) {
   std::vector<int> entry(nlocal, -1);  // hybrid's lists hold some atoms only, in any order
   for (int e = 0; e < list.inum; ++e) entry[list.ilist[e]] = list.ilist[e];
+  candidates_.version = next_list_version();
   candidates_.first.assign(1, 0);
   candidates_.atom.clear();
   candidates_.shift_vectors.assign(3, 0.0);  // LAMMPS's ghosts are where they are: no shifts

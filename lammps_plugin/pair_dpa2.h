@@ -79,7 +79,8 @@ class PairDPA2 : public Pair {
   std::vector<Loaded> models_;
   std::vector<char> has_element_;  // (types + 1)
   double cutoff_ = 0;
-  double energy_unit_ = 1;  // LAMMPS's unit of energy for one eV
+  double energy_unit_ = 1;   // LAMMPS's unit of energy for one eV
+  std::string gpu_sharing_;  // how many ranks on how many GPUs; "" on the CPU
 
   dpa2md::LocalAtoms atoms_;
   dpa2md::GhostExchange exchange_;

@@ -5,12 +5,14 @@
 #include <string>
 #include <utility>
 
+#include "../csrc/devices.h"
 #include "atom.h"
 #include "comm.h"
 #include "compute.h"
 #include "error.h"
 #include "failure.h"
 #include "force.h"
+#include "gpus.h"
 #include "masses.h"
 #include "memory.h"
 #include "modify.h"
@@ -68,11 +70,17 @@ void PairDPA2::settings(int narg, char** arg) {
 void PairDPA2::load_models() {
   models_.clear();
   cutoff_ = 0;
+  std::string device = options_.device, gpu;
+  const int process = dpa2md::rank_on_machine(world);
+  stop_together(failure_of([&] {
+    device = dpa2md::device_of_process(options_.device, process);
+    gpu = dpa2md::gpu_identity(device);
+  }));
+  gpu_sharing_ = device == "cpu" ? "" : dpa2md::gpu_sharing(world, gpu);
   for (const std::string& path : options_.models) {
     Loaded loaded;
     stop_together(failure_of([&] {
-      loaded.engine =
-          std::make_unique<dpa2md::Engine>(path, options_.precision, options_.threads, options_.device);
+      loaded.engine = std::make_unique<dpa2md::Engine>(path, options_.precision, options_.threads, device);
     }));
     cutoff_ = std::max(cutoff_, loaded.engine->model().rcut());
     models_.push_back(std::move(loaded));
@@ -240,6 +248,7 @@ void PairDPA2::print_mapping() const {
     text += "  model " + m.engine->model().path + ", " + m.engine->description() + ", cutoff " +
             fmt::format("{:g}", m.engine->model().rcut()) + " A\n";
   }
+  if (!gpu_sharing_.empty()) text += "  " + gpu_sharing_ + "\n";
   for (int t = 1; t <= atom->ntypes; ++t) {
     text += "  atom type " + std::to_string(t) + " = " +
             (has_element_[t] ? std::string(elements[map[t]]) : std::string("NULL (left out)")) + "\n";

@@ -25,6 +25,17 @@ EXCHANGED = (
     "dpa1",
     "se_atten_v2",
 )
+# All blocks, fewer blocks, every kind of exclusion, DPA-1.
+LISTED = (
+    "full",
+    "no_three_body",
+    "short_three_body",
+    "all_exclusions",
+    "fparam_aparam_case",
+    "se_atten_v2",
+)
+# Layers of all kinds; three-body terms and updated h2; DPA-1; parameters of the fitting net.
+MEASURED = ("medium", "full", "res_residual_h2", "se_atten_v2", "fparam_aparam_case")
 DAMAGED = ("full", "strip", "se_atten_v2", "fparam_aparam_case")
 
 
@@ -39,6 +50,10 @@ def names() -> list[str]:
 def arguments(name: str, evaluate) -> list[str]:
     if name == "test_exchange":
         return [str(evaluate.path(MODELS[model])) for model in EXCHANGED]
+    if name == "test_gpu_pairs":
+        return [str(evaluate.path(MODELS[model])) for model in LISTED]
+    if name == "test_gpu_memory":
+        return [str(evaluate.path(MODELS[model])) for model in MEASURED]
     if name == "test_model_file":
         return [str(evaluate.path(MODELS[model])) for model in DAMAGED]
     return []

@@ -81,6 +81,9 @@ def test_a_refusal_names_the_remedy(evaluate):
         Engine(path, device="gpu")
     with pytest.raises(ValueError, match=r'"cuda-emulation" is unknown'):
         Engine(path, device="cuda-emulation")
+    for device in ("cuda:", "cuda:-1", "cuda:x"):
+        with pytest.raises(ValueError, match="is unknown"):
+            Engine(path, device=device)
     try:
         engine = Engine(path, device="cuda")
     except ValueError as error:
@@ -88,4 +91,6 @@ def test_a_refusal_names_the_remedy(evaluate):
         assert any(words in str(error) for words in expected), error
         assert "\n" not in str(error)
     else:
-        assert engine.description.startswith("cuda (")
+        assert engine.description.startswith("cuda (GPU 0, ")
+        with pytest.raises(ValueError, match=r"there is no GPU 99: this process sees"):
+            Engine(path, device="cuda:99")

@@ -11,7 +11,7 @@ import pytest
 from ase.io import write
 from dpa2md import estimate
 from dpa2md.cli import main
-from dpa2md.engine import Engine
+from dpa2md.engine import DeviceMemory, Engine
 from small_models import crystal
 
 
@@ -52,6 +52,23 @@ def test_lattice():
     assert len(atoms) == 216 and set(atoms.get_chemical_symbols()) == {"O", "H", "Si"}
     assert len(atoms) / atoms.get_volume() == pytest.approx(estimate.DENSITY)
     assert np.sort(atoms.get_all_distances(mic=True), axis=1)[:, 1].min() > 1.0
+
+
+def test_memory_of_a_gpu(model, monkeypatch, capsys):
+    """As an engine on a GPU tells it; test_gpu_memory.cpp checks the numbers against what is allocated."""
+    assert Engine(model).device_memory(1000) is None
+    seen = []
+
+    def device_memory(self: Engine, natoms: int) -> DeviceMemory:
+        seen.append(natoms)
+        return DeviceMemory(3.25e9, 79e9, 123456)
+
+    monkeypatch.setattr(Engine, "device_memory", device_memory)
+    assert main(["info", str(model), "--atoms", "5000", "--threads", "1", "--json"]) == 0
+    cost = json.loads(capsys.readouterr().out)["cost"]
+    assert seen == [5000]
+    assert cost["GPU memory / MB"] == 3250 and cost["free GPU memory / MB"] == 79000
+    assert cost["atoms that fit on the GPU"] == 123456
 
 
 def test_command(model, tmp_path, capsys):

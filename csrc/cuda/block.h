@@ -49,6 +49,15 @@ struct ThreadBlock {
     return x;
   }
 
+  // Until the lanes of a warp can read what one of them wrote.
+  DPA2MD_KERNEL void sync_lanes() const {
+#if defined(__CUDA_ARCH__)
+    __syncwarp();
+#elif !defined(__CUDACC__)
+    team->sync_lanes(warp, lanes);
+#endif
+  }
+
   // Sum and maximum over the lanes of a warp; all of them call and get the result.
   template <class T>
   DPA2MD_KERNEL T lane_sum(T x) const {
@@ -70,6 +79,23 @@ struct ThreadBlock {
     x = team->over_lanes(warp, lane, lanes, x, [](T a, T b) { return b > a ? b : a; });
 #endif
     return x;
+  }
+
+  // Sum over the lanes before this one; all of them call.
+  template <class T>
+  DPA2MD_KERNEL T lane_before(T x) const {
+#if defined(__CUDA_ARCH__)
+    T sum = x;
+    for (int o = 1; o < 32; o *= 2) {
+      const T y = __shfl_up_sync(0xffffffffu, sum, o);
+      if (lane >= o) sum += y;
+    }
+    return sum - x;
+#elif !defined(__CUDACC__)
+    return team->sum_before(warp, lane, lanes, x);
+#else
+    return x;
+#endif
   }
 
   // f(k) for k = 0 … count-1, shared out among the threads; all have finished when it returns.

@@ -1,5 +1,6 @@
 // The CUDA backend in either precision; they are compiled apart because each takes a minute.
 #include "../backend.h"
+#include "gpus.h"
 
 namespace dpa2md {
 
@@ -10,6 +11,14 @@ std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string
                                            bool tables) {
   return precision == "float32" ? make_cuda_float32(model, device, tables)
                                 : make_cuda_float64(model, device, tables);
+}
+
+int count_cuda_gpus() { return gpu::count_gpus(); }
+std::string cuda_gpu_identity(int number) {
+  char bus[32] = "";
+  gpu::use_device(number);
+  gpu::check(cudaDeviceGetPCIBusId(bus, sizeof(bus), number));
+  return bus;
 }
 
 }  // namespace dpa2md

@@ -1,6 +1,7 @@
 // The device as the backend sees it: memory and launches. On the host compiler it is the emulated one.
 #pragma once
 
+#include <cstddef>
 #include <list>
 #include <utility>
 #include <vector>
@@ -16,24 +17,44 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// An array on the device. Grows to its high-water mark and then stays; contents are lost when it grows.
-template <class T>
-class Buffer {
+// Memory of the device. Grows to its high-water mark and then stays; contents are lost when it grows.
+class Storage {
  public:
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { release(data_); }
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage() { release(data_, capacity_); }
 
-  void resize(std::size_t n) {
-    if (n > capacity_) {
-      release(std::exchange(data_, nullptr));
-      capacity_ = size_ = 0;
-      data_ = static_cast<T*>(allocate((n + n / 10) * sizeof(T)));
-      capacity_ = n + n / 10;
-    }
-    size_ = n;
+  // What it takes to hold so many bytes: a twentieth more, since the next steps' pairs are a few more or
+  // less.
+  static std::size_t with_room(std::size_t bytes) { return bytes + bytes / 20; }
+  // Its bytes after resize_bytes(bytes).
+  std::size_t grown_to(std::size_t bytes) const { return bytes > capacity_ ? with_room(bytes) : capacity_; }
+
+  void clear() {
+    release(std::exchange(data_, nullptr), std::exchange(capacity_, 0));
+    bytes_ = 0;
   }
+  void resize_bytes(std::size_t bytes) {
+    if (bytes > capacity_) {
+      clear();
+      data_ = allocate(with_room(bytes));
+      capacity_ = with_room(bytes);
+    }
+    bytes_ = bytes;
+  }
+  std::size_t capacity() const { return capacity_; }
+
+ protected:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0, capacity_ = 0;
+};
+
+// An array in it.
+template <class T>
+class Buffer : public Storage {
+ public:
+  void resize(std::size_t n) { resize_bytes(n * sizeof(T)); }
   void upload(const T* from, std::size_t n) {
     resize(n);
     if (n) copy_to_device(data_, from, n * sizeof(T));
@@ -42,13 +63,8 @@ class Buffer {
   void download(T* to, std::size_t n) const {
     if (n) copy_to_host(to, data_, n * sizeof(T));
   }
-  T* data() const { return data_; }
-  std::size_t size() const { return size_; }
-  std::size_t capacity() const { return capacity_; }
-
- private:
-  T* data_ = nullptr;
-  std::size_t size_ = 0, capacity_ = 0;
+  T* data() const { return static_cast<T*>(data_); }
+  std::size_t size() const { return bytes_ / sizeof(T); }
 };
 
 // The model's arrays in the backend's precision, uploaded once. Null for an empty one.
@@ -78,6 +94,11 @@ class WeightStore {
     bytes_.emplace_back();
     bytes_.back().upload(reinterpret_cast<const char*>(from), n * sizeof(U));
     return reinterpret_cast<const U*>(bytes_.back().data());
+  }
+  std::size_t capacity() const {
+    std::size_t sum = 0;
+    for (const Buffer<char>& b : bytes_) sum += b.capacity();
+    return sum;
   }
 
  private:

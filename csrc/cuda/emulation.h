@@ -2,6 +2,8 @@
 // with NaN, so that reading what was never written shows.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -9,30 +11,49 @@
 #include <new>
 #include <string>
 
+#include "../devices.h"
 #include "block.h"
 
 namespace dpa2md {
 namespace gpu_emulated {
 
+// A number from the environment.
+inline long long wanted(const char* variable, long long otherwise) {
+  const char* text = std::getenv(variable);
+  return text ? std::atoll(text) : otherwise;
+}
+
+inline std::atomic<std::size_t> allocated_bytes{0};
+
 inline void* allocate(std::size_t bytes) {
   void* p = std::malloc(bytes);
   if (bytes && !p) throw std::bad_alloc();
   std::memset(p, 0xff, bytes);
+  allocated_bytes += bytes;
   return p;
 }
-inline void release(void* p) { std::free(p); }
+inline void release(void* p, std::size_t bytes) {
+  std::free(p);
+  allocated_bytes -= bytes;
+}
+// DPA2MD_EMULATED_MEMORY: bytes of the device (no end unless set).
+inline std::size_t free_memory() {
+  const auto all = static_cast<std::size_t>(wanted("DPA2MD_EMULATED_MEMORY", INT64_MAX));
+  return all - std::min(all, allocated_bytes.load());
+}
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 inline void copy_to_host(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
-inline void use_device(int) {}
 inline void wait_for_device() {}
-inline std::size_t free_memory() { return SIZE_MAX; }
 inline std::string device_name(int) { return "emulated"; }
+
+// DPA2MD_EMULATED_GPUS: how many there are (1 unless set).
+inline int count_gpus() { return static_cast<int>(wanted("DPA2MD_EMULATED_GPUS", 1)); }
+inline void use_device(int number) { check_gpu_number(number, count_gpus()); }
 
 // DPA2MD_EMULATED_THREADS: how many threads a block has (1 unless set); negative: the last one runs first.
 inline Team& team() {
   const auto make = [] {
-    const char* wanted = std::getenv("DPA2MD_EMULATED_THREADS");
-    const int threads = wanted ? std::atoi(wanted) : 1;
+    const int threads = static_cast<int>(wanted("DPA2MD_EMULATED_THREADS", 1));
     if (threads == 0 || std::abs(threads) > 1024)
       throw Error("DPA2MD_EMULATED_THREADS is not a number of threads.");
     return std::make_unique<Team>(threads);
@@ -41,11 +62,11 @@ inline Team& team() {
   return *t;
 }
 
-struct Slab {};  // all scratch is alike
+inline std::size_t slab_bytes(int, std::size_t) { return 0; }  // all scratch is alike
 
 // kernel(block, item, scratch) for every item; `bytes` of scratch.
 template <class Kernel>
-void launch(const Kernel& kernel, int items, std::size_t bytes, Slab*) {
+void launch(const Kernel& kernel, int items, std::size_t bytes, const char*) {
   constexpr int kLanes = 4;  // few, so that a small block has several warps
   Team& t = team();
   const int threads = t.threads(), lanes = threads % kLanes == 0 ? kLanes : 1;

@@ -82,9 +82,10 @@ struct EnvMatBackward {
 template <class T>
 struct Forces {
   State<T> s;
-  const std::int64_t *first, *pair;  // by_row
-  double *force, *virial;            // (nrows, 3), (nrows, 9)
-  static constexpr int kRows = 4;    // an item
+  const std::int64_t* first;  // by_row
+  const std::int32_t* pair;
+  double *force, *virial;          // (nrows, 3), (nrows, 9)
+  static constexpr int kRows = 4;  // an item
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {

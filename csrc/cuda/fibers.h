@@ -72,12 +72,25 @@ class Team {
   template <class T, class F>
   T over_lanes(int warp, int lane, int lanes, T x, F combine) {
     if (lanes == 1) return x;
-    slots_[warp * lanes + lane] = x;
+    slots_[warp * lanes + lane] = static_cast<double>(x);
     wait(&warps_[warp], lanes);
     T out = static_cast<T>(slots_[warp * lanes]);
     for (int k = 1; k < lanes; ++k) out = combine(out, static_cast<T>(slots_[warp * lanes + k]));
     wait(&warps_[warp], lanes);
     return out;
+  }
+  template <class T>
+  T sum_before(int warp, int lane, int lanes, T x) {
+    if (lanes == 1) return T(0);
+    slots_[warp * lanes + lane] = static_cast<double>(x);
+    wait(&warps_[warp], lanes);
+    T out = 0;
+    for (int k = 0; k < lane; ++k) out += static_cast<T>(slots_[warp * lanes + k]);
+    wait(&warps_[warp], lanes);
+    return out;
+  }
+  void sync_lanes(int warp, int lanes) {
+    if (lanes > 1) wait(&warps_[warp], lanes);
   }
 
  private:

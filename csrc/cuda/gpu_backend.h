@@ -2,23 +2,59 @@
 // device (cuda_float32.cu, cuda_float64.cu) and by the host compiler for tests (emulated_backend.cpp).
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "../backend.h"
 #include "../model.h"
+#include "dense.h"
 #include "device.h"
+#include "pair_list.h"
 #include "views.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
+
+// What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts; all
+// pairs and those of the shorter prefixes; whether there is a reverse sweep.
+struct StepSizes {
+  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, three = 0,
+              near = 0;
+  bool forces = false;
+
+  // The same per atom, for another number of atoms.
+  StepSizes scaled_to(std::int64_t n) const {
+    const double factor = static_cast<double>(n) / static_cast<double>(natoms);
+    const auto scaled = [&](std::size_t x) {
+      return static_cast<std::size_t>(std::ceil(factor * static_cast<double>(x)));
+    };
+    StepSizes to = *this;
+    for (std::size_t StepSizes::* size :
+         {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
+          &StepSizes::pairs, &StepSizes::three, &StepSizes::near})
+      to.*size = scaled(this->*size);
+    return to;
+  }
+};
+
+// What an array needs for a step.
+struct Need {
+  Storage* storage;
+  std::size_t bytes;
+};
+template <class T>
+Need need(Buffer<T>* buffer, std::size_t n) {
+  return {buffer, n * sizeof(T)};
+}
 
 template <class T>
 class GpuBackend final : public Backend {
  public:
   GpuBackend(const Model& model, int device, bool tables);
 
+  bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override;
   void begin(const StepInput& input, const StepOutput& output) override;
   void run(int count, const std::function<void(Range)>& stage) override;
   void env_mat(Range) override;
@@ -44,6 +80,7 @@ class GpuBackend final : public Backend {
   void* g1_gradient_rows(int layer) override { return take_rows(dg1(layer)); }
   void put_g1_gradient_rows(int layer) override { put_rows(dg1(layer)); }
   void wait() override { wait_for_device(); }
+  DeviceMemory memory(std::int64_t natoms) override;
   bool single() const override { return sizeof(T) == 4; }
   std::string description() const override;
 
@@ -63,16 +100,42 @@ class GpuBackend final : public Backend {
   void build_three_body_tables();
   const TableView<T>* upload_views(const std::vector<TableView<T>>& views);
 
+  // ---- gpu_pairs.h
+  struct ScanBuffers {
+    Buffer<std::int64_t> first, tile, total;
+    Buffer<int> tile_most;
+  };
+  void upload_candidates(const Atoms& atoms, bool forces);
+  void upload_list(const Atoms& atoms);
+  bool host_row_known(const Atoms& atoms) const;
+  void upload_rows(const Atoms& atoms);
+  void upload_atoms(const Atoms& atoms);
+  CandidateView candidates() const;
+  void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
+  void select_pairs();
+  std::vector<int> atom_counts(int which) const;
+  void describe_pairs(PairList* out) const;
+  void fill_pairs();
+
   // ---- gpu_step.h
-  void upload_pairs(const PairList& pairs);
   void upload_parameters();
-  void reserve(const PairList& pairs);
+
+  // ---- gpu_memory.h
+  std::vector<Need> list_plan(const StepSizes& sizes);
+  std::vector<Need> step_plan(const StepSizes& sizes);
+  std::vector<Need> plan(const StepSizes& sizes);
+  std::size_t fixed_memory() const;
+  void check_memory(const std::vector<Need>& needs);
+  void reserve_scratch();
+  void reserve();
 
   template <class Kernel>
   void start(const Kernel& kernel, int items, int most_neighbors = 0) {
     Scratch bytes(nullptr);
     kernel.arrays(&bytes, most_neighbors);
-    launch(kernel, items, bytes.used(), &slab_);
+    const std::size_t slab = slab_bytes(items, bytes.used());
+    if (slab > slab_.capacity()) slab_.resize(slab);
+    if (!sizing_) launch(kernel, items, bytes.used(), slab ? slab_.data() : nullptr);
   }
   int groups() const;
   const Repformer& rep() const { return model_.repformer; }
@@ -87,7 +150,8 @@ class GpuBackend final : public Backend {
     return {dg2_.data() + layer * g2_stride_, dh2_.data() + (rep().update_h2 ? layer : 0) * h2_stride_};
   }
   NodeArrays<T> nodes() const { return {cat_.data(), conv_.data(), query_.data(), weighted_.data()}; }
-  NodeArrays<T> dnodes() const { return {dcat_.data(), dconv_.data(), dquery_.data(), dweighted_.data()}; }
+  // Their gradients take the place of what the reverse sweep does not read.
+  NodeArrays<T> dnodes() const { return {cat_.data(), conv_.data(), dquery_.data(), weighted_.data()}; }
   T* slope(const Buffer<T>& kept, int l) const {
     return kept.size() ? kept.data() + static_cast<std::size_t>(l) * state_.natoms * rep().g1_dim : nullptr;
   }
@@ -97,7 +161,8 @@ class GpuBackend final : public Backend {
   const Model& model_;
   int device_;
   bool use_tables_;
-  Slab slab_;
+  Buffer<char> slab_;    // scratch that does not fit into shared memory
+  bool sizing_ = false;  // kernels are not run, only their scratch is made room for
 
   // ---- weights
   WeightStore<T> weights_;
@@ -113,22 +178,32 @@ class GpuBackend final : public Backend {
   // ---- the step
   StepInput input_;
   StepOutput output_;
+  StepSizes sizes_;
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
   int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;  // neighbours of one atom
   std::vector<T> host_rows_;                             // what an exchange sees
 
-  struct UploadedPrefix {
-    Buffer<int> count;
-    Buffer<std::int64_t> first;
-  };
-  UploadedPrefix repinit_pairs_, three_pairs_, near_pairs_;
-  struct UploadedTranspose {
-    Buffer<std::int64_t> first, pair;
-  };
-  UploadedTranspose by_row_, by_row_near_;
+  // ---- candidates: what the host knows of those that are on the device
+  std::uint64_t list_version_ = 0;  // 0: none that can be used again
+  bool rows_known_ = false;         // row_first_, row_candidate_ are there, too
+  int positions_ = 0, most_candidates_ = 0;
+  std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
+  std::vector<char> types_present_;
+  Buffer<double> x_, shift_vectors_;
+  Buffer<int> position_type_, position_row_;
+  Buffer<std::int64_t> candidate_first_, row_first_;
+  Buffer<std::int32_t> candidate_atom_, candidate_shift_, row_candidate_, pair_of_,
+      near_of_;  // see pair_list.h
+  Buffer<unsigned char> mark_;
+  const char *model_exclude_ = nullptr, *descriptor_exclude_ = nullptr;  // (nt, nt)
+
+  // ---- pairs
+  Buffer<int> count_, zeroed_, row_count_;
+  ScanBuffers atom_scan_, row_scan_;
+  bool any_overfull_ = false;
   Buffer<double> vec_, r_;
-  Buffer<std::int32_t> row_, type_;
-  Buffer<int> center_type_, zeroed_, tabulated_, tabulated3_;
+  Buffer<std::int32_t> row_, type_, by_row_, by_row_near_;
+  Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 
   struct EnvBuffers {
@@ -140,7 +215,7 @@ class GpuBackend final : public Backend {
   Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
   Buffer<T> g2_, dg2_, h2_, dh2_;                // layers of (near pairs, g2), (near pairs, 3)
   Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
-  Buffer<T> cat_, conv_, query_, weighted_, dcat_, dconv_, dquery_, dweighted_;
+  Buffer<T> cat_, conv_, query_, weighted_, dquery_;
   Buffer<double> pair_force_, energy_, force_, virial_;
 };
 

@@ -73,7 +73,7 @@ void GpuBackend<T>::fitting(Range) {
                      dpa2 ? dg1(rep().nlayers) : drep_out_.data(),
                      energy_.data()};
   start(k, groups());
-  if (!input_.forces) energy_.download(output_.energy, energy_.size());
+  if (!input_.forces && !sizing_) energy_.download(output_.energy, energy_.size());
 }
 
 // ---- backward
@@ -102,8 +102,8 @@ void GpuBackend<T>::pair_step_backward(int l, Range) {
 
 template <class T>
 void GpuBackend<T>::gather_g1_gradient(int l, Range) {
-  start(GatherG1Gradient<T>{state_, by_row_near_.first.data(), by_row_near_.pair.data(), dg1(l)},
-        state_.nrows);
+  const std::int64_t* first = row_scan_.first.data() + state_.nrows + 1;
+  start(GatherG1Gradient<T>{state_, first, by_row_near_.data(), dg1(l)}, state_.nrows);
 }
 
 template <class T>

@@ -116,6 +116,8 @@ void GpuBackend<T>::prepare() {
   s.smooth = m.smooth;
   s.protection = m.env_protection;
   s.types = weights_.put(m.type_embedding);
+  model_exclude_ = weights_.put_array(m.pair_exclude.data(), m.pair_exclude.size());
+  descriptor_exclude_ = weights_.put_array(m.descriptor_exclude.data(), m.descriptor_exclude.size());
   s.repinit_axis = m.repinit_axis;
   s.repinit_width = m.repinit.ng * m.repinit_axis;
   s.embedding = prepare_embedding(m.repinit);

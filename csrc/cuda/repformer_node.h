@@ -293,7 +293,8 @@ struct NodeMomentsBackward : NodeBase<T> {
 template <class T>
 struct GatherG1Gradient {
   State<T> s;
-  const std::int64_t *first, *pair;  // by_row_repformer
+  const std::int64_t* first;  // of a row's near pairs
+  const std::int32_t* pair;
   T* dg1;
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
@@ -303,7 +304,8 @@ struct GatherG1Gradient {
     b.each(width, [&](int c) {
       T sum = row < s.natoms ? d[c] : T(0);
       if (s.rep.reads_gg1()) {
-        for (std::int64_t k = first[row]; k < first[row + 1]; ++k) sum += s.dgg1[pair[k] * width + c];
+        for (std::int64_t k = first[row]; k < first[row + 1]; ++k)
+          sum += s.dgg1[static_cast<std::int64_t>(pair[k]) * width + c];
       }
       d[c] = sum;
     });

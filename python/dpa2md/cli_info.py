@@ -119,6 +119,10 @@ def _cost(args: argparse.Namespace) -> dict[str, Any]:
         cost["memory / MB"] = round(found.megabytes)
     if found.free_megabytes is not None:
         cost["free memory / MB"] = round(found.free_megabytes)
+    if found.device is not None:
+        cost["GPU memory / MB"] = round(found.device.needed / 1e6)
+        cost["free GPU memory / MB"] = round(found.device.free / 1e6)
+        cost["atoms that fit on the GPU"] = found.device.atoms
     cost["atoms"] = found.atoms
     cost["scaled from"] = f"steps of {sizes} atoms {found.structure}, {engine.description}"
     return {"cost": cost}

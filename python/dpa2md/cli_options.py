@@ -50,7 +50,7 @@ def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     add("--head", metavar="NAME", help="which head of a multi-task model")
     add("--precision", choices=["float32", "float64"], help="default: that of the training")
     add("--threads", type=int, metavar="N", help="default: all cores")
-    add("--device", default="cpu", metavar="NAME", help="default: cpu")
+    add("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: cpu)")
 
 
 def named_model(args: argparse.Namespace) -> str:

@@ -32,6 +32,15 @@ DEFAULT_SKIN = 0.5
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """What a step takes of a graphics processor's memory."""
+
+    needed: float  #: bytes
+    free: float  #: bytes that this engine could have, those that it holds included
+    atoms: int  #: how many would fit
+
+
+@dataclass(frozen=True)
 class Result:
     """Results for one structure of n atoms; the last three are None when no forces were asked for."""
 
@@ -180,6 +189,15 @@ class Engine:
         repeats, bit for bit, the run that wrote it.
         """
         self._core.forget_neighbors()
+
+    def device_memory(self, natoms: int) -> DeviceMemory | None:
+        """The device's memory for a step of `natoms` atoms like those of the last step.
+
+        It comes from the same list of arrays that a step allocates. None on the CPU, and before the
+        first step: the number of neighbours decides.
+        """
+        found = self._core.device_memory(natoms)
+        return None if found is None else DeviceMemory(found[0], found[1], int(found[2]))
 
     def compute(
         self,

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from .bench import replicated
 from .doctor import cgroup_folders, free_memory
-from .engine import Engine
+from .engine import DeviceMemory, Engine
 
 # Atoms of the two systems that are measured. The smaller one has at least one full neighbourhood, the
 # larger one fills the caches, beyond which time and memory grow in proportion to the atoms.
@@ -33,6 +33,7 @@ class Estimate:
     free_megabytes: float | None  #: on this machine, now
     measured_atoms: list[int]  #: what it was scaled from
     structure: str  #: what was measured, in words
+    device: DeviceMemory | None = None  #: of the graphics processor; None on the CPU
 
 
 def estimate(engine: Engine, natoms: int, structure: Atoms | None = None) -> Estimate:
@@ -67,7 +68,13 @@ def estimate(engine: Engine, natoms: int, structure: Atoms | None = None) -> Est
         memory = peaks[0] + slope * (natoms - sizes[0])
     free = free_memory(cgroup_folders())
     return Estimate(
-        natoms, each * natoms, memory, None if free is None else free / 1e6, sizes, what
+        natoms,
+        each * natoms,
+        memory,
+        None if free is None else free / 1e6,
+        sizes,
+        what,
+        engine.device_memory(natoms),
     )
 
 

@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
 #include <memory>
 #include <random>
 #include <string>
@@ -13,6 +12,7 @@
 #include "domains.h"
 #include "engine.h"
 #include "error.h"
+#include "model_files.h"
 
 using namespace dpa2md;
 
@@ -246,16 +246,6 @@ void test_adjoint(double tolerance) {
   }
   CHECK(std::abs(l) > 1e-3);
   CHECK(std::abs(l - r) <= tolerance * std::abs(l));
-}
-
-// A model file, or all model files of a directory.
-std::vector<std::string> model_files(const std::string& path) {
-  if (!std::filesystem::is_directory(path)) return {path};
-  std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    if (entry.path().extension() == ".dpa2") out.push_back(entry.path().string());
-  }
-  return out;
 }
 
 }  // namespace

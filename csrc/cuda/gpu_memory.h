@@ -1,0 +1,191 @@
+// GpuBackend: how much memory a step takes, and whether it is there.
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+
+#include "../error.h"
+#include "gpu_backend.h"
+#include "pair_list.h"
+#include "scan.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+// Every array whose size depends on the step: what is allocated and what is foretold both come from here.
+// Those of the pair list are there before the pairs are counted ...
+template <class T>
+std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
+  const std::size_t n = z.natoms, back = z.forces, rows = back * (z.nrows + 1);
+  std::vector<Need> out = {
+      need(&x_, 3 * z.positions),
+      need(&position_type_, z.positions),
+      need(&position_row_, host_row_.empty() ? 0 : z.positions),
+      need(&candidate_first_, n + 1),
+      need(&candidate_atom_, z.candidates),
+      need(&candidate_shift_, z.candidates),
+      need(&shift_vectors_, 3 * z.shifts),
+      need(&mark_, z.candidates),
+      need(&count_, kCounts * n),
+      need(&zeroed_, n),
+      need(&row_first_, rows),
+      need(&row_candidate_, back * z.candidates),
+      need(&pair_of_, back * z.candidates),
+      need(&near_of_, back * z.candidates),
+      need(&row_count_, 2 * rows),
+  };
+  const auto add = [&](ScanBuffers* s, std::size_t arrays, std::size_t count) {
+    const std::size_t tiles = arrays * ((count + kTile - 1) / kTile);
+    for (const Need& x : {need(&s->first, arrays * (count + 1)), need(&s->tile, tiles),
+                          need(&s->tile_most, tiles), need(&s->total, 2 * arrays)})
+      out.push_back(x);
+  };
+  add(&atom_scan_, kCounts, n);
+  add(&row_scan_, 2 * back, z.nrows);
+  return out;
+}
+
+// ... the others need their numbers.
+template <class T>
+std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
+  const Repformer& f = rep();
+  const std::size_t n = z.natoms, back = z.forces, layers = f.nlayers, node = layers ? n : 0;
+  const std::size_t g1 = z.nrows * f.g1_dim, g2 = z.near * f.g2_dim, h2 = z.near * 3;
+  const std::size_t gradients = std::min<std::size_t>(layers, 2);
+  const std::size_t attention = f.has_g1_attn ? node * f.g1_dim * f.attn1_nhead : 0;
+  std::vector<Need> out = {
+      need(&vec_, 3 * z.pairs),
+      need(&r_, z.pairs),
+      need(&row_, z.pairs),
+      need(&type_, z.pairs),
+      need(&by_row_, back * z.pairs),
+      need(&by_row_near_, back * z.near),
+      need(&parameters_, n * fitting_.parameters),
+      need(&tabulated_, state_.embedding.table ? n : 0),
+      need(&tabulated3_, state_.embedding3.table ? n : 0),
+      need(&moment_, n * 4 * model_.repinit.ng),
+      need(&rep_out_, n * state_.repinit_width),
+      need(&drep_out_, model_.is_dpa2 ? 0 : back * n * state_.repinit_width),
+      need(&g1_slope_, node * f.g1_dim),
+      need(&mlp_slope_, back * layers * node * f.g1_dim),
+      need(&self_slope_, back * f.g1_out_mlp * layers * node * f.g1_dim),
+      need(&g1_, layers ? (layers + 1) * g1 : 0),
+      need(&dg1_, layers ? back * 2 * g1 : 0),
+      need(&g2_, layers * g2),
+      need(&dg2_, back * gradients * g2),
+      need(&h2_, (f.update_h2 ? layers : 1) * h2),
+      need(&dh2_, back * (f.update_h2 ? gradients : 1) * h2),
+      need(&dgg1_, back * z.near * f.g1_dim),
+      need(&cat_, layers ? node * f.linear1_in() : 0),
+      need(&conv_, f.has_conv && f.g1_out_conv ? node * f.g1_dim : 0),
+      need(&query_, attention),
+      need(&dquery_, back * attention),
+      need(&weighted_, attention),
+      need(&pair_force_, back * 3 * z.pairs),
+      need(&energy_, n),
+      need(&force_, back * 3 * z.nrows),
+      need(&virial_, back * 9 * z.nrows),
+  };
+  const auto add = [&](EnvBuffers* env, std::size_t pairs) {
+    for (const Need& x : {need(&env->em, 4 * pairs), need(&env->dem, back * 4 * pairs), need(&env->sw, pairs),
+                          need(&env->dsw, back * pairs)})
+      out.push_back(x);
+  };
+  add(&repinit_env_, z.pairs);
+  add(&three_env_, z.three);
+  add(&near_env_, z.near);
+  return out;
+}
+
+template <class T>
+std::vector<Need> GpuBackend<T>::plan(const StepSizes& z) {
+  std::vector<Need> out = list_plan(z);
+  for (const Need& x : step_plan(z)) out.push_back(x);
+  return out;
+}
+
+// Weights, tables, and scratch beyond shared memory: what does not grow with the atoms.
+template <class T>
+std::size_t GpuBackend<T>::fixed_memory() const {
+  return weights_.capacity() + doubles_.capacity() + (tables_ ? tables_->capacity() : 0) + slab_.capacity();
+}
+
+template <class T>
+DeviceMemory GpuBackend<T>::memory(std::int64_t natoms) {
+  if (sizes_.natoms == 0) return {};
+  use_device(device_);
+  const auto fixed = static_cast<double>(fixed_memory());
+  double needed = fixed, available = fixed + static_cast<double>(free_memory());
+  for (const Need& x : plan(sizes_.scaled_to(natoms)))
+    needed += static_cast<double>(Storage::with_room(x.bytes));
+  for (const Need& x : plan(sizes_)) available += static_cast<double>(x.storage->capacity());
+  return {needed, available,
+          std::max(0.0, (available - fixed) / (needed - fixed) * static_cast<double>(natoms))};
+}
+
+// Refuses a step for which the memory does not suffice, and gives back what was taken for its list.
+template <class T>
+void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
+  std::size_t more = 0;
+  for (const Need& x : needs) more += x.storage->grown_to(x.bytes) - x.storage->capacity();
+  if (more == 0 || more <= free_memory()) return;
+  const DeviceMemory m = memory(state_.natoms);
+  char text[300];
+  std::snprintf(
+      text, sizeof(text),
+      "a step of %d atoms needs %.3g GB of GPU memory and %.3g GB are free, enough for about %.0f such "
+      "atoms: use fewer atoms%s.",
+      state_.natoms, m.needed / 1e9, m.free / 1e9, std::floor(m.atoms),
+      single() ? " or more GPUs" : ", more GPUs or precision float32");
+  for (const Need& x : needs) x.storage->clear();
+  list_version_ = 0;
+  throw Error(text);
+}
+
+// Scratch beyond shared memory that the kernels of this step need: every stage with scratch, started for its
+// size only. Layers are alike.
+template <class T>
+void GpuBackend<T>::reserve_scratch() {
+  const Range all{0, state_.natoms};
+  sizing_ = true;
+  repinit(all);
+  if (model_.has_three_body) three_body(all);
+  fitting(all);
+  if (rep().nlayers) node_step(0, all);
+  if (rep().nlayers > 1) pair_step(0, all);
+  if (input_.forces) {
+    if (rep().nlayers) node_step_backward(0, all);
+    if (rep().nlayers > 1) pair_step_backward(0, all);
+    if (model_.is_dpa2) pair_init_backward(all);
+    if (model_.has_three_body) three_body_backward(all);
+    repinit_backward(all);
+  }
+  sizing_ = false;
+}
+
+template <class T>
+void GpuBackend<T>::reserve() {
+  State<T>& s = state_;
+  g1_stride_ = g2_stride_ = h2_stride_ = 0;  // nothing is there yet
+  reserve_scratch();
+  const std::vector<Need> needs = plan(sizes_);
+  check_memory(needs);
+  for (const Need& x : needs) x.storage->resize_bytes(x.bytes);
+  g1_stride_ = sizes_.nrows * rep().g1_dim;
+  g2_stride_ = sizes_.near * rep().g2_dim, h2_stride_ = sizes_.near * 3;
+  const auto point = [](const EnvBuffers& from, EnvView<T>* to) {
+    to->em = from.em.data(), to->dem = from.dem.data(), to->sw = from.sw.data(), to->dsw = from.dsw.data();
+  };
+  point(repinit_env_, &s.repinit);
+  point(three_env_, &s.three);
+  point(near_env_, &s.near);
+  s.tabulated = s.embedding.table ? tabulated_.data() : nullptr;
+  s.tabulated3 = s.embedding3.table ? tabulated3_.data() : nullptr;
+  s.moment = moment_.data(), s.rep_out = rep_out_.data();
+  // The output of DPA-2's embeddings is no longer needed when its gradient comes.
+  s.drep_out = model_.is_dpa2 ? rep_out_.data() : drep_out_.data();
+  s.dgg1 = dgg1_.data(), s.pair_force = pair_force_.data();
+}
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

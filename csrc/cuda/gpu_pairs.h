@@ -1,0 +1,212 @@
+// GpuBackend: candidates that stay on the device, and the pair list that is made of them every step.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../error.h"
+#include "gpu_backend.h"
+#include "pair_list.h"
+#include "scan.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+template <class T>
+bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) {
+  use_device(device_);
+  check_atoms(model_, atoms);
+  state_.natoms = atoms.natoms, state_.nrows = atoms.nrows;
+  state_.forces = forces;
+  upload_candidates(atoms, forces);
+  upload_atoms(atoms);
+  sizes_.natoms = atoms.natoms, sizes_.nrows = atoms.nrows, sizes_.positions = positions_;
+  sizes_.pairs = sizes_.three = sizes_.near = 0;
+  sizes_.forces = forces;
+  for (const Need& x : list_plan(sizes_)) x.storage->resize_bytes(x.bytes);
+  select_pairs();
+  describe_pairs(out);
+  return true;
+}
+
+// The candidates, when they are others than before; their shifts follow the cell at every step.
+template <class T>
+void GpuBackend<T>::upload_candidates(const Atoms& atoms, bool forces) {
+  const Candidates& c = *atoms.candidates;
+  if (c.version == 0 || c.version != list_version_ || !host_row_known(atoms)) upload_list(atoms);
+  if (forces && !rows_known_) upload_rows(atoms);
+  shift_vectors_.upload(c.shift_vectors);
+  sizes_.shifts = c.shift_vectors.size() / 3;
+}
+
+template <class T>
+void GpuBackend<T>::upload_list(const Atoms& atoms) {
+  const Candidates& c = *atoms.candidates;
+  list_version_ = 0;  // until all of it is there
+  rows_known_ = false;
+  if (c.atom.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
+    throw Error("a GPU takes no more than 2^31 pairs of atoms: use fewer atoms or more GPUs.");
+  positions_ = atoms.natoms;
+  for (const std::int32_t j : c.atom) positions_ = std::max(positions_, j + 1);
+  most_candidates_ = 0;
+  for (int i = 0; i < atoms.natoms; ++i)
+    most_candidates_ = std::max(most_candidates_, static_cast<int>(c.first[i + 1] - c.first[i]));
+  host_row_.assign(atoms.row, atoms.row ? atoms.row + positions_ : nullptr);
+  candidate_first_.upload(c.first.data(), atoms.natoms + 1);
+  candidate_atom_.upload(c.atom);
+  candidate_shift_.upload(c.shift);
+  position_row_.upload(host_row_);
+  sizes_.candidates = c.atom.size();
+  list_version_ = c.version;
+}
+
+// Whether the rows of all positions are those of the list that is there.
+template <class T>
+bool GpuBackend<T>::host_row_known(const Atoms& atoms) const {
+  if (!atoms.row) return host_row_.empty();
+  return static_cast<int>(host_row_.size()) == positions_ &&
+         std::equal(host_row_.begin(), host_row_.end(), atoms.row);
+}
+
+// The candidates by the row of their neighbour, ascending within a row.
+template <class T>
+void GpuBackend<T>::upload_rows(const Atoms& atoms) {
+  const Candidates& c = *atoms.candidates;
+  const auto row = [&](std::size_t k) { return atoms.row ? atoms.row[c.atom[k]] : c.atom[k]; };
+  std::vector<std::int64_t> first(atoms.nrows + 1, 0);
+  for (std::size_t k = 0; k < c.atom.size(); ++k) ++first[row(k) + 1];
+  for (int r = 0; r < atoms.nrows; ++r) first[r + 1] += first[r];
+  std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+  std::vector<std::int32_t> candidate(c.atom.size());
+  for (std::size_t k = 0; k < c.atom.size(); ++k) candidate[next[row(k)]++] = static_cast<std::int32_t>(k);
+  row_first_.upload(first);
+  row_candidate_.upload(candidate);
+  rows_known_ = true;
+}
+
+// Positions, and types where they are others than before.
+template <class T>
+void GpuBackend<T>::upload_atoms(const Atoms& atoms) {
+  x_.upload(atoms.x, 3 * static_cast<std::size_t>(positions_));
+  if (static_cast<int>(host_type_.size()) == positions_ &&
+      std::equal(host_type_.begin(), host_type_.end(), atoms.type) &&
+      position_type_.size() == host_type_.size())
+    return;
+  host_type_.assign(atoms.type, atoms.type + positions_);
+  position_type_.upload(host_type_);
+  types_present_.assign(model_.ntypes(), 0);
+  for (const int t : host_type_) {
+    if (t >= 0 && t < model_.ntypes()) types_present_[t] = 1;
+  }
+}
+
+template <class T>
+CandidateView GpuBackend<T>::candidates() const {
+  return {state_.natoms,
+          model_.ntypes(),
+          x_.data(),
+          position_type_.data(),
+          host_row_.empty() ? nullptr : position_row_.data(),
+          candidate_first_.data(),
+          candidate_atom_.data(),
+          candidate_shift_.data(),
+          shift_vectors_.data(),
+          mark_.data()};
+}
+
+// Running sums of `arrays` counts of n; see scan.h.
+template <class T>
+void GpuBackend<T>::scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to) {
+  const ScanView v{arrays,          n, count.data(), to->first.data(), to->tile.data(), to->tile_most.data(),
+                   to->total.data()};
+  start(SumTiles{v}, v.tiles());
+  start(ScanTiles{v}, 1);
+  start(ScanCounts{v}, v.tiles());
+}
+
+// Marks, counts and numbers the pairs; their numbers come back.
+template <class T>
+void GpuBackend<T>::select_pairs() {
+  const int n = state_.natoms;
+  const Block* blocks[kViewers] = {&model_.repinit, model_.has_three_body ? &model_.three_body : nullptr,
+                                   rep().nlayers ? &rep() : nullptr};
+  SelectPairs kernel{candidates(),  {}, model_exclude_, descriptor_exclude_, most_candidates_, count_.data(),
+                     zeroed_.data()};
+  for (int v = 0; v < kViewers; ++v) {
+    if (blocks[v]) kernel.cutoff[v] = {blocks[v]->rcut, blocks[v]->nsel};
+  }
+  start(kernel, (n + kWarpItems - 1) / kWarpItems);
+  scan(kCounts, n, count_, &atom_scan_);
+  std::int64_t total[2 * kCounts];
+  atom_scan_.total.download(total, 2 * kCounts);
+  const std::int64_t* most = total + kCounts;
+  sizes_.pairs = total[kRepinit], sizes_.three = total[kThreeBody], sizes_.near = total[kRepformer];
+  most_pairs_ = static_cast<int>(most[kRepinit]);
+  most_three_ = static_cast<int>(most[kThreeBody]);
+  most_near_ = static_cast<int>(most[kRepformer]);
+  any_overfull_ = overfull_count(static_cast<int>(most[kOverfull])) > 0;
+  if (most[kCoincidentPairs] == 0) return;
+  const std::vector<int> coincident = atom_counts(kCoincidentPairs);
+  refuse_coincident(static_cast<int>(
+      std::find_if(coincident.begin(), coincident.end(), [](int c) { return c > 0; }) - coincident.begin()));
+}
+
+// One of the counts of every atom.
+template <class T>
+std::vector<int> GpuBackend<T>::atom_counts(int which) const {
+  std::vector<int> out(state_.natoms);
+  if (!out.empty())
+    copy_to_host(out.data(), count_.data() + static_cast<std::size_t>(which) * out.size(),
+                 out.size() * sizeof(int));
+  return out;
+}
+
+// All that the host hears of a list whose pairs stay here.
+template <class T>
+void GpuBackend<T>::describe_pairs(PairList* out) const {
+  out->natoms = state_.natoms, out->nrows = state_.nrows;
+  out->size = static_cast<std::int64_t>(sizes_.pairs);
+  out->types_present = types_present_;
+  out->max_count = most_pairs_;
+  out->overfull_atom = -1;
+  out->overfull_count = out->overfull_nsel = 0;
+  if (!any_overfull_) return;
+  const std::vector<int> code = atom_counts(kOverfull);
+  const auto most = std::max_element(code.begin(), code.end(),
+                                     [](int a, int b) { return overfull_count(a) < overfull_count(b); });
+  const int nsel[kViewers] = {model_.repinit.nsel, model_.three_body.nsel, rep().nsel};
+  out->overfull_atom = static_cast<int>(most - code.begin());
+  out->overfull_count = overfull_count(*most);
+  out->overfull_nsel = nsel[overfull_viewer(*most)];
+}
+
+// Writes the pairs down, once there is room for them, and groups them by row.
+template <class T>
+void GpuBackend<T>::fill_pairs() {
+  State<T>& s = state_;
+  const std::int64_t stride = s.natoms + 1;
+  const auto viewer = [&](int which, EnvView<T>* to) {
+    to->count = count_.data() + static_cast<std::int64_t>(which) * s.natoms;
+    to->first = atom_scan_.first.data() + which * stride;
+  };
+  viewer(kRepinit, &s.repinit);
+  if (model_.has_three_body) viewer(kThreeBody, &s.three);
+  if (rep().nlayers) viewer(kRepformer, &s.near);
+  s.vec = vec_.data(), s.r = r_.data(), s.row = row_.data(), s.type = type_.data();
+  s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
+  const int items = (s.natoms + kWarpItems - 1) / kWarpItems;
+  start(FillPairs{candidates(), atom_scan_.first.data() + kRepinit * stride,
+                  atom_scan_.first.data() + kRepformer * stride, vec_.data(), r_.data(), row_.data(),
+                  type_.data(), s.forces ? pair_of_.data() : nullptr, s.forces ? near_of_.data() : nullptr},
+        items);
+  if (!s.forces) return;
+  const RowView rows{s.nrows, row_first_.data(), row_candidate_.data(), {pair_of_.data(), near_of_.data()}};
+  const int row_items = (s.nrows + kWarpItems - 1) / kWarpItems;
+  start(CountRows{rows, row_count_.data()}, row_items);
+  scan(2, s.nrows, row_count_, &row_scan_);
+  start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_near_.data()}, row_items);
+}
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md
