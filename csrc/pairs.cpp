@@ -127,7 +127,8 @@ void transpose(const PairList& pairs, Transpose* t) {
   for (int r = 0; r < pairs.nrows; ++r) t->first[r + 1] += t->first[r];
   t->pair.resize(pairs.row.size());
   std::vector<std::int64_t> next(t->first.begin(), t->first.end() - 1);
-  for (std::size_t k = 0; k < pairs.row.size(); ++k) t->pair[next[pairs.row[k]]++] = static_cast<std::int64_t>(k);
+  for (std::size_t k = 0; k < pairs.row.size(); ++k)
+    t->pair[next[pairs.row[k]]++] = static_cast<std::int64_t>(k);
 }
 
 }  // namespace
