@@ -8,7 +8,7 @@ from cpp_programs import ROOT, environment, run
 from golden.suite import MODELS
 
 # The names below follow the rule of tests/cpp/CMakeLists.txt: these are built once per instruction set.
-PER_ISA = ("test_gemm", "test_scalar_math")
+PER_ISA = ("test_gemm", "test_lanes", "test_scalar_math")
 ISAS = ("portable", "avx2", "avx512")
 
 # Every way in which g1 enters a layer, both kinds of pair state, DPA-1 without any layer.

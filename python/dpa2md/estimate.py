@@ -39,6 +39,8 @@ class Estimate:
 def estimate(engine: Engine, natoms: int, structure: Atoms | None = None) -> Estimate:
     """Measure two small systems and scale to `natoms`; some seconds.
 
+    Memory that this process has freed before does not count as taken: for `megabytes`, use a new one.
+
     Parameters
     ----------
     structure
