@@ -3,9 +3,9 @@
     apt install valgrind
     python benchmarks/instructions.py [MODEL.dpa2 ...] [--atoms 192] [--precision float32] [--csv F] [--against F]
 
-The structure is the shipped liquid water, repeated; a model has the elements O and H. Counted is the second step of a
-process, energies, forces and virial: tables are made by then and the neighbour list is used again. Python is not
-counted. valgrind knows no AVX-512, so what is counted is the code for AVX2 (DPA2MD_ISA=avx2), one thread.
+The structure is the shipped liquid water, repeated; a model has the elements O and H. Counted is a steady step with
+energies, forces and virial: a process with two steps less one with one, so that tables, neighbour list and memory are
+there. Python is not counted. valgrind knows no AVX-512, so it is the code for AVX2 (DPA2MD_ISA=avx2), one thread.
 
 The functions are the most expensive ones, each without those that it calls; the compiler decides which calls
 remain. Fewer instructions are not always less time: waiting for memory or for each other is not seen. --against
@@ -37,10 +37,10 @@ from dpa2md import Engine
 from dpa2md.bench import replicated
 from dpa2md.structures import equilibrated_water
 
-model, precision, natoms = sys.argv[1:]
+model, precision, natoms, steps = sys.argv[1:]
 atoms = replicated(equilibrated_water(), int(natoms))
 engine = Engine(model, precision=precision, threads=1)
-for step in range(2):
+for step in range(int(steps)):
     engine.compute_atoms([atoms])
 print(len(atoms))
 """
@@ -48,23 +48,24 @@ COUNTED = "dpa2md::Engine::compute(*"
 SET = "avx2"
 
 
-def counts(model: Path, natoms: int, precision: str) -> tuple[int, Counter[str]]:
-    """Atoms, and the instructions of the last step in every function, without those that it calls."""
+def steady_step(model: Path, natoms: int, precision: str) -> tuple[int, Counter[str]]:
+    """Atoms, and the instructions of a step in every function, without those that it calls."""
+    _, first = run(model, natoms, precision, 1)
+    atoms, both = run(model, natoms, precision, 2)
+    return atoms, both - first
+
+
+def run(model: Path, natoms: int, precision: str, steps: int) -> tuple[int, Counter[str]]:
+    """The same of a process with so many steps."""
     environment = dict(os.environ, DPA2MD_ISA=SET, PYTHONHASHSEED="0")
     environment |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder) / "callgrind.out"
-        options = [
-            "--tool=callgrind",
-            "-q",
-            f"--callgrind-out-file={profile}",
-            "--collect-atstart=no",
-            f"--toggle-collect={COUNTED}",
-            f"--zero-before={COUNTED}",  # so that only the last step remains
-        ]
-        program = [sys.executable, "-c", STEP, str(model), precision, str(natoms)]
+        counting = ["--tool=callgrind", "-q", f"--callgrind-out-file={profile}"]
+        counting += ["--collect-atstart=no", f"--toggle-collect={COUNTED}"]
+        program = [sys.executable, "-c", STEP, str(model), precision, str(natoms), str(steps)]
         done = subprocess.run(
-            ["valgrind", *options, *program],
+            ["valgrind", *counting, *program],
             env=environment,
             capture_output=True,
             text=True,
@@ -98,12 +99,12 @@ def short(name: str) -> str:
     while (bare := re.sub(r"\([^()]*\)", "", name)) != name:
         name = bare
     name = re.sub(r"dpa2md::|cpu_\w+::| const\b|'\d+$| \[clone[^\]]*\]", "", name)
-    return re.sub(r"^\w+ (?=\S)", "", name)
+    return re.sub(r"^(?!operator)\w+ (?=\S)", "", name)
 
 
 def table(model: Path, natoms: int, precision: str, functions: int) -> list[dict[str, str | float]]:
     """The whole step and its most expensive functions, instructions an atom."""
-    atoms, found = counts(model, natoms, precision)
+    atoms, found = steady_step(model, natoms, precision)
     common = {"commit": commit(), "compiler": compiler(), "instruction_set": SET}
     common |= {"model": model.stem, "precision": precision, "atoms": str(atoms)}
     lines = [("step", sum(found.values())), *found.most_common(functions)]
