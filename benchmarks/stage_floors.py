@@ -11,7 +11,7 @@ The structure is the shipped liquid water, repeated; the models have the element
     floor          the multiply-adds at the rate of a matrix product that stays in cache, measured on the same core
                    in the same run: what would be left if nothing else took time
     measured       the fastest of all steps, for each stage on its own
-    of the floor   floor / measured
+    reached        floor / measured
 
 Rate and times are those of the fastest moments, so other work on the machine disturbs little; still, leave it alone.
 `step` is the whole of Engine.compute, neighbour list and Python included.
@@ -47,7 +47,7 @@ WARM_UP = 3  # steps
 # (m, n, k) at which BLAS libraries come nearest to the core's rate, all operands in the first or second cache
 RATE_SHAPES = ((48, 64, 320), (96, 96, 96), (192, 192, 192))
 RATE_SECONDS = 0.01  # one measurement of the rate: short enough to find undisturbed moments
-RATE_REPEATS = 40
+RATE_REPEATS = 60
 
 
 def matrix_product_rate(precision: str) -> float:
@@ -84,27 +84,24 @@ def fastest(engine: Engine, atoms: Atoms, steps: int) -> dict[str, float]:
     return best
 
 
-def table(path: Path, natoms: int, precision: str, steps: int) -> list[dict[str, Any]]:
+def table(
+    path: Path, precision: str, atoms: Atoms, seconds: Mapping[str, float], rate: float
+) -> list[dict[str, Any]]:
     """A row for every stage, the slowest first, then their sum and the whole step; None: does not apply."""
-    atoms = replicated(equilibrated_water(), natoms)
     model = read_model(path)
     near = neighbors(model, atoms)
     counted = multiply_adds(model, near)
     read = lookups(model, near, np.dtype(precision).itemsize)
-    rate = matrix_product_rate(precision)
-    seconds = fastest(Engine(path, precision=precision, threads=1), atoms, steps)
-    rate = max(rate, matrix_product_rate(precision))
-    step = seconds.pop("step")
-    stages = sorted(seconds, key=lambda stage: -seconds[stage])
-    if unknown := set(counted) - set(stages):
+    stages = sorted(seconds.keys() - {"step"}, key=lambda stage: -seconds[stage])
+    if unknown := counted.keys() - stages:
         raise SystemExit(f"The engine has no stage {sorted(unknown)}: bring the counts up to date.")
-    rows = [(s, counted.get(s), read.get(s), seconds[s] / len(atoms)) for s in stages]
+    rows = [(s, counted.get(s), read.get(s), seconds[s]) for s in stages]
     total = sum(counted.values())
-    rows.append(("all stages", total, None, sum(seconds.values()) / len(atoms)))
-    rows.append(("step", total, None, step / len(atoms)))
+    rows.append(("all stages", total, None, sum(seconds[s] for s in stages)))
+    rows.append(("step", total, None, seconds["step"]))
     common = {"machine": machine(), "commit": commit(), "model": path.stem, "precision": precision}
     common |= {"atoms": len(atoms), "gmac_per_s": round(rate / 1e9, 1)}
-    return [common | row(*values, rate) for values in rows]
+    return [common | row(s, count, size, used / len(atoms), rate) for s, count, size, used in rows]
 
 
 def row(
@@ -138,7 +135,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         "lookups, kB": lambda r: cell(r["lookup_bytes"] and r["lookup_bytes"] / 1e3, "{:.1f}"),
         "floor, us": lambda r: cell(r["floor_us"], "{:.2f}"),
         "measured, us": lambda r: cell(r["measured_us"], "{:.2f}"),
-        "of the floor": lambda r: cell(r["fraction"], "{:.0%}"),
+        "reached": lambda r: cell(r["fraction"], "{:.0%}"),
     }
     print_table(
         [
@@ -176,10 +173,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.plot:
         check_matplotlib()
-    tables = []
+    atoms = replicated(equilibrated_water(), args.atoms)
+    rates, seconds = [matrix_product_rate(args.precision)], []
     for path in args.models:
-        tables.append(table(path, args.atoms, args.precision, args.steps))
-        show(tables[-1])
+        engine = Engine(path, precision=args.precision, threads=1)
+        seconds.append(fastest(engine, atoms, args.steps))
+        rates.append(matrix_product_rate(args.precision))
+    tables = [
+        table(path, args.precision, atoms, used, max(rates))
+        for path, used in zip(args.models, seconds, strict=True)
+    ]
+    for rows in tables:
+        show(rows)
     if args.csv:
         with whole_file(args.csv) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, tables[0][0], lineterminator="\n")
