@@ -42,6 +42,7 @@ from ase.io import write
 from dpa2md.bench import machine
 from dpa2md.conversion import convert
 from dpa2md.structures import equilibrated_water
+from provenance import commit
 
 WARM_UP = 3  # steps
 UNDISTURBED = 97  # % of a processor that a rank must have had; LAMMPS says how much it was
@@ -311,19 +312,6 @@ def describe(row: Row) -> str:
     if row.cpu_percent < UNDISTURBED:
         text += f"; DISTURBED: a run had the processor {row.cpu_percent:.0f} % of the time"
     return text
-
-
-def commit() -> str:
-    """Of the checkout, with + where files were changed; the package should have been installed from it."""
-    here = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip()
 
 
 def save(rows: list[Row], path: Path) -> list[dict[str, str]]:

@@ -1,0 +1,159 @@
+"""What the benchmarks count: multiply-adds against lists of products by hand, and callgrind's output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from dpa2md import Engine
+from dpa2md.model_file import read_model
+from dpa2md.structures import equilibrated_water
+from small_models import small_model
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import instructions
+import multiply_adds
+
+# One atom with 3 neighbours in repinit and 2 in the repformers, in a model with g1 7, g2 4, axis 3 (repformers)
+# and 2 (repinit), embeddings of 6 (12 after the doubling layer) and 5 channels, two heads in both attentions.
+# (m, n, k) of every product, in the order in which the engine comes to them.
+N, G1, G2 = 2, 7, 4
+LINEAR1 = (1, G1, 3 * G2 + 3 * G1)  # g1_out_mlp and g1_out_conv: it reads grrg and drrd
+NODE = [
+    *[(1, G1, G1)] * 2,  # queries of both heads
+    (3, G2, N),  # moments of g2, and their product with three columns of themselves
+    (3, G2, 3),
+    (3, G1, N),
+    (3, G1, 3),
+    (G2, G1, N),  # conv
+    *[(1, N, G1), (1, G1, N)] * 2,  # logits and weighted sum
+    LINEAR1,
+    (1, G1, G1),  # g1_self
+    *[(1, G1, G1)] * 2,  # values of both heads
+]
+NODE_BACKWARD = [
+    *[(1, G1, G1)] * 2,  # queries again
+    (1, G1, G1),  # g1_self
+    (1, LINEAR1[2], G1),
+    *[(1, G1, G1)] * 2,  # values
+    (3, G2, N),  # moments again
+    *[(3, G2, 3)] * 2,  # to either factor of the symmetric product
+    (3, G1, N),
+    *[(3, G1, 3)] * 2,
+    (N, G2, G1),  # conv: to g2, to gg1
+    (N, G1, G2),
+    *[(N, 3, G2), (N, G2, 3)],  # moments of g2: to h2, to g2
+    *[(N, 3, G1), (N, G1, 3)],
+    *[(1, N, G1)] * 4,  # logits again, gradient of the weights, two heads
+    *[(1, G1, N)] * 2,  # to the queries
+    *[(N, G1, 1)] * 4,  # to gg1 through the weights and through the logits
+    *[(1, G1, G1)] * 2,  # queries
+]
+MAP = [(N, N, 3), *[(N, G2, G2), (N, N, G2)] * 2]  # h2 h2^T; query and logits of both heads
+APPLIED = [(N, G2, N), (N, G2, G2)] * 2  # map times g2, times value
+PAIR = [(N, G2, G2), (N, G2, G1), *MAP, *APPLIED, *[(N, 3, N)] * 2]  # linear2, g1g1; h2
+PAIR_BACKWARD = [
+    *[(N, G2, G2)] * 2,  # linear2 again, and back
+    (N, G1, G2),  # g1g1
+    *MAP,
+    *APPLIED,
+    *[(N, G2, G2), (N, N, G2), (N, G2, N)] * 2,  # value; to the map, to g2
+    *[(N, N, 3), (N, 3, N)] * 2,  # h2: to the map, to h2
+    *[(N, 3, N)] * 2,  # h2 h2^T to either side
+    *[(N, G2, N), (N, G2, N), (N, G2, G2)]
+    * 2,  # logits to g2 on either side, the former through the map's weight
+]
+
+
+def size(products: list[tuple[int, int, int]]) -> int:
+    return sum(m * n * k for m, n, k in products)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return small_model(tmp_path_factory.mktemp("models"))
+
+
+def test_products(model):
+    near = {"repinit": np.array([3.0]), "repformer": np.array([2.0])}
+    records = read_model(model)
+    counted = multiply_adds.multiply_adds(records, near)
+    width = records["repinit.net.2.w"].shape[1]
+    assert counted["repinit"] == size([(4, width, 3), (width, 2, 4)])
+    assert counted["repinit_backward"] == 2 * counted["repinit"]
+    assert counted["g1_transform"] == (2 * width + 5) * G1 == counted["g1_transform_backward"]
+    assert counted["node_step"] == 2 * size(NODE)  # two layers
+    assert counted["node_step_backward"] == 2 * size(NODE_BACKWARD)
+    assert counted["pair_step"] == size(PAIR)  # the last layer has none
+    assert counted["pair_step_backward"] == size(PAIR_BACKWARD)
+    tebd = 4
+    forward = size([(1, 5, G1 + tebd), (1, 5, 5), (1, 10, 5), (1, 1, 10)])
+    assert counted["fitting"] == 2 * forward - size([(1, 5, tebd)])
+
+
+def test_counts_are_means_over_atoms(model):
+    records = read_model(model)
+    each = [
+        multiply_adds.multiply_adds(records, {"repinit": np.array([m]), "repformer": np.array([n])})
+        for m, n in ((5.0, 1.0), (9.0, 4.0))
+    ]
+    near = {"repinit": np.array([5.0, 9.0]), "repformer": np.array([1.0, 4.0])}
+    for stage, mean in multiply_adds.multiply_adds(records, near).items():
+        assert mean == (each[0][stage] + each[1][stage]) / 2
+
+
+def test_neighbors_and_stages(model):
+    atoms = equilibrated_water()
+    records = read_model(model)
+    near = multiply_adds.neighbors(records, atoms)
+    for block, count in near.items():
+        found = np.bincount(neighbor_list("i", atoms, records[f"{block}.rcut"]), minlength=192)
+        assert (count == np.minimum(found, records[f"{block}.nsel"])).all()
+    engine = Engine(model, threads=1)
+    engine._core.measure_stages()
+    engine.compute_atoms([Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]])])
+    stages = set(engine._core.stage_seconds())
+    assert stages >= set(multiply_adds.multiply_adds(records, near))
+    assert stages >= set(multiply_adds.lookups(records, near, 4))
+
+
+LISTING = """
+Events recorded:  Ir
+1,069,956  PROGRAM TOTALS
+Ir       file:function
+126,641  /src/gemm.h:void dpa2md::cpu_avx2::gemm_tile<5, 2, 8, float>(int, dpa2md::cpu_avx2::MatrixA<float>) [/x/_core.so]
+ 15,007  /src/net.h:dpa2md::cpu_avx2::Net<float>::forward(float const*, int (*)(int)) const
+ 10,000  /src/gemm.h:dpa2md::cpu_avx2::Net<float>::forward(float const*, int (*)(int)) const [/x/_core.so]
+      7  ???:operator new(unsigned long) [/usr/lib/libstdc++.so.6]
+"""
+
+
+def test_callgrind_listing():
+    assert instructions.parsed(LISTING) == {
+        "gemm_tile<5, 2, 8, float>": 126_641,
+        "Net<float>::forward": 25_007,
+        "operator new": 7,
+    }
+
+
+def test_listing_without_functions_is_refused():
+    with pytest.raises(SystemExit, match="symbols"):
+        instructions.parsed("1,069,956  PROGRAM TOTALS\n")
+
+
+def test_missing_valgrind_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
+    command = [sys.executable, str(BENCHMARKS / "instructions.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "valgrind, which counts the instructions, is missing: apt install valgrind.\n"
+    )
