@@ -198,19 +198,20 @@ class CpuBackend final : public Backend {
   bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
   bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
   T* product_left(const Neighborhood& a, Arena& arena);
-  void moments(const Neighborhood& a, const T* left, int width, const T* x, T* s);
-  void moments_backward(const Neighborhood& a, int width, const T* s, const T* dout, T* ds);
+  T* moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena);
+  void moments_backward(const Neighborhood& a, const T* left, int width, const T* x, const T* dout, T* ds,
+                        Arena& arena);
   void conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena);
   void conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft, Arena& arena);
-  void products_backward(int l, const Neighborhood& a, const NodeRow& row, const NodeRow& dout,
-                         NeighborhoodGradient* d, Arena& arena);
+  void products_backward(int l, const Neighborhood& a, const NodeRow& dout, NeighborhoodGradient* d,
+                         Arena& arena);
   void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
   void local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena);
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
                                 NeighborhoodGradient* g, Arena& arena);
   NodeRow node_row(const NodeBlock& s, int b);
   T* kept_slope(Buffer<T>& buffer, int l, Range range);
-  void node_moments(int l, Range range, Arena& arena, NodeBlock* s);
+  void node_queries(int l, Range range, Arena& arena, NodeBlock* s);
   void node_block(int l, Range range, Arena& arena, NodeBlock* s);
   void clear_pair_gradients(int l, Range range);
 

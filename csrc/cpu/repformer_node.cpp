@@ -1,7 +1,8 @@
 // node_step: the g1 update of a repformer layer, forward and backward. With w_j = sw_j (1 in non-smooth
 // models):
-//   Q|S = [g2 w | h2 w]^T gg1       conv = sum_k P_kc Q_kc / N      drrd = sym(S c)      grrg = sym((h2 w)^T
-//   g2 c) g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 [...]) + s4 attention
+//   Q|S = [g2 w | h2 w]^T gg1     conv = sum_k P_kc Q_kc / N
+//   drrd = sym(S c)               grrg = sym((h2 w)^T g2 c)
+//   g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 [...]) + s4 attention
 // so the neighbours' g1 enter through one small product per atom, and weights meet whole blocks of atoms.
 // Each update stands once: its forward function, then its backward one. The attention has its own file.
 #include "repformer_node.h"
@@ -95,19 +96,22 @@ T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
   return left;
 }
 
-// s (3, width) = c (h2 w)^T x, for the neighbours' x (n, width)
+// c (h2 w)^T x, (3, width), for the neighbours' x (n, width)
 template <class T>
-void CpuBackend<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, T* s) {
+T* CpuBackend<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena) {
   const int kq = rep().g2_dim, k = kq + 3;
+  T* s = arena.take<T>(3 * static_cast<std::size_t>(width));
   gemm(3, width, a.n, transposed(left + kq, k), x, width, s, width, false);
   const T c = inverse_moment(a.n);
   for (int i = 0; i < 3 * width; ++i) s[i] *= c;
+  return s;
 }
 
-// ds (3, width): d((h2 w)^T x), from dout, the gradient of the symmetrised moments s
+// ds (3, width): d((h2 w)^T x), from dout, the gradient of the symmetrised moments
 template <class T>
-void CpuBackend<T>::moments_backward(const Neighborhood& a, int width, const T* s, const T* dout, T* ds) {
-  symmetrise_backward(s, width, rep().axis, dout, ds);
+void CpuBackend<T>::moments_backward(const Neighborhood& a, const T* left, int width, const T* x,
+                                     const T* dout, T* ds, Arena& arena) {
+  symmetrise_backward(moments(a, left, width, x, arena), width, rep().axis, dout, ds);
   const T c = inverse_moment(a.n);
   for (int i = 0; i < 3 * width; ++i) ds[i] *= c;
 }
@@ -177,22 +181,21 @@ void CpuBackend<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& d
 
 // ---- conv and both moments together, in reverse: assigns d gg1 and d g2, adds to d h2 and d sw.
 template <class T>
-void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& row, const NodeRow& dout,
+void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
                                       NeighborhoodGradient* d, Arena& arena) {
   const Repformer& f = rep();
   const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3, np = padded(n, lanes<T>());
   const T* left = product_left(a, arena);
-  T* dproduct = arena.zeros<T>(static_cast<std::size_t>(k) * width);
-  T* dleft = arena.zeros<T>(static_cast<std::size_t>(n) * kq);
-  T *ds1 = dproduct + kq * width, *ds2 = arena.zeros<T>(3 * static_cast<std::size_t>(kq));
-  if (f.has_grrg) {
-    moments(a, left, kq, a.g2, row.s2);
-    moments_backward(a, kq, row.s2, dout.grrg, ds2);
-  }
-  if (f.has_drrd) {
-    moments(a, left, width, a.gg1, row.s1);
-    moments_backward(a, width, row.s1, dout.drrd, ds1);
-  }
+  // zeros where the model has no such update
+  const std::size_t conv_size = static_cast<std::size_t>(kq) * width;
+  T* dproduct = arena.take<T>(conv_size + 3 * width);
+  T *dleft = arena.take<T>(static_cast<std::size_t>(n) * kq), *ds1 = dproduct + conv_size,
+    *ds2 = arena.take<T>(3 * kq);
+  if (!f.has_conv) std::fill_n(dproduct, conv_size, T(0)), std::fill_n(dleft, n * kq, T(0));
+  if (!f.has_drrd) std::fill_n(ds1, 3 * width, T(0));
+  if (!f.has_grrg) std::fill_n(ds2, 3 * kq, T(0));
+  if (f.has_grrg) moments_backward(a, left, kq, a.g2, dout.grrg, ds2, arena);
+  if (f.has_drrd) moments_backward(a, left, width, a.gg1, dout.drrd, ds1, arena);
   if (f.has_conv) conv_backward(l, a, dout, dproduct, dleft, arena);
   if (a.gg1) gemm(n, width, k, plain(left, k), dproduct, width, d->gg1, width, false);
 
@@ -241,8 +244,6 @@ typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int 
   r.grrg = columns(f.has_grrg, f.axis * f.g2_dim);
   r.drrd = columns(f.has_drrd, f.axis * f.g1_dim);
   r.conv = s.conv ? s.conv + b * width : nullptr;
-  r.s1 = s.s1 ? s.s1 + 3 * b * width : nullptr;
-  r.s2 = s.s2 ? s.s2 + 3 * static_cast<std::size_t>(b) * f.g2_dim : nullptr;
   const std::size_t heads = static_cast<std::size_t>(b) * f.attn1_nhead * width;
   r.u = s.u ? s.u + heads : nullptr;
   r.weighted = s.weighted ? s.weighted + heads : nullptr;
@@ -258,19 +259,15 @@ T* CpuBackend<T>::kept_slope(Buffer<T>& buffer, int l, Range range) {
              : buffer.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
 }
 
+// Room for the local attention of a block, and its queries.
 template <class T>
-void CpuBackend<T>::node_moments(int l, Range range, Arena& arena, NodeBlock* s) {
-  const Repformer& f = rep();
-  const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead;
+void CpuBackend<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s) {
+  const int rows = range.size(), width = rep().g1_dim, heads = rep().attn1_nhead;
   const std::size_t block = static_cast<std::size_t>(rows) * width;
-  if (f.has_drrd) s->s1 = arena.take<T>(3 * block);
-  if (f.has_grrg) s->s2 = arena.take<T>(3 * static_cast<std::size_t>(rows) * f.g2_dim);
-  if (f.has_g1_attn) {
-    const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
-    s->u = arena.take<T>(block * heads);
-    s->weighted = arena.take<T>(block * heads);
-    layers_[l].attn1_query.forward(rows, x, width, s->u, heads * width);
-  }
+  const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
+  s->u = arena.take<T>(block * heads);
+  s->weighted = arena.take<T>(block * heads);
+  layers_[l].attn1_query.forward(rows, x, width, s->u, heads * width);
 }
 
 // Everything of a block's update but the last sum.
@@ -283,7 +280,7 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   s->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
   if (f.has_conv && f.g1_out_conv) s->conv = arena.take<T>(block);
-  node_moments(l, range, arena, s);
+  if (f.has_g1_attn) node_queries(l, range, arena, s);
   for (int b = 0; b < rows; ++b) {
     Arena::Scope scope(arena);
     const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena);
@@ -292,14 +289,8 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
     const T* left = product_left(a, arena);
-    if (f.has_grrg) {
-      moments(a, left, f.g2_dim, a.g2, row.s2);
-      symmetrise(row.s2, f.g2_dim, f.axis, row.grrg);
-    }
-    if (f.has_drrd) {
-      moments(a, left, width, a.gg1, row.s1);
-      symmetrise(row.s1, width, f.axis, row.drrd);
-    }
+    if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
+    if (f.has_drrd) symmetrise(moments(a, left, width, a.gg1, arena), width, f.axis, row.drrd);
     if (f.has_conv) conv(l, a, left, row, arena);
     if (f.has_g1_attn) local_attention(a, row, arena);
   }
@@ -362,7 +353,7 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   if (any_reads_gg1())
     dgg1_.zero(shares_.first[block_number] * width, shares_.first[block_number + 1] * width);
   NodeBlock s, d;  // d: gradients with respect to the members of s
-  node_moments(l, range, arena_, &s);
+  if (f.has_g1_attn) node_queries(l, range, arena_, &s);
 
   const T* dout = dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
   T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
@@ -395,7 +386,7 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     NeighborhoodGradient g{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n),
                            a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
     if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
-    products_backward(l, a, row, drow, &g, arena_);
+    products_backward(l, a, drow, &g, arena_);
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
     for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
     for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];

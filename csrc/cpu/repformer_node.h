@@ -16,15 +16,13 @@ struct CpuBackend<T>::NodeBlock {
   T* u = nullptr;         // (rows, head, g1) the queries, ready to meet gg1
   T* weighted = nullptr;  // (rows, head, g1) sum_j a_jh gg1_j
   T* attn = nullptr;      // (rows, g1)
-  T* s1 = nullptr;        // (rows, 3, g1) moments of gg1
-  T* s2 = nullptr;        // (rows, 3, g2) moments of g2
 };
 
 // One atom's part of a NodeBlock.
 template <class T>
 struct CpuBackend<T>::NodeRow {
   T *cat_g1, *cat_conv, *grrg, *drrd;  // its columns of the concatenation
-  T *conv, *s1, *s2, *u, *weighted;
+  T *conv, *u, *weighted;
 };
 
 // d(Neighborhood); sw and the pair state are added to.
