@@ -29,8 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpa2md.cli_options import DEFAULT_MODEL, print_table
-from dpa2md.files import whole_file
-from provenance import commit, compiler
+from provenance import commit, compiler, write_tables
 
 STEP = """
 import sys
@@ -158,10 +157,7 @@ def main() -> None:
         rows.append(table(model, args.atoms, args.precision, args.functions))
         show(rows[-1], other)
     if args.csv:
-        with whole_file(args.csv) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0][0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(line for part in rows for line in part)
+        write_tables(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""What a results file says about the program that it measured."""
+"""What a results file says about the program that it measured, and how it is written."""
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from dpa2md.files import whole_file
 
 
 def commit() -> str:
@@ -26,3 +31,11 @@ def compiler() -> str:
     module = Path(_core.__file__).read_bytes()
     found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", module)
     return found.group().decode() if found else "unknown"
+
+
+def write_tables(path: Path, tables: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Tables of the same columns one below the other, as CSV; the file is whole or not there."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(tables[0][0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(line for rows in tables for line in rows)

@@ -20,7 +20,6 @@ Rate and times are those of the fastest moments, so other work on the machine di
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -36,12 +35,11 @@ from dpa2md import Engine
 from dpa2md.bench import machine, replicated
 from dpa2md.cli_options import print_table
 from dpa2md.engine import DEFAULT_SKIN
-from dpa2md.files import whole_file
 from dpa2md.model_file import read_model
 from dpa2md.plots import check_matplotlib, new_figure, save_figure
 from dpa2md.structures import equilibrated_water
 from multiply_adds import lookups, multiply_adds, neighbors
-from provenance import commit
+from provenance import commit, write_tables
 
 WARM_UP = 3  # steps
 # (m, n, k) at which BLAS libraries come nearest to the core's rate, all operands in the first or second cache
@@ -186,10 +184,7 @@ def main() -> None:
     for rows in tables:
         show(rows)
     if args.csv:
-        with whole_file(args.csv) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, tables[0][0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(line for rows in tables for line in rows)
+        write_tables(args.csv, tables)
     if args.plot:
         plot(tables, args.plot)
 
