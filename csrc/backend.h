@@ -41,15 +41,19 @@ struct DeviceMemory {
 };
 
 // Every stage takes a range of atoms, returns nothing and does not throw; different ranges may run at the
-// same time.
+// same time. `gather_g1_gradient` and `forces` are called alone, for the atoms of several ranges together.
 class Backend {
  public:
   virtual ~Backend() = default;
 
   // Sizes all buffers for this step. Throws Error when memory would not suffice.
   virtual void begin(const StepInput& input, const StepOutput& output) = 0;
-  // Calls `stage` for blocks that together cover 0 … count-1 (CPU: over threads; GPU: one block).
-  virtual void run(int count, const std::function<void(Range)>& stage) = 0;
+  // Calls `stage` for blocks that together cover 0 … natoms-1 (CPU: over threads; GPU: one block). `gather`
+  // is called for all of them too, a few blocks at a time and each time after their stages: what these leave
+  // for neighbours need not be there for all atoms at once. A block stays with its thread: one stage may
+  // leave the next ones what no other run reads.
+  virtual void run(int natoms, const std::function<void(Range)>& stage,
+                   const std::function<void(Range)>& gather = {}) = 0;
 
   virtual void env_mat(Range) = 0;
   virtual void repinit(Range) = 0;
@@ -60,15 +64,19 @@ class Backend {
   virtual void node_step(int layer, Range) = 0;  // g1 layer -> layer + 1
   virtual void fitting(Range) = 0;               // energies and, with forces, the gradient of the descriptor
 
-  virtual void node_step_backward(int layer, Range) = 0;
+  // The gradients of a layer's input: pair_step_backward begins them, where the layer has a pair step, and
+  // node_step_backward adds to them.
+  virtual void start_g1_gradient(int /*layer*/) {}  // all rows: before what is gathered
   virtual void pair_step_backward(int layer, Range) = 0;
-  virtual void gather_g1_gradient(int layer, Range) = 0;  // over rows: sums the pairs' shares of d g1
+  virtual void node_step_backward(int layer, Range) = 0;
+  virtual void gather_g1_gradient(int layer,
+                                  Range) = 0;  // the pairs' shares of d g1, to their neighbours' rows
   virtual void pair_init_backward(Range) = 0;
   virtual void g1_transform_backward(Range) = 0;
   virtual void three_body_backward(Range) = 0;
   virtual void repinit_backward(Range) = 0;
   virtual void env_mat_backward(Range) = 0;  // one 3-vector a pair
-  virtual void forces(Range) = 0;            // over rows: forces and virial from those vectors
+  virtual void forces(Range) = 0;            // those vectors, to both rows of a pair: forces and virial
 
   virtual void* g1_rows(int layer) = 0;  // (nrows, g1_dim)
   virtual void* g1_gradient_rows(int layer) = 0;
@@ -90,8 +98,9 @@ class Backend {
 
 // precision "float32" or "float64"; threads >= 1, the caller's OpenMP setting must agree (threads.h). tables:
 // embedding nets of one distance are looked up, to within their rounding error, instead of computed.
+// low_memory: what the reverse sweep can make again is not kept; the same results, more slowly.
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
-                                          bool tables);
+                                          bool tables, bool low_memory);
 
 // One GPU, by its CUDA number; defined where the build found CUDA.
 std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device,

@@ -24,8 +24,8 @@ using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
 class PeriodicEngine {
  public:
   PeriodicEngine(const std::string& path, const std::string& precision, int threads,
-                 const std::string& device, bool tables)
-      : engine_(path, precision, threads, device, tables) {}
+                 const std::string& device, bool tables, bool low_memory)
+      : engine_(path, precision, threads, device, tables, low_memory) {}
 
   const Engine& engine() const { return engine_; }
   void measure_stages() { engine_.measure_stages(); }
@@ -209,9 +209,9 @@ PYBIND11_MODULE(_core, module) {
   module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
              py::arg("rcut"), py::arg("threads") = 1);
   py::class_<PeriodicEngine>(module, "Engine")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool>(), py::arg("path"),
-           py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
-           py::arg("tables") = true, py::call_guard<py::gil_scoped_release>())
+      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool, bool>(),
+           py::arg("path"), py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
+           py::arg("tables") = true, py::arg("low_memory") = false, py::call_guard<py::gil_scoped_release>())
       .def("compute", &PeriodicEngine::compute, py::arg("positions"), py::arg("types"),
            py::arg("frame_start"), py::arg("cells"), py::arg("pbc"), py::arg("skin"),
            py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none(),

@@ -11,9 +11,10 @@ namespace dpa2md {
 namespace {
 
 std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
-                                      const std::string& name, bool tables) {
+                                      const std::string& name, bool tables, bool low_memory) {
   const DeviceName device = parse_device(name);
-  if (device.kind == "cpu") return make_cpu_backend(model, precision, threads, tables);
+  if (device.kind == "cpu") return make_cpu_backend(model, precision, threads, tables, low_memory);
+  if (low_memory) throw Error("low memory is for the device cpu: leave it out for device " + name + ".");
   [[maybe_unused]] const int number = device.number < 0 ? 0 : device.number;
 #ifdef DPA2MD_CUDA_EMULATION
   if (device.kind == "cuda-emulation") return make_emulated_cuda_backend(model, precision, number, tables);
@@ -34,17 +35,17 @@ std::string choose_precision(const Model& model, const std::string& wanted) {
 }  // namespace
 
 Engine::Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
-               bool tables)
+               bool tables, bool low_memory)
     : model_(Model::read(path)),
       precision_(choose_precision(model_, precision)),
       threads_(threads > 0 ? threads : default_threads()),
-      backend_(make_backend(model_, precision_, threads_, device, tables)) {}
+      backend_(make_backend(model_, precision_, threads_, device, tables, low_memory)) {}
 
 const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                               const int* frame, Exchange* exchange) {
   const ThreadScope scope(threads_);
   const auto start = std::chrono::steady_clock::now();
-  if (!backend_->build_pairs(atoms, forces, &pairs_)) build_pairs(model_, atoms, forces, &pairs_);
+  if (!backend_->build_pairs(atoms, forces, &pairs_)) build_pairs(model_, atoms, &pairs_);
   for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
   pairs_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   result_.energy.assign(atoms.natoms, 0);
@@ -60,8 +61,7 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
   }
   StepInput input{&pairs_, forces, fparam, frame, aparam};
   backend_->begin(input, {result_.energy.data(), result_.force.data(), result_.virial.data()});
-  forward(exchange);
-  if (forces) backward(exchange);
+  sweep(forces, exchange);
 
   for (int i = 0; i < atoms.natoms; ++i) {
     bool ok = std::isfinite(result_.energy[i]);
@@ -96,57 +96,82 @@ std::map<std::string, double> Engine::stage_seconds() {
   return seconds;
 }
 
-// The names and their order are those of docs/story.md.
-void Engine::forward(Exchange* exchange) {
+// ---- the stages: names and order are those of docs/story.md
+
+void Engine::embedding(Range a) {
   Backend& b = *backend_;
-  const int natoms = pairs_.natoms, layers = model_.repformer.nlayers;
-  const int width = model_.repformer.g1_dim;
-  b.run(natoms, [&](Range a) {
-    b.env_mat(a);
-    b.repinit(a);
-    if (model_.has_three_body) b.three_body(a);
-    if (!model_.is_dpa2) return;
-    b.g1_transform(a);
-    b.pair_init(a);
-  });
-  for (int l = 0; l < layers; ++l) {
+  b.env_mat(a);
+  b.repinit(a);
+  if (model_.has_three_body) b.three_body(a);
+  if (!model_.is_dpa2) return;
+  b.g1_transform(a);
+  b.pair_init(a);
+}
+
+void Engine::layer(int l, Range a) {
+  Backend& b = *backend_;
+  if (l > 0) b.pair_step(l - 1, a);
+  b.node_step(l, a);
+}
+
+// From d g1(l + 1) to d g1(l). A pair step's reverse needs nothing from other atoms unless the step reads g1:
+// it then belongs to the layer whose g1 that is, else it goes ahead, while the pairs are in cache.
+void Engine::layer_backward(int l, Range a) {
+  Backend& b = *backend_;
+  const bool pairs_read_g1 = model_.repformer.has_g1g1;
+  if (pairs_read_g1 && l + 1 < model_.repformer.nlayers) b.pair_step_backward(l, a);
+  b.node_step_backward(l, a);
+  if (!pairs_read_g1 && l > 0) b.pair_step_backward(l - 1, a);
+}
+
+void Engine::embedding_backward(Range a) {
+  Backend& b = *backend_;
+  if (model_.is_dpa2) {
+    b.pair_init_backward(a);
+    b.g1_transform_backward(a);
+  }
+  if (model_.has_three_body) b.three_body_backward(a);
+  b.repinit_backward(a);
+  b.env_mat_backward(a);
+}
+
+// Every exchange ends a run over all atoms; what stands between two of them goes block by block. So the last
+// layer turns round within a block, and a model without layers has one run only.
+void Engine::sweep(bool forces, Exchange* exchange) {
+  Backend& b = *backend_;
+  const int natoms = pairs_.natoms, last = model_.repformer.nlayers - 1, width = model_.repformer.g1_dim;
+  const auto turn = [&](Range a) {
+    last < 0 ? embedding(a) : layer(last, a);
+    b.fitting(a);
+    if (forces) last < 0 ? embedding_backward(a) : layer_backward(last, a);
+  };
+  const auto gather = [&](int l) -> std::function<void(Range)> {
+    if (!forces) return {};
+    if (l < 0) return [&b](Range a) { b.forces(a); };
+    return [&b, l](Range a) { b.gather_g1_gradient(l, a); };
+  };
+
+  if (last >= 0) b.run(natoms, [&](Range a) { embedding(a); });
+  for (int l = 0; l <= last; ++l) {
     if (exchange) {
       exchange->forward(b.g1_rows(l), width, b.single());
       b.put_g1_rows(l);
     }
-    b.run(natoms, [&](Range a) {
-      b.node_step(l, a);
-      if (l + 1 < layers) b.pair_step(l, a);
-    });
+    if (l < last) b.run(natoms, [&](Range a) { layer(l, a); });
   }
-  b.run(natoms, [&](Range a) { b.fitting(a); });
-}
-
-void Engine::backward(Exchange* exchange) {
-  Backend& b = *backend_;
-  const int natoms = pairs_.natoms, nrows = pairs_.nrows, layers = model_.repformer.nlayers;
-  const int width = model_.repformer.g1_dim;
-  for (int l = layers - 1; l >= 0; --l) {
-    b.run(natoms, [&](Range a) {
-      b.node_step_backward(l, a);
-      if (l + 1 < layers) b.pair_step_backward(l, a);
-    });
-    b.run(nrows, [&](Range rows) { b.gather_g1_gradient(l, rows); });
+  if (last >= 0 && forces) b.start_g1_gradient(last);
+  b.run(natoms, turn, gather(last));
+  for (int l = last; l >= 0 && forces; --l) {
+    if (l < last) {
+      b.start_g1_gradient(l);
+      b.run(natoms, [&](Range a) { layer_backward(l, a); }, gather(l));
+    }
     if (exchange) {
       exchange->reverse(b.g1_gradient_rows(l), width, b.single());
       b.put_g1_gradient_rows(l);
     }
   }
-  b.run(natoms, [&](Range a) {
-    if (model_.is_dpa2) {
-      b.pair_init_backward(a);
-      b.g1_transform_backward(a);
-    }
-    if (model_.has_three_body) b.three_body_backward(a);
-    b.repinit_backward(a);
-    b.env_mat_backward(a);
-  });
-  b.run(nrows, [&](Range rows) { b.forces(rows); });
+  if (last >= 0 && forces) b.run(natoms, [&](Range a) { embedding_backward(a); }, gather(-1));
 }
 
 }  // namespace dpa2md

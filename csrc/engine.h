@@ -21,9 +21,9 @@ struct Result {
 class Engine {
  public:
   // precision: "float64", "float32" or "" for the model's own. threads < 1: OMP_NUM_THREADS, or all cores.
-  // device: "cpu", "cuda" (GPU 0) or "cuda:1". tables: see make_cpu_backend.
+  // device: "cpu", "cuda" (GPU 0) or "cuda:1". tables, low_memory: see make_cpu_backend.
   Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
-         bool tables = true);
+         bool tables = true, bool low_memory = false);
 
   const Model& model() const { return model_; }
   const std::string& precision() const { return precision_; }
@@ -52,8 +52,11 @@ class Engine {
   const PairList& pairs() const { return pairs_; }
 
  private:
-  void forward(Exchange* exchange);
-  void backward(Exchange* exchange);
+  void embedding(Range a);
+  void layer(int l, Range a);
+  void layer_backward(int l, Range a);
+  void embedding_backward(Range a);
+  void sweep(bool forces, Exchange* exchange);
 
   Model model_;
   std::string precision_;

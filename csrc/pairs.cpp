@@ -120,17 +120,6 @@ void finish(Prefix* p) {
   for (std::size_t i = 0; i < p->count.size(); ++i) p->first[i + 1] = p->first[i] + p->count[i];
 }
 
-// All pairs grouped by neighbour row; ascending within a row.
-void transpose(const PairList& pairs, Transpose* t) {
-  t->first.assign(pairs.nrows + 1, 0);
-  for (const std::int32_t row : pairs.row) ++t->first[row + 1];
-  for (int r = 0; r < pairs.nrows; ++r) t->first[r + 1] += t->first[r];
-  t->pair.resize(pairs.row.size());
-  std::vector<std::int64_t> next(t->first.begin(), t->first.end() - 1);
-  for (std::size_t k = 0; k < pairs.row.size(); ++k)
-    t->pair[next[pairs.row[k]]++] = static_cast<std::int64_t>(k);
-}
-
 }  // namespace
 
 void check_atoms(const Model& m, const Atoms& atoms) {
@@ -147,7 +136,7 @@ void refuse_coincident(int atom) {
               " sits on top of another atom (closer than 0.0001 angstrom): remove one of the two.");
 }
 
-void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList* out) {
+void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
   check_atoms(model, atoms);
   const int n = atoms.natoms;
   out->natoms = n;
@@ -211,7 +200,6 @@ void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList*
   out->overfull_atom = n && *most > 0 ? static_cast<int>(most - overfull.begin()) : -1;
   out->overfull_count = n ? *most : 0;
   out->overfull_nsel = out->overfull_atom >= 0 ? nsel[out->overfull_atom] : 0;
-  if (reverse) transpose(*out, &out->by_row);
 }
 
 }  // namespace dpa2md

@@ -23,13 +23,6 @@ struct Atoms {
   const Candidates* candidates = nullptr;
 };
 
-// Pairs grouped by the row of their neighbour: the gather side of every reverse sweep (deterministic, no
-// atomics).
-struct Transpose {
-  std::vector<std::int64_t> first;  // (nrows + 1)
-  std::vector<std::int64_t> pair;   // pair indices
-};
-
 // A prefix of every atom's pairs, numbered on its own: pair k of atom i is first[i] + k here.
 struct Prefix {
   std::vector<int> count;           // (natoms)
@@ -52,7 +45,6 @@ struct PairList {
   int max_count = 0;        // most pairs of one atom
   // The atom with the most neighbours beyond nsel (nearest kept, as DeePMD-kit does), -1 when all fit.
   int overfull_atom = -1, overfull_count = 0, overfull_nsel = 0;
-  Transpose by_row;
 };
 
 constexpr double kCoincident = 1e-4;  // angstrom: closer atoms are an input error, not physics
@@ -63,7 +55,7 @@ void check_atoms(const Model& model, const Atoms& atoms);
 [[noreturn]] void refuse_coincident(int atom);
 
 // Selects from the candidates what the model sees at these positions. Throws Error for coincident atoms and
-// for positions that are not finite. `reverse` also builds the transposes.
-void build_pairs(const Model& model, const Atoms& atoms, bool reverse, PairList* out);
+// for positions that are not finite.
+void build_pairs(const Model& model, const Atoms& atoms, PairList* out);
 
 }  // namespace dpa2md

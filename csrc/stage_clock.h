@@ -29,7 +29,10 @@ class StageClock final : public Backend {
   }
 
   void begin(const StepInput& input, const StepOutput& output) override { inner_->begin(input, output); }
-  void run(int count, const std::function<void(Range)>& stage) override { inner_->run(count, stage); }
+  void run(int natoms, const std::function<void(Range)>& stage,
+           const std::function<void(Range)>& gather) override {
+    inner_->run(natoms, stage, gather);
+  }
   void env_mat(Range a) override { time("env_mat", &Backend::env_mat, a); }
   void repinit(Range a) override { time("repinit", &Backend::repinit, a); }
   void three_body(Range a) override { time("three_body", &Backend::three_body, a); }
@@ -44,6 +47,7 @@ class StageClock final : public Backend {
   void pair_step_backward(int l, Range a) override {
     time("pair_step_backward", &Backend::pair_step_backward, l, a);
   }
+  void start_g1_gradient(int l) override { inner_->start_g1_gradient(l); }
   void gather_g1_gradient(int l, Range a) override {
     time("gather_g1_gradient", &Backend::gather_g1_gradient, l, a);
   }

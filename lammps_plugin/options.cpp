@@ -11,8 +11,8 @@ namespace dpa2md {
 namespace {
 
 const std::set<std::string> kKeywords = {
-    "precision", "device",   "threads", "fparam",   "fparam_from_compute", "aparam", "aparam_from_compute",
-    "out_freq",  "out_file", "atomic",  "relative", "relative_v"};
+    "precision",           "device",   "threads",  "low_memory", "fparam",   "fparam_from_compute", "aparam",
+    "aparam_from_compute", "out_freq", "out_file", "atomic",     "relative", "relative_v"};
 
 bool is_keyword(const std::string& word) { return kKeywords.count(word) != 0; }
 
@@ -74,6 +74,8 @@ Options parse_options(int narg, char** arg) {
       o.device = words.value(keyword);
     } else if (keyword == "threads") {
       o.threads = words.integer(keyword, 1);
+    } else if (keyword == "low_memory") {
+      o.low_memory = true;
     } else if (keyword == "fparam") {
       o.fparam = words.numbers(keyword);
     } else if (keyword == "fparam_from_compute") {

@@ -10,7 +10,8 @@ struct Options {
   std::vector<std::string> models;
   std::string precision;  // "": the model's own
   std::string device = "cpu";
-  int threads = 0;                     // 0: LAMMPS's own number of threads
+  int threads = 0;  // 0: LAMMPS's own number of threads
+  bool low_memory = false;
   std::vector<double> fparam, aparam;  // for the frame; the same for every atom
   // IDs of LAMMPS's computes that give them instead, anew for every evaluation; "": none
   std::string fparam_compute, aparam_compute;

@@ -80,7 +80,8 @@ void PairDPA2::load_models() {
   for (const std::string& path : options_.models) {
     Loaded loaded;
     stop_together(failure_of([&] {
-      loaded.engine = std::make_unique<dpa2md::Engine>(path, options_.precision, options_.threads, device);
+      loaded.engine = std::make_unique<dpa2md::Engine>(path, options_.precision, options_.threads, device,
+                                                       true, options_.low_memory);
     }));
     cutoff_ = std::max(cutoff_, loaded.engine->model().rcut());
     models_.push_back(std::move(loaded));

@@ -15,14 +15,17 @@ namespace DPA2MD_ISA {
 
 constexpr double kAttentionShift = 20.0;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
 
-// A block's environment matrix and what the reverse sweep collects for it.
+constexpr int kH2 = 4;  // numbers from one h2 to the next: it is em without its first
+
+// An environment matrix and what the reverse sweep collects for it.
 template <class T>
 struct Env {
   const Block* block = nullptr;
   const Prefix* prefix = nullptr;
-  bool direct = false;  // (r, x, y, z)/rcut instead of the smooth environment (repformer direct_dist)
-  Buffer<T> em, dem;    // (pairs, 4)
-  Buffer<T> sw, dsw;    // (pairs)
+  bool direct = false;          // (r, x, y, z)/rcut instead of the smooth environment (repformer direct_dist)
+  std::size_t block_pairs = 0;  // 0: all pairs are there; else so many, of the block that a thread is at
+  Buffer<T> em, dem;            // (pairs, 4)
+  Buffer<T> sw, dsw;            // (pairs)
 };
 
 // A weight in panels as wide as a tile of gemm.h, one after the other, so that a product reads it from first
@@ -79,11 +82,12 @@ struct RepformerWeights {
 template <class T>
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Model& model, int threads, bool tables);
+  CpuBackend(const Model& model, int threads, bool tables, bool low_memory);
   ~CpuBackend() override;
 
   void begin(const StepInput& input, const StepOutput& output) override;
-  void run(int count, const std::function<void(Range)>& stage) override;
+  void run(int natoms, const std::function<void(Range)>& stage,
+           const std::function<void(Range)>& gather) override;
   void env_mat(Range) override;
   void repinit(Range) override;
   void three_body(Range) override;
@@ -94,6 +98,7 @@ class CpuBackend final : public Backend {
   void fitting(Range) override;
   void node_step_backward(int layer, Range) override;
   void pair_step_backward(int layer, Range) override;
+  void start_g1_gradient(int layer) override;
   void gather_g1_gradient(int layer, Range) override;
   void pair_init_backward(Range) override;
   void g1_transform_backward(Range) override;
@@ -112,33 +117,56 @@ class CpuBackend final : public Backend {
   Arena& arena() const;
   const PairList& pairs() const { return *input_.pairs; }
   const Repformer& rep() const { return model_.repformer; }
-  T* g1(int l) { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
+  // The energy alone needs no more than three layers at a time: what pair and node step read, and the next.
+  T* g1(int l) { return g1_.data() + static_cast<std::size_t>(input_.forces ? l : l % 3) * g1_stride_; }
   T* dg1(int l) { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
-  // [D | three-body] of an atom and its gradient. DPA-2 needs them only from stage to stage of one block; in
-  // DPA-1 they are the descriptor.
-  std::size_t rep_row(int i) const {
-    return model_.is_dpa2 ? static_cast<std::size_t>(thread_index()) * block_size(pairs().natoms) +
-                                i % block_size(pairs().natoms)
-                          : i;
-  }
-  T* rep_out(int i) { return rep_out_.data() + rep_row(i) * repinit_width_; }
-  T* drep_out(int i) { return drep_out_.data() + rep_row(i) * repinit_width_; }
-  // pair state of a layer; h2 changes only with update_h2
-  T* g2(int l) { return g2_.data() + static_cast<std::size_t>(l) * g2_stride_; }
-  T* h2(int l) { return h2_.data() + static_cast<std::size_t>(rep().update_h2 ? l : 0) * h2_stride_; }
-  T* dg2(int l) { return dg2_.data() + static_cast<std::size_t>(l % 2) * g2_stride_; }
-  T* share(std::int64_t pair) {
-    return dgg1_.data() + static_cast<std::size_t>(shares_.slot[pair]) * rep().g1_dim;
-  }
-  T* dh2(int l) { return dh2_.data() + static_cast<std::size_t>(rep().update_h2 ? l % 2 : 0) * h2_stride_; }
 
+  // What no other run reads lives only for the block of atoms that a thread is at: the place of atom i among
+  // its atoms, and of the atom's first pair among its pairs, of which there are at most `most`.
+  std::size_t in_block(int i) const { return static_cast<std::size_t>(thread_index()) * block_ + i % block_; }
+  std::size_t in_block(const Prefix& p, std::size_t most, int i) const {
+    return static_cast<std::size_t>(thread_index()) * most + p.first[i] - p.first[i - i % block_];
+  }
+  // The first row of an atom's pairs in the arrays of `env`.
+  std::size_t env_row(const Env<T>& env, int i) const {
+    return env.block_pairs ? in_block(*env.prefix, env.block_pairs, i)
+                           : static_cast<std::size_t>(env.prefix->first[i]);
+  }
+  // [D | three-body] of an atom and its gradient
+  T* rep_out(int i) { return rep_out_.data() + in_block(i) * repinit_width_; }
+  T* drep_out(int i) { return drep_out_.data() + in_block(i) * repinit_width_; }
+
+  // Pair state of a layer, of atom i. g2 of the first layer is made from em whenever it is read, that of the
+  // last lives for a block. h2 and its gradient are columns of em, but for layers that update it.
+  int last() const { return rep().nlayers - 1; }
+  std::size_t g2_slot(int l) const;
+  std::size_t g2_slots() const;
+  T* g2_rows(int l, int i);
+  T* dg2(int i) { return dg2_.data() + pairs().repformer.first[i] * rep().g2_dim; }
+  T* h2(int l, int i) {
+    const std::size_t q = pairs().repformer.first[i];
+    if (l == 0 || !rep().update_h2) return env_rep_.em.data() + 4 * q + 1;
+    return h2_.data() + (l - 1) * h2_stride_ + kH2 * q;
+  }
+  T* dh2(int l, int i) {
+    const std::size_t q = pairs().repformer.first[i];
+    if (l == 0 || !rep().update_h2) return env_rep_.dem.data() + 4 * q + 1;
+    return dh2_.data() + l % 2 * h2_stride_ + kH2 * q;
+  }
+  T* share(std::int64_t pair) {
+    return dgg1_.data() + static_cast<std::size_t>(g1_shares_.slot[pair]) * rep().g1_dim;
+  }
+
+  bool keeps_moments() const { return !low_memory_ || !model_.is_dpa2; }
   int block_size(int count) const;  // atoms of one stage call
+  int chunk_blocks() const;         // blocks between two gatherings
   void prepare();
   void prepare_repformer_layer(int l);
   void reserve();
 
   // ---- env_mat.cpp
   void env_mat_block(Env<T>& env, Range range);
+  void add_forces(std::size_t row, const double* sum);
 
   // ---- repinit.cpp
   struct RepinitState;
@@ -147,14 +175,16 @@ class CpuBackend final : public Backend {
   void prepare_empty_slots();
   void compressed_place(T x, TablePlace<T>* p) const;
   const T* repinit_gate(int center, int neighbor) const;
-  T repinit_opening(std::int64_t pair) const;
+  T repinit_opening(std::size_t env) const;
   TablePlace<T>* repinit_places(int i, Arena& arena);
   template <bool STRIP>
   void repinit_moment(int i, const TablePlace<T>* places, T* moment);
   template <bool STRIP>
   void repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment);
   void repinit_moments(int i, T* moment, Arena& arena);
-  void repinit_moments_backward(int i, T* dmoment);
+  void repinit_moments_backward(int i, const T* moment, T* dmoment);
+  void repinit_squares(const T* moment, T* out) const;
+  T* kept_moment(int i);
   void repinit_order(int count, int rows, int cols, const T* in, T* out) const;
 
   // ---- tables.cpp
@@ -189,7 +219,7 @@ class CpuBackend final : public Backend {
   struct Neighborhood {
     int n;             // real neighbours
     std::int64_t q0;   // first pair in the repformer prefix
-    const T *g2, *h2;  // (n, g2_dim), (n, 3)
+    const T *g2, *h2;  // (n, g2_dim), (n, kH2) of which 3 count
     T* sw;             // (n) switch, or 1 in non-smooth models
     T* gg1 = nullptr;  // (n, g1_dim), when an update reads it
   };
@@ -210,14 +240,20 @@ class CpuBackend final : public Backend {
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
                                 NeighborhoodGradient* g, Arena& arena);
   NodeRow node_row(const NodeBlock& s, int b);
-  T* kept_slope(Buffer<T>& buffer, int l, Range range);
+  T* slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range);
+  T* mlp_slope(int l, Range range) { return slope(mlp_slope_, mlp_slope_block_, l, range); }
+  T* self_slope(int l, Range range) { return slope(self_slope_, self_slope_block_, l, range); }
   void node_queries(int l, Range range, Arena& arena, NodeBlock* s);
   void node_block(int l, Range range, Arena& arena, NodeBlock* s);
-  void clear_pair_gradients(int l, Range range);
+  void clear_shares(Range range);
+  void begin_pair_gradients(Range range);
 
   // ---- repformer_pair.cpp, repformer_pair_attention.cpp
   struct PairAttention;
   struct PairGradient;
+  void first_g2(int i, T* out, T* slope);
+  const T* g2_of(int l, int i, Arena& arena);
+  void remake_g2(int l, Range range);
   void pair_self(int l, const Neighborhood& a, T* out, Arena& arena);
   void pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena);
   void pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena);
@@ -244,7 +280,7 @@ class CpuBackend final : public Backend {
 
   const Model& model_;
   int threads_;
-  bool use_tables_;
+  bool use_tables_, low_memory_;
   Arena* arenas_ = nullptr;
 
   Env<T> env_repinit_, env_three_, env_rep_;
@@ -258,19 +294,24 @@ class CpuBackend final : public Backend {
 
   StepInput input_;
   StepOutput output_;
+  int block_ = 1;               // atoms of a stage call in this step
+  std::size_t near_block_ = 0;  // most repformer pairs of a block
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
   int repinit_width_ = 0;
-  double reach_ = 0;                  // largest |c| of the three-body tables
-  std::vector<char> tabulated_;       // (nt) types that the tables know
-  Buffer<T> rep_out_, drep_out_;      // (rows, repinit width): [D | three-body], D with ng running fastest
-  Buffer<T> moment_;                  // (natoms, 4, padded ng): M
-  Buffer<T> g1_slope_;                // (natoms, g1_dim): act' where g1 enters the repformers
-  Buffer<T> mlp_slope_, self_slope_;  // layers of (natoms, g1_dim): act' of the dense updates of g1
-  Buffer<T> g1_, dg1_;                // layers of (nrows, g1_dim); two gradients in turn
-  Buffer<T> g2_, dg2_, h2_, dh2_;     // layers of (pairs, g2_dim), (pairs, 3)
-  Shares shares_;
-  Buffer<T> dgg1_;             // (slots of shares_, g1_dim): what pairs give to their neighbours' gradients
-  Buffer<double> pair_force_;  // (pairs, 3): dE/d(r_j - r_i)
+  double reach_ = 0;              // largest |c| of the three-body tables
+  std::vector<char> tabulated_;   // (nt) types that the tables know
+  Buffer<T> rep_out_, drep_out_;  // (blocks, repinit width): [D | three-body], D with ng running fastest
+  Buffer<T> moment_;              // (natoms, 4, padded ng): M
+  Buffer<T> g1_slope_;            // (natoms, g1_dim): act' where g1 enters the repformers
+  // act' of the dense updates of g1: layers of (natoms, g1_dim), and (blocks, g1_dim)
+  Buffer<T> mlp_slope_, self_slope_, mlp_slope_block_, self_slope_block_;
+  Buffer<T> g1_, dg1_;       // layers of (nrows, g1_dim); two gradients in turn
+  Buffer<T> g2_, g2_block_;  // layers of (pairs, g2_dim), and the last one of blocks
+  Buffer<T> dg2_;            // (pairs, g2_dim) of the layer that the reverse sweep is at
+  Buffer<T> h2_, dh2_;       // layers of (pairs, kH2) that update h2; two gradients in turn
+  Shares g1_shares_, force_shares_;
+  Buffer<T> dgg1_;         // (slots, g1_dim): what pairs give to their neighbours' gradients
+  Buffer<double> dforce_;  // (slots, 12): to their neighbours' forces (3) and virials (9)
 };
 
 }  // namespace DPA2MD_ISA

@@ -12,9 +12,10 @@
 
 namespace dpa2md {
 
-#define DPA2MD_DECLARE(isa)                                                                         \
-  namespace isa {                                                                                   \
-  std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables); \
+#define DPA2MD_DECLARE(isa)                                                                        \
+  namespace isa {                                                                                  \
+  std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables, \
+                                        bool low_memory);                                          \
   }
 DPA2MD_DECLARE(cpu_portable)
 #ifdef DPA2MD_HAVE_X86
@@ -48,17 +49,17 @@ std::string choose_isa() {
 }  // namespace
 
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
-                                          bool tables) {
+                                          bool tables, bool low_memory) {
   const bool single = precision == "float32";
   const std::string isa = choose_isa();
 #ifdef DPA2MD_HAVE_X86
-  if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads, tables);
-  if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads, tables);
+  if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads, tables, low_memory);
+  if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads, tables, low_memory);
 #endif
-  return cpu_portable::make_backend(model, single, threads, tables);
+  return cpu_portable::make_backend(model, single, threads, tables, low_memory);
 }
 
-void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms) {
+void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms, bool low_memory) {
   if (bytes <= held || bytes < (std::size_t{1} << 28)) return;
   std::ifstream in("/proc/meminfo");
   std::string key, unit;
@@ -67,11 +68,12 @@ void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms) {
     if (key != "MemAvailable:") continue;
     if ((bytes - held) / 1024 > kilobytes) {
       char text[256];
-      std::snprintf(
-          text, sizeof(text),
-          "%lld atoms need %.1f GB of memory, but only %.1f GB are free: use fewer atoms, more ranks or "
-          "precision float32.",
-          static_cast<long long>(natoms), bytes / 1e9, (kilobytes * 1024.0 + held) / 1e9);
+      std::snprintf(text, sizeof(text),
+                    "%lld atoms need %.1f GB of memory, but only %.1f GB are free: use fewer atoms, "
+                    "%sprecision float32 "
+                    "or more machines.",
+                    static_cast<long long>(natoms), bytes / 1e9, (kilobytes * 1024.0 + held) / 1e9,
+                    low_memory ? "" : "low_memory, ");
       throw Error(text);
     }
     return;

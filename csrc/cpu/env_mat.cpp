@@ -13,7 +13,8 @@ void CpuBackend<T>::env_mat_block(Env<T>& env, Range range) {
   for (int i = range.begin; i < range.end; ++i) {
     const double* avg = &b.davg.data[4 * pairs().center_type[i] * (pairs().center_type[i] >= 0)];
     const double* std = &b.dstd.data[4 * pairs().center_type[i] * (pairs().center_type[i] >= 0)];
-    const std::int64_t p0 = pairs().repinit.first[i], q0 = env.prefix->first[i];
+    const std::int64_t p0 = pairs().repinit.first[i];
+    const std::size_t q0 = env_row(env, i);
     for (int k = 0; k < env.prefix->count[i]; ++k) {
       const double r = pairs().r[p0 + k];
       const double* v = &pairs().vec[3 * (p0 + k)];
@@ -45,7 +46,7 @@ namespace {
 
 // Adds dE/d(r_j - r_i) of one pair in one block, from the gradients of its em and sw.
 template <class T>
-void pair_gradient(const Env<T>& env, const double* std, double p, double r, const double* v, std::int64_t q,
+void pair_gradient(const Env<T>& env, const double* std, double p, double r, const double* v, std::size_t q,
                    double* f) {
   const Block& b = *env.block;
   double sw, dsw;
@@ -71,52 +72,73 @@ void pair_gradient(const Env<T>& env, const double* std, double p, double r, con
 
 }  // namespace
 
+namespace {
+
+// A pair's vector f = dE/d(r_j - r_i) as force and virial (12): f to the centre, -f to the neighbour, of the
+// virial half to either.
+inline void add_pair(const double* f, const double* v, double* center, double* neighbor) {
+  for (int a = 0; a < 3; ++a) {
+    center[a] += f[a];
+    neighbor[a] -= f[a];
+  }
+  for (int k = 0; k < 9; ++k) {
+    const double half = 0.5 * f[k / 3] * v[k % 3];
+    center[3 + k] -= half;
+    neighbor[3 + k] -= half;
+  }
+}
+
+}  // namespace
+
+// Writes the forces of the block's own atoms (what others give them is added later, by `forces`), and what
+// belongs to neighbours into their slots.
 template <class T>
 void CpuBackend<T>::env_mat_backward(Range range) {
   const Env<T>* envs[3] = {&env_repinit_, model_.has_three_body ? &env_three_ : nullptr,
                            rep().nlayers ? &env_rep_ : nullptr};
+  dforce_.zero(12 * force_shares_.begin(range.begin), 12 * force_shares_.end(range.begin));
   for (int i = range.begin; i < range.end; ++i) {
     const std::int64_t p0 = pairs().repinit.first[i];
+    double own[12] = {};
     for (int k = 0; k < pairs().repinit.count[i]; ++k) {
-      double* f = &pair_force_[3 * (p0 + k)];
-      f[0] = f[1] = f[2] = 0;
+      const double* v = &pairs().vec[3 * (p0 + k)];
+      double f[3] = {0, 0, 0};
       for (const Env<T>* env : envs) {
         if (!env || k >= env->prefix->count[i]) continue;
         pair_gradient(*env, &env->block->dstd.data[4 * pairs().center_type[i]], model_.env_protection,
-                      pairs().r[p0 + k], &pairs().vec[3 * (p0 + k)], env->prefix->first[i] + k, f);
+                      pairs().r[p0 + k], v, env_row(*env, i) + k, f);
       }
+      add_pair(f, v, own, &dforce_[12 * static_cast<std::size_t>(force_shares_.slot[p0 + k])]);
     }
+    add_forces(i, own);
   }
 }
 
-// The one place where forces and virial are made: a row gathers its own pairs and those in which it is the
-// neighbour.
 template <class T>
-void CpuBackend<T>::forces(Range rows) {
-  const auto add = [&](std::int64_t p, double sign, double* force, double* virial) {
-    const double* f = &pair_force_[3 * p];
-    const double* v = &pairs().vec[3 * p];
-    for (int a = 0; a < 3; ++a) {
-      force[a] += sign * f[a];
-      for (int b = 0; b < 3; ++b) virial[3 * a + b] -= 0.5 * f[a] * v[b];
+void CpuBackend<T>::add_forces(std::size_t row, const double* sum) {
+  for (int c = 0; c < 3; ++c) output_.force[3 * row + c] += sum[c];
+  for (int c = 0; c < 9; ++c) output_.virial[9 * row + c] += sum[3 + c];
+}
+
+template <class T>
+void CpuBackend<T>::forces(Range atoms) {
+  const Shares::Chunk& chunk = force_shares_.of_atom(atoms.begin);
+  const int rows = static_cast<int>(chunk.row.size());
+#pragma omp parallel for schedule(static) if (threads_ > 1)
+  for (int k = 0; k < rows; ++k) {
+    double sum[12] = {};
+    for (std::int32_t s = chunk.row_first[k]; s < chunk.row_first[k + 1]; ++s) {
+      const double* slot = &dforce_[12 * static_cast<std::size_t>(chunk.row_slot[s])];
+      for (int c = 0; c < 12; ++c) sum[c] += slot[c];
     }
-  };
-  for (int row = rows.begin; row < rows.end; ++row) {
-    double force[3] = {0, 0, 0}, virial[9] = {0, 0, 0, 0, 0, 0, 0, 0, 0};
-    if (row < pairs().natoms) {
-      const std::int64_t p0 = pairs().repinit.first[row];
-      for (int k = 0; k < pairs().repinit.count[row]; ++k) add(p0 + k, 1.0, force, virial);
-    }
-    const Transpose& t = pairs().by_row;
-    for (std::int64_t k = t.first[row]; k < t.first[row + 1]; ++k) add(t.pair[k], -1.0, force, virial);
-    for (int c = 0; c < 3; ++c) output_.force[3 * static_cast<std::size_t>(row) + c] = force[c];
-    for (int c = 0; c < 9; ++c) output_.virial[9 * static_cast<std::size_t>(row) + c] = virial[c];
+    add_forces(chunk.row[k], sum);
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                           \
-  template void CpuBackend<T>::env_mat(Range);          \
-  template void CpuBackend<T>::env_mat_backward(Range); \
+#define DPA2MD_INSTANTIATE(T)                                 \
+  template void CpuBackend<T>::env_mat(Range);                \
+  template void CpuBackend<T>::env_mat_block(Env<T>&, Range); \
+  template void CpuBackend<T>::env_mat_backward(Range);       \
   template void CpuBackend<T>::forces(Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

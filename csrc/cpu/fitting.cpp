@@ -27,8 +27,8 @@ void CpuBackend<T>::fitting(Range range) {
   const int rows = range.size(), ld = columns_for<T>(rows);
   const int width = model_.is_dpa2 ? rep().g1_dim : repinit_width_,
             tebd = model_.concat_tebd ? model_.tebd_dim() : 0;
-  const T* feature = model_.is_dpa2 ? g1(rep().nlayers) : rep_out_.data();
-  feature += static_cast<std::size_t>(range.begin) * width;
+  const std::size_t at = static_cast<std::size_t>(range.begin) * width;
+  const T* feature = model_.is_dpa2 ? g1(rep().nlayers) + at : rep_out(range.begin);
   const int* type = pairs().center_type.data() + range.begin;
 
   T* x = a.zeros<T>(static_cast<std::size_t>(f.net.in()) * ld);
@@ -70,14 +70,12 @@ void CpuBackend<T>::fitting(Range range) {
   }
   if (!input_.forces) return;
   const T* dx = w_fitting_.backward(dy, ld, tape, width, a);
-  T* out = model_.is_dpa2 ? dg1(rep().nlayers) : drep_out_.data();
-  transpose(width, rows, dx, ld, out + static_cast<std::size_t>(range.begin) * width, width);
+  transpose(width, rows, dx, ld, model_.is_dpa2 ? dg1(rep().nlayers) + at : drep_out(range.begin), width);
 }
 
 template <class T>
 void CpuBackend<T>::descriptor(Range range, double* out) {
   const int width = model_.is_dpa2 ? rep().g1_dim : repinit_width_, dim = model_.descriptor_dim();
-  const T* feature = model_.is_dpa2 ? g1(rep().nlayers) : rep_out_.data();
   for (int i = range.begin; i < range.end; ++i) {
     double* row = out + static_cast<std::size_t>(i) * dim;
     const int type = pairs().center_type[i];
@@ -85,11 +83,13 @@ void CpuBackend<T>::descriptor(Range range, double* out) {
       std::fill(row, row + dim, 0.0);
       continue;
     }
-    const T* from = feature + static_cast<std::size_t>(i) * width;
     if (model_.is_dpa2) {
+      const T* from = g1(rep().nlayers) + static_cast<std::size_t>(i) * width;
       std::copy(from, from + width, row);
     } else {
-      const int ng = model_.repinit.ng, axis = model_.repinit_axis;  // D is kept as (axis, ng)
+      const int ng = model_.repinit.ng, axis = model_.repinit_axis;  // D is made as (axis, ng)
+      T* from = rep_out(i);
+      repinit_squares(kept_moment(i), from);
       for (int k = 0; k < width; ++k) row[k] = from[k % axis * ng + k / axis];
     }
     const T* tebd = types_.data() + type * (dim - width);

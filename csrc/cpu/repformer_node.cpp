@@ -43,8 +43,8 @@ typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, b
   Neighborhood a;
   a.n = pairs().repformer.count[i];
   a.q0 = pairs().repformer.first[i];
-  a.g2 = g2(l) + a.q0 * rep().g2_dim;
-  a.h2 = h2(l) + a.q0 * 3;
+  a.g2 = g2_of(l, i, arena);
+  a.h2 = h2(l, i);
   a.sw = arena.take<T>(a.n);
   for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_rep_.sw[a.q0 + j] : T(1);
   if (with_g1) {
@@ -87,7 +87,7 @@ T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
   const int kq = rep().g2_dim, k = kq + 3;
   T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
   for (int j = 0; j < a.n; ++j) {
-    const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + 3 * j;
+    const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + kH2 * j;
     T* out = left + j * k;
 #pragma omp simd
     for (int c = 0; c < kq; ++c) out[c] = g2[c] * sw;
@@ -179,7 +179,7 @@ void CpuBackend<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& d
   gemm(n, kq, width, plain<T>(scaled, width), weight_t, kq, dleft, kq, false);
 }
 
-// ---- conv and both moments together, in reverse: assigns d gg1 and d g2, adds to d h2 and d sw.
+// ---- conv and both moments together, in reverse: assigns d gg1, adds to d g2, d h2 and d sw.
 template <class T>
 void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
                                       NeighborhoodGradient* d, Arena& arena) {
@@ -214,12 +214,12 @@ void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRo
     T* out = d->g2 + j * kq;
 #pragma omp simd
     for (int c = 0; c < kq; ++c) {
-      out[c] = sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
+      out[c] += sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
     }
     d->sw[j] += along[3 * np + j];
     for (int x = 0; x < 3; ++x) {
-      d->h2[3 * j + x] += along[x * np + j] * sw;
-      d->sw[j] += along[x * np + j] * a.h2[3 * j + x];
+      d->h2[kH2 * j + x] += along[x * np + j] * sw;
+      d->sw[j] += along[x * np + j] * a.h2[kH2 * j + x];
     }
   }
 }
@@ -250,13 +250,14 @@ typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int 
   return r;
 }
 
-// Where the slopes of the layer's two dense updates are kept between the sweeps.
+// Where the slope of a dense update of the layer is kept between the sweeps: of the last layer, and with
+// little memory of all, for the block only.
 template <class T>
-T* CpuBackend<T>::kept_slope(Buffer<T>& buffer, int l, Range range) {
+T* CpuBackend<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
   const std::size_t width = rep().g1_dim;
-  return buffer.empty()
-             ? nullptr
-             : buffer.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
+  if (!input_.forces) return nullptr;
+  if (l == last() || low_memory_) return of_block.data() + in_block(range.begin) * width;
+  return kept.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
 }
 
 // Room for the local attention of a block, and its queries.
@@ -296,11 +297,11 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   }
   s->mlp = arena.take<T>(block);
   w.mlp.forward(rows, s->cat, in, s->mlp, width);
-  activate_array(f.act, block, s->mlp, kept_slope(mlp_slope_, l, range));
+  activate_array(f.act, block, s->mlp, mlp_slope(l, range));
   if (f.g1_out_mlp) {
     s->self = arena.take<T>(block);
     w.self.forward(rows, x, width, s->self, width);
-    activate_array(f.act, block, s->self, kept_slope(self_slope_, l, range));
+    activate_array(f.act, block, s->self, self_slope(l, range));
   }
   if (f.has_g1_attn) {
     s->attn = arena.take<T>(block);
@@ -327,19 +328,26 @@ void CpuBackend<T>::node_step(int l, Range range) {
   }
 }
 
-// The layer's gradients of the pair state start here, with the last layer or an updated h2. (d g2 is
-// assigned.)
+// The shares of the block's pairs, before any is added.
 template <class T>
-void CpuBackend<T>::clear_pair_gradients(int l, Range range) {
-  const std::size_t q0 = pairs().repformer.first[range.begin],
-                    count = pairs().repformer.first[range.end] - q0;
-  const bool last = l == rep().nlayers - 1;
-  if (last) env_rep_.dsw.zero(q0, q0 + count);
-  if (last || rep().update_h2) std::fill_n(dh2(l) + 3 * q0, 3 * count, T(0));
+void CpuBackend<T>::clear_shares(Range range) {
+  const std::size_t width = rep().g1_dim;
+  dgg1_.zero(g1_shares_.begin(range.begin) * width, g1_shares_.end(range.begin) * width);
 }
 
-// Assigns d g1(l) of the block's own atoms, d g2(l), and the shares of d g1 that go to neighbours; adds to d
-// h2 and d sw.
+// The gradients of the pair state start at the last layer.
+template <class T>
+void CpuBackend<T>::begin_pair_gradients(Range range) {
+  const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];
+  dg2_.zero(q0 * rep().g2_dim, q1 * rep().g2_dim);
+  env_rep_.dem.zero(4 * q0, 4 * q1);
+  env_rep_.dsw.zero(q0, q1);
+  if (rep().update_h2 && last() > 0)
+    dh2_.zero(last() % 2 * h2_stride_ + kH2 * q0, last() % 2 * h2_stride_ + kH2 * q1);
+}
+
+// Adds to d g1(l) of the block's own atoms, d g2(l), d h2, d sw, and to the shares of d g1 that go to
+// neighbours.
 template <class T>
 void CpuBackend<T>::node_step_backward(int l, Range range) {
   Arena& arena_ = arena();
@@ -348,16 +356,18 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   const RepformerWeights<T>& w = layers_[l];
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const std::size_t block = static_cast<std::size_t>(rows) * width;
-  clear_pair_gradients(l, range);
-  const std::size_t block_number = range.begin / block_size(pairs().natoms);
-  if (any_reads_gg1())
-    dgg1_.zero(shares_.first[block_number] * width, shares_.first[block_number + 1] * width);
+  if (l == last()) begin_pair_gradients(range);
+  if (any_reads_gg1() && (l == last() || !f.has_g1g1)) clear_shares(range);
   NodeBlock s, d;  // d: gradients with respect to the members of s
-  if (f.has_g1_attn) node_queries(l, range, arena_, &s);
+  if (low_memory_ && l != last()) {
+    node_block(l, range, arena_, &s);
+  } else if (f.has_g1_attn) {
+    node_queries(l, range, arena_, &s);
+  }
 
   const T* dout = dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
   T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
-  for (std::size_t k = 0; k < block; ++k) dx[k] = w.g1_alpha * dout[k];
+  for (std::size_t k = 0; k < block; ++k) dx[k] += w.g1_alpha * dout[k];
   // dout through x' = ... + scale * act(pre)
   const auto scaled = [&](const Buffer<T>& scale, const T* slope) {
     T* out = arena_.take<T>(block);
@@ -368,10 +378,10 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     return out;
   };
   if (f.g1_out_mlp) {
-    w.self.backward(rows, scaled(w.scale_self, kept_slope(self_slope_, l, range)), width, dx, width, true);
+    w.self.backward(rows, scaled(w.scale_self, self_slope(l, range)), width, dx, width, true);
   }
   d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
-  w.mlp.backward(rows, scaled(w.scale_mlp, kept_slope(mlp_slope_, l, range)), width, d.cat, in, false);
+  w.mlp.backward(rows, scaled(w.scale_mlp, mlp_slope(l, range)), width, d.cat, in, false);
   if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
   if (f.has_g1_attn) {
     d.weighted = arena_.take<T>(block * heads);
@@ -383,7 +393,7 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     Arena::Scope atom(arena_);
     const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena_);
     const NodeRow row = node_row(s, b), drow = node_row(d, b);
-    NeighborhoodGradient g{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n),
+    NeighborhoodGradient g{dg2(range.begin + b), dh2(l, range.begin + b), arena_.zeros<T>(a.n),
                            a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
     if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
     products_backward(l, a, drow, &g, arena_);
@@ -394,17 +404,24 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }
 
-// d g1 of a row: what its own steps left there (local rows) plus the shares of all blocks with pairs that
-// point at it.
 template <class T>
-void CpuBackend<T>::gather_g1_gradient(int l, Range rows) {
-  const int width = rep().g1_dim;
-  for (int row = rows.begin; row < rows.end; ++row) {
-    T* d = dg1(l) + static_cast<std::size_t>(row) * width;
-    if (row >= pairs().natoms) std::fill_n(d, width, T(0));
-    if (!any_reads_gg1()) continue;
-    for (std::int64_t k = shares_.row_first[row]; k < shares_.row_first[row + 1]; ++k) {
-      axpy(width, T(1), dgg1_.data() + static_cast<std::size_t>(shares_.row_slot[k]) * width, d);
+void CpuBackend<T>::start_g1_gradient(int l) {
+  const std::int64_t size = static_cast<std::int64_t>(g1_stride_), part = 1 << 16;
+#pragma omp parallel for schedule(static) if (threads_ > 1)
+  for (std::int64_t k = 0; k < size; k += part) std::fill_n(dg1(l) + k, std::min(part, size - k), T(0));
+}
+
+template <class T>
+void CpuBackend<T>::gather_g1_gradient(int l, Range atoms) {
+  if (!any_reads_gg1()) return;
+  const std::size_t width = rep().g1_dim;
+  const Shares::Chunk& c = g1_shares_.of_atom(atoms.begin);
+  const int rows = static_cast<int>(c.row.size());
+#pragma omp parallel for schedule(static) if (threads_ > 1)
+  for (int k = 0; k < rows; ++k) {
+    T* d = dg1(l) + c.row[k] * width;
+    for (std::int32_t s = c.row_first[k]; s < c.row_first[k + 1]; ++s) {
+      axpy(rep().g1_dim, T(1), dgg1_.data() + c.row_slot[s] * width, d);
     }
   }
 }
@@ -414,6 +431,9 @@ void CpuBackend<T>::gather_g1_gradient(int l, Range rows) {
   template typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int, int, bool, Arena&); \
   template void CpuBackend<T>::node_step(int, Range);                                                \
   template void CpuBackend<T>::node_step_backward(int, Range);                                       \
+  template void CpuBackend<T>::clear_shares(Range);                                                  \
+  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);                              \
+  template void CpuBackend<T>::start_g1_gradient(int);                                               \
   template void CpuBackend<T>::gather_g1_gradient(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

@@ -9,20 +9,69 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// ---- layer 0: g2 = act(em_0 W + b), h2 = em[1:4]
+// ---- where g2 is
+
+// Layers whose g2 all atoms keep for the reverse sweep: with little memory every fifth, and one that it makes
+// again as it goes; the energy alone needs two in turn.
+constexpr int kKeptEvery = 5;
 
 template <class T>
-void CpuBackend<T>::pair_init(Range range) {
-  const int d = rep().g2_dim;
-  const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];
-  for (std::size_t q = q0; q < q1; ++q) {
-    const T* em = &env_rep_.em[4 * q];
-    T* out = g2(0) + q * d;
-    for (int c = 0; c < d; ++c) out[c] = em[0] * w_g2_embd_[c] + b_g2_embd_[c];
-    for (int x = 0; x < 3; ++x) h2(0)[3 * q + x] = em[1 + x];
-  }
-  activate_array<T>(rep().act, (q1 - q0) * d, g2(0) + q0 * d, nullptr);
+std::size_t CpuBackend<T>::g2_slot(int l) const {
+  if (!input_.forces) return l % 2;
+  return !low_memory_ ? l - 1 : l % kKeptEvery == 0 ? l / kKeptEvery : 0;
 }
+
+template <class T>
+std::size_t CpuBackend<T>::g2_slots() const {
+  std::size_t slots = 0;
+  for (int l = 1; l < last(); ++l) slots = std::max(slots, g2_slot(l) + 1);
+  return slots;
+}
+
+// Where pair_step writes g2(l), l > 0.
+template <class T>
+T* CpuBackend<T>::g2_rows(int l, int i) {
+  const Prefix& p = pairs().repformer;
+  if (l == last()) return g2_block_.data() + in_block(p, near_block_, i) * rep().g2_dim;
+  return g2_.data() + g2_slot(l) * g2_stride_ + p.first[i] * rep().g2_dim;
+}
+
+// g2(l), in the arena where the next layer's comes to the same place.
+template <class T>
+const T* CpuBackend<T>::g2_of(int l, int i, Arena& arena) {
+  const std::size_t size = static_cast<std::size_t>(pairs().repformer.count[i]) * rep().g2_dim;
+  if (l > 0 && (l == last() || l + 1 == last() || g2_slot(l) != g2_slot(l + 1))) return g2_rows(l, i);
+  T* x = arena.take<T>(size);
+  if (l > 0) {
+    std::copy_n(g2_rows(l, i), size, x);
+  } else {
+    first_g2(i, x, nullptr);
+  }
+  return x;
+}
+
+// With little memory: brings g2(l) to its place again, from the kept layer before.
+template <class T>
+void CpuBackend<T>::remake_g2(int l, Range range) {
+  const bool there = !low_memory_ || l + 1 == last() || l % kKeptEvery == 0;
+  for (int k = l - l % kKeptEvery; k < l && !there; ++k) pair_step(k, range);
+}
+
+// ---- layer 0: g2 = act(em_0 W + b), h2 = em[1:4]
+
+// slope: act', or null
+template <class T>
+void CpuBackend<T>::first_g2(int i, T* out, T* slope) {
+  const int d = rep().g2_dim, n = pairs().repformer.count[i];
+  const T* em = env_rep_.em.data() + 4 * pairs().repformer.first[i];
+  for (int j = 0; j < n; ++j) {
+    for (int c = 0; c < d; ++c) out[j * d + c] = em[4 * j] * w_g2_embd_[c] + b_g2_embd_[c];
+  }
+  activate_array(rep().act, static_cast<std::size_t>(n) * d, out, slope);
+}
+
+template <class T>
+void CpuBackend<T>::pair_init(Range) {}
 
 template <class T>
 void CpuBackend<T>::pair_init_backward(Range range) {
@@ -33,15 +82,10 @@ void CpuBackend<T>::pair_init_backward(Range range) {
     const std::size_t q0 = pairs().repformer.first[i], n = pairs().repformer.count[i];
     T* x = arena_.take<T>(n * d);
     T* slope = arena_.take<T>(n * d);
+    first_g2(i, x, slope);
     for (std::size_t j = 0; j < n; ++j) {
-      for (int c = 0; c < d; ++c) x[j * d + c] = env_rep_.em[4 * (q0 + j)] * w_g2_embd_[c] + b_g2_embd_[c];
-    }
-    activate_array(rep().act, n * d, x, slope);
-    for (std::size_t j = 0; j < n; ++j) {
-      T* dem = &env_rep_.dem[4 * (q0 + j)];
       for (int c = 0; c < d; ++c) slope[j * d + c] *= w_g2_embd_[c];
-      dem[0] = dot(d, dg2(0) + (q0 + j) * d, slope + j * d);
-      for (int c = 0; c < 3; ++c) dem[1 + c] = dh2(0)[3 * (q0 + j) + c];
+      env_rep_.dem[4 * (q0 + j)] = dot(d, dg2(i) + j * d, slope + j * d);
     }
   }
 }
@@ -135,39 +179,48 @@ void CpuBackend<T>::pair_step(int l, Range range) {
     Arena::Scope scope(arena_);
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;
-    T* out = g2(l + 1) + a.q0 * f.g2_dim;
+    T* out = g2_rows(l + 1, i);
     pair_self(l, a, out, arena_);
     if (f.has_g1g1) pair_g1g1(l, i, a, out, arena_);
     if (f.has_g2_attn || f.update_h2) {
-      attention(l, a, out, f.update_h2 ? h2(l + 1) + 3 * a.q0 : nullptr, arena_);
+      attention(l, a, out, f.update_h2 ? h2(l + 1, i) : nullptr, arena_);
     }
   }
 }
 
-// Adds to d g2(l), d h2(l), d sw; with g1g1 also to d g1(l) of the atom and to the pairs' shares.
+// d g2 of the next layer gives way to that of this one; with an updated h2, assigns d h2(l), else adds to it;
+// adds to d sw, and with g1g1 to d g1(l) of the atom and to the pairs' shares, which it begins.
 template <class T>
 void CpuBackend<T>::pair_step_backward(int l, Range range) {
   const Repformer& f = rep();
   Arena& arena_ = arena();
+  if (f.has_g1g1) clear_shares(range);
+  remake_g2(l, range);
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(arena_);
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;
-    const T* dout = dg2(l + 1) + a.q0 * f.g2_dim;
-    PairGradient d{dg2(l) + a.q0 * f.g2_dim, dh2(l) + 3 * a.q0, arena_.zeros<T>(a.n)};
+    const std::size_t size = static_cast<std::size_t>(a.n) * f.g2_dim;
+    PairGradient d{dg2(i), dh2(l, i), arena_.zeros<T>(a.n)};
+    T* dout = arena_.take<T>(size);
+    std::copy_n(d.g2, size, dout);
+    std::fill_n(d.g2, size, T(0));
+    if (f.update_h2) std::fill_n(d.h2, kH2 * a.n - (kH2 - 3), T(0));
     pair_self_backward(l, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {
-      attention_backward(l, a, dout, f.update_h2 ? dh2(l + 1) + 3 * a.q0 : nullptr, &d, arena_);
+      attention_backward(l, a, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
     }
     for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += d.sw[j];
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                             \
-  template void CpuBackend<T>::pair_init(Range);          \
-  template void CpuBackend<T>::pair_init_backward(Range); \
-  template void CpuBackend<T>::pair_step(int, Range);     \
+#define DPA2MD_INSTANTIATE(T)                               \
+  template std::size_t CpuBackend<T>::g2_slots() const;     \
+  template const T* CpuBackend<T>::g2_of(int, int, Arena&); \
+  template void CpuBackend<T>::pair_init(Range);            \
+  template void CpuBackend<T>::pair_init_backward(Range);   \
+  template void CpuBackend<T>::pair_step(int, Range);       \
   template void CpuBackend<T>::pair_step_backward(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

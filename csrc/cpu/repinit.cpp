@@ -49,7 +49,8 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
   const Embedding& e = model_.repinit;
   const int ng = e.ng, ti = pairs().center_type[i];
   const std::int64_t p0 = pairs().repinit.first[i];
-  const T* em = env_repinit_.em.data() + 4 * p0;
+  const std::size_t e0 = env_row(env_repinit_, i);
+  const T* em = env_repinit_.em.data() + 4 * e0;
   const std::int32_t* neighbor = pairs().type.data() + p0;
   const int n = s->n = pairs().repinit.count[i];
   const int ld = s->ld = padded(n, lanes<T>());
@@ -62,7 +63,7 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
     s->g = arena.take<T>(size);
     for (int j = 0; j < n; ++j) {
       const T* gate = repinit_gate(ti, neighbor[j]);
-      const T sw = model_.smooth ? env_repinit_.sw[p0 + j] : T(1);
+      const T sw = model_.smooth ? env_repinit_.sw[e0 + j] : T(1);
       for (int m = 0; m < ng; ++m) s->gate[m * ld + j] = gate[m] * sw;
     }
     for (std::size_t k = 0; k < size; ++k) s->g[k] = s->raw[k] * (T(1) + s->gate[k]);
@@ -117,9 +118,10 @@ void CpuBackend<T>::repinit_net_backward(int i, const T* dmoment_t, Arena& a) {
   T* dmoment = a.take<T>(4 * static_cast<std::size_t>(ng));
   transpose(4, ng, dmoment_t, padded(ng, lanes<T>()), dmoment, 4);
   const std::int64_t p0 = pairs().repinit.first[i];
-  const T* em = env_repinit_.em.data() + 4 * p0;
-  T* dem = env_repinit_.dem.data() + 4 * p0;
-  T* dsw = env_repinit_.dsw.data() + p0;
+  const std::size_t e0 = env_row(env_repinit_, i);
+  const T* em = env_repinit_.em.data() + 4 * e0;
+  T* dem = env_repinit_.dem.data() + 4 * e0;
+  T* dsw = env_repinit_.dsw.data() + e0;
   gemm(s.n, 4, ng, transposed(s.g, s.ld), dmoment, 4, dem, 4, false);
   T* em_t = a.zeros<T>(4 * static_cast<std::size_t>(s.ld));
   transpose(s.n, 4, em, 4, em_t, s.ld);
@@ -159,9 +161,10 @@ TablePlace<T>* CpuBackend<T>::repinit_places(int i, Arena& arena) {
   const bool compressed = !w_repinit_.compressed.empty();
   if (ti < 0 || (!compressed && w_repinit_.tables.empty())) return nullptr;
   const std::int64_t p0 = pairs().repinit.first[i];
+  const std::size_t e0 = env_row(env_repinit_, i);
   TablePlace<T>* places = arena.take<TablePlace<T>>(n);
   for (int j = 0; j < n; ++j) {
-    const T x = env_repinit_.em[4 * (p0 + j)];
+    const T x = env_repinit_.em[4 * (e0 + j)];
     if (compressed) {
       compressed_place(x, &places[j]);
       continue;
@@ -175,8 +178,8 @@ TablePlace<T>* CpuBackend<T>::repinit_places(int i, Arena& arena) {
 
 // Strip mode: how much of T(t_j, t_i) opens the gate of a neighbour.
 template <class T>
-T CpuBackend<T>::repinit_opening(std::int64_t pair) const {
-  return model_.smooth ? env_repinit_.sw[pair] : T(1);
+T CpuBackend<T>::repinit_opening(std::size_t env) const {
+  return model_.smooth ? env_repinit_.sw[env] : T(1);
 }
 
 template <class T>
@@ -186,14 +189,15 @@ void CpuBackend<T>::repinit_moment(int i, const TablePlace<T>* places, T* moment
   using V = typename Vector<T, W>::type;
   const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
   const std::int64_t p0 = pairs().repinit.first[i];
-  const T* em = env_repinit_.em.data() + 4 * p0;
+  const std::size_t e0 = env_row(env_repinit_, i);
+  const T* em = env_repinit_.em.data() + 4 * e0;
   for (int m = 0; m < np; m += W) {
     V sum[4] = {};
     for (int j = 0; j < n; ++j) {
       V g = table_value<W>(places[j].node + m, places[j].tail + m, np, places[j].value);
       if constexpr (STRIP) {
         const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
-        g += g * (*reinterpret_cast<const V*>(gate) * repinit_opening(p0 + j));
+        g += g * (*reinterpret_cast<const V*>(gate) * repinit_opening(e0 + j));
       }
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) sum[c] += g * em[4 * j + c];
@@ -211,8 +215,9 @@ void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, 
   using V = typename Vector<T, W>::type;
   const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
   const std::int64_t p0 = pairs().repinit.first[i];
+  const std::size_t e0 = env_row(env_repinit_, i);
   for (int j = 0; j < n; ++j) {
-    const T* em = env_repinit_.em.data() + 4 * (p0 + j);
+    const T* em = env_repinit_.em.data() + 4 * (e0 + j);
     V along[4] = {}, slope_sum{}, open_sum{};
     for (int m = 0; m < np; m += W) {
       V g = table_value<W>(places[j].node + m, places[j].tail + m, np, places[j].value);
@@ -228,17 +233,17 @@ void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, 
         const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
         const V t = *reinterpret_cast<const V*>(gate);
         open_sum += dg * g * t;
-        const V open = T(1) + t * repinit_opening(p0 + j);
+        const V open = T(1) + t * repinit_opening(e0 + j);
         g *= open, slope *= open;
       }
       slope_sum += dg * slope;
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) along[c] += g * d[c];
     }
-    T* dem = env_repinit_.dem.data() + 4 * (p0 + j);
+    T* dem = env_repinit_.dem.data() + 4 * (e0 + j);
     along[0] += slope_sum;
     for (int c = 0; c < 4; ++c) dem[c] = sum_lanes<T, W>(along[c]);
-    env_repinit_.dsw[p0 + j] = STRIP && model_.smooth ? sum_lanes<T, W>(open_sum) : T(0);
+    env_repinit_.dsw[e0 + j] = STRIP && model_.smooth ? sum_lanes<T, W>(open_sum) : T(0);
   }
 }
 
@@ -270,28 +275,39 @@ void CpuBackend<T>::repinit(Range range) {
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(arena());
     T* out = rep_out(i);
-    T* moment = moment_.data() + static_cast<std::size_t>(i) * 4 * np;
     if (pairs().center_type[i] < 0) {
       std::fill(out, out + ng * axis, T(0));
       continue;
     }
+    T* moment = keeps_moments() ? kept_moment(i) : arena().template take<T>(4 * static_cast<std::size_t>(np));
     repinit_moments(i, moment, arena());
-    for (int a = 0; a < axis; ++a) {
-      const T x[4] = {moment[a], moment[np + a], moment[2 * np + a], moment[3 * np + a]};
+    repinit_squares(moment, out);
+  }
+}
+
+template <class T>
+T* CpuBackend<T>::kept_moment(int i) {
+  return moment_.data() + static_cast<std::size_t>(i) * 4 * padded(model_.repinit.ng, lanes<T>());
+}
+
+// D from M
+template <class T>
+void CpuBackend<T>::repinit_squares(const T* moment, T* out) const {
+  const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = padded(ng, lanes<T>());
+  for (int a = 0; a < axis; ++a) {
+    const T x[4] = {moment[a], moment[np + a], moment[2 * np + a], moment[3 * np + a]};
 #pragma omp simd
-      for (int m = 0; m < ng; ++m) {
-        out[a * ng + m] =
-            x[0] * moment[m] + x[1] * moment[np + m] + x[2] * moment[2 * np + m] + x[3] * moment[3 * np + m];
-      }
+    for (int m = 0; m < ng; ++m) {
+      out[a * ng + m] =
+          x[0] * moment[m] + x[1] * moment[np + m] + x[2] * moment[2 * np + m] + x[3] * moment[3 * np + m];
     }
   }
 }
 
 // d M (4, padded ng) from d D, with the 1 / nsel of M.
 template <class T>
-void CpuBackend<T>::repinit_moments_backward(int i, T* dmoment) {
+void CpuBackend<T>::repinit_moments_backward(int i, const T* moment, T* dmoment) {
   const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = padded(ng, lanes<T>());
-  const T* moment = moment_.data() + static_cast<std::size_t>(i) * 4 * np;
   const T* dout = drep_out(i);
   const T inv = T(1) / T(model_.repinit.nsel);
   for (int a = 0; a < axis; ++a) {
@@ -307,12 +323,16 @@ void CpuBackend<T>::repinit_moments_backward(int i, T* dmoment) {
 template <class T>
 void CpuBackend<T>::repinit_backward(Range range) {
   const Embedding& e = model_.repinit;
+  const std::size_t size = 4 * static_cast<std::size_t>(padded(e.ng, lanes<T>()));
+  if (model_.is_dpa2) env_mat_block(env_repinit_, range);  // other blocks have been here since
   for (int i = range.begin; i < range.end; ++i) {
     if (pairs().repinit.count[i] == 0) continue;
     Arena& a = arena();
     Arena::Scope scope(a);
-    T* dmoment = a.zeros<T>(4 * static_cast<std::size_t>(padded(e.ng, lanes<T>())));
-    repinit_moments_backward(i, dmoment);
+    T* moment = keeps_moments() ? kept_moment(i) : a.take<T>(size);
+    if (!keeps_moments()) repinit_moments(i, moment, a);
+    T* dmoment = a.zeros<T>(size);
+    repinit_moments_backward(i, moment, dmoment);
     if (const TablePlace<T>* places = repinit_places(i, a)) {
       e.strip ? repinit_moment_backward<true>(i, places, dmoment)
               : repinit_moment_backward<false>(i, places, dmoment);
@@ -366,11 +386,13 @@ void CpuBackend<T>::g1_transform_backward(Range range) {
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                           \
-  template void CpuBackend<T>::repinit(Range);          \
-  template void CpuBackend<T>::repinit_backward(Range); \
-  template void CpuBackend<T>::prepare_empty_slots();   \
-  template void CpuBackend<T>::g1_transform(Range);     \
+#define DPA2MD_INSTANTIATE(T)                                       \
+  template void CpuBackend<T>::repinit(Range);                      \
+  template void CpuBackend<T>::repinit_backward(Range);             \
+  template void CpuBackend<T>::prepare_empty_slots();               \
+  template void CpuBackend<T>::repinit_squares(const T*, T*) const; \
+  template T* CpuBackend<T>::kept_moment(int);                      \
+  template void CpuBackend<T>::g1_transform(Range);                 \
   template void CpuBackend<T>::g1_transform_backward(Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

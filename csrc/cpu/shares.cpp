@@ -5,48 +5,77 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-void Shares::build(const PairList& pairs, const Prefix& near, int block) {
-  const int natoms = pairs.natoms, blocks = (natoms + block - 1) / block;
+namespace {
+
+// Where rows were met last, and their number there.
+struct Seen {
+  std::vector<int> stamp, place;
+  explicit Seen(int rows) : stamp(rows, -1), place(rows) {}
+  // The number of `row` in `list`, at whose end it is put when it was not met since `now` began.
+  int number(std::int32_t row, int now, std::size_t begin, std::vector<std::int32_t>* list) {
+    if (stamp[row] != now) {
+      stamp[row] = now, place[row] = static_cast<int>(list->size() - begin);
+      list->push_back(row);
+    }
+    return place[row];
+  }
+};
+
+// The chunk's slots grouped by their rows; slot_row (slots).
+void group_by_row(int now, const std::vector<std::int32_t>& slot_row, Seen* seen, Shares::Chunk* c) {
+  c->row.clear();
+  std::vector<std::int32_t>& first = c->row_first;
+  first.assign(1, 0);
+  for (const std::int32_t row : slot_row) {
+    const std::size_t k = seen->number(row, now, 0, &c->row);
+    if (k + 1 == first.size()) first.push_back(0);
+    ++first[k + 1];
+  }
+  for (std::size_t k = 1; k < first.size(); ++k) first[k] += first[k - 1];
+  c->row_slot.resize(slot_row.size());
+  for (std::size_t s = slot_row.size(); s-- > 0;) {
+    // from the last to the first: a row's end moves down to its beginning
+    c->row_slot[--first[seen->place[slot_row[s]] + 1]] = static_cast<std::int32_t>(s);
+  }
+  first.erase(first.begin());
+  first.push_back(static_cast<std::int32_t>(slot_row.size()));
+}
+
+}  // namespace
+
+void Shares::build(const PairList& pairs, const Prefix& near, int block, int blocks) {
+  block_ = block, blocks_ = blocks;
+  const int natoms = pairs.natoms, in_chunk = block * blocks, chunks = (natoms + in_chunk - 1) / in_chunk;
   slot.resize(static_cast<std::size_t>(near.first[natoms]));
-  rows_.resize(slot.size());
-  first.assign(blocks + 1, 0);
+  chunk.resize(chunks);
 #pragma omp parallel
   {
-    std::vector<int> seen(pairs.nrows, -1);  // block that met the row last, and its slot there
-    std::vector<std::int32_t> place(pairs.nrows);
+    Seen in_block(pairs.nrows), by_chunk(pairs.nrows);
+    std::vector<std::int32_t> slot_row;
 #pragma omp for schedule(static)
-    for (int b = 0; b < blocks; ++b) {
-      std::int32_t* rows = rows_.data() + near.first[b * block];
-      std::int32_t count = 0;
-      for (int i = b * block; i < std::min(natoms, (b + 1) * block); ++i) {
-        const std::int32_t* row = pairs.row.data() + pairs.repinit.first[i];
-        for (int j = 0; j < near.count[i]; ++j) {
-          const std::int32_t r = row[j];
-          if (seen[r] != b) seen[r] = b, place[r] = count, rows[count++] = r;
-          slot[near.first[i] + j] = place[r];
+    for (int c = 0; c < chunks; ++c) {
+      slot_row.clear();
+      chunk[c].first.assign(1, 0);
+      for (int b = c * blocks; b < std::min((c + 1) * blocks, (natoms + block - 1) / block); ++b) {
+        const std::size_t begin = slot_row.size();
+        for (int i = b * block; i < std::min(natoms, (b + 1) * block); ++i) {
+          const std::int32_t* row = pairs.row.data() + pairs.repinit.first[i];
+          for (int j = 0; j < near.count[i]; ++j) {
+            slot[near.first[i] + j] =
+                static_cast<std::int32_t>(begin) + in_block.number(row[j], b, begin, &slot_row);
+          }
         }
+        chunk[c].first.push_back(static_cast<std::int32_t>(slot_row.size()));
       }
-      first[b + 1] = count;
+      group_by_row(c, slot_row, &by_chunk, &chunk[c]);
     }
   }
-  for (int b = 0; b < blocks; ++b) first[b + 1] += first[b];
-  for (int b = 0; b < blocks; ++b) {
-    const std::int64_t end = near.first[std::min(natoms, (b + 1) * block)];
-    for (std::int64_t q = near.first[b * block]; q < end; ++q) slot[q] += static_cast<std::int32_t>(first[b]);
-  }
+}
 
-  row_first.assign(pairs.nrows + 1, 0);
-  const auto each_slot = [&](auto&& visit) {
-    for (int b = 0; b < blocks; ++b) {
-      const std::int32_t* rows = rows_.data() + near.first[b * block];
-      for (std::int64_t s = first[b]; s < first[b + 1]; ++s) visit(rows[s - first[b]], s);
-    }
-  };
-  each_slot([&](std::int32_t row, std::int64_t) { ++row_first[row + 1]; });
-  for (int r = 0; r < pairs.nrows; ++r) row_first[r + 1] += row_first[r];
-  row_slot.resize(size());
-  std::vector<std::int64_t> next(row_first.begin(), row_first.end() - 1);
-  each_slot([&](std::int32_t row, std::int64_t s) { row_slot[next[row]++] = static_cast<std::int32_t>(s); });
+std::size_t Shares::size() const {
+  std::int32_t most = 0;
+  for (const Chunk& c : chunk) most = std::max(most, c.first.back());
+  return static_cast<std::size_t>(most);
 }
 
 }  // namespace DPA2MD_ISA

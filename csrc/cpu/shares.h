@@ -1,6 +1,6 @@
-// Where the gradient that a pair sends to its neighbour's g1 is summed up: pairs of one block of atoms that
-// point at the same row share a slot, so that few long rows pass through memory, in an order that no race
-// decides.
+// Where what pairs give to their neighbours' rows is summed up (gradients of g1, forces): pairs of one block
+// of atoms that point at the same row share a slot, so that few rows pass through memory, in an order that no
+// race decides. There are slots for one chunk of blocks at a time; after it they are added to the rows.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +13,26 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 struct Shares {
-  std::vector<std::int32_t> slot;       // (pairs of the prefix)
-  std::vector<std::int64_t> first;      // (blocks + 1) a block's slots
-  std::vector<std::int64_t> row_first;  // (nrows + 1)
-  std::vector<std::int32_t> row_slot;   // (slots) of every row, block after block
+  struct Chunk {
+    std::vector<std::int32_t> first;      // (blocks + 1) a block's slots
+    std::vector<std::int32_t> row;        // the rows that slots belong to
+    std::vector<std::int32_t> row_first;  // (rows + 1)
+    std::vector<std::int32_t> row_slot;   // (slots) of every row, block after block
+  };
+  std::vector<std::int32_t> slot;  // (pairs of the prefix) in its chunk
+  std::vector<Chunk> chunk;
 
-  // Blocks are stretches of `block` atoms; `near` is a prefix of the pairs.
-  void build(const PairList& pairs, const Prefix& near, int block);
-  std::size_t size() const { return first.empty() ? 0 : static_cast<std::size_t>(first.back()); }
+  // Blocks are stretches of `block` atoms, chunks of `blocks` such blocks; `near` is a prefix of the pairs.
+  void build(const PairList& pairs, const Prefix& near, int block, int blocks);
+  // Most slots of a chunk.
+  std::size_t size() const;
+  const Chunk& of_atom(int i) const { return chunk[i / (block_ * blocks_)]; }
+  // First slot of the atom's block, and one past its last.
+  std::int32_t begin(int i) const { return of_atom(i).first[i / block_ % blocks_]; }
+  std::int32_t end(int i) const { return of_atom(i).first[i / block_ % blocks_ + 1]; }
 
  private:
-  std::vector<std::int32_t> rows_;  // (pairs) rows of a block's slots, from its first pair on
+  int block_ = 1, blocks_ = 1;
 };
 
 }  // namespace DPA2MD_ISA

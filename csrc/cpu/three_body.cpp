@@ -16,7 +16,7 @@ constexpr int kColumns = 256;  // about as many columns as keep the nets' arrays
 template <class T>
 struct CpuBackend<T>::TripleState {
   int n;                     // neighbours of the atom
-  std::int64_t q0;           // first pair in the three-body prefix
+  std::size_t q0;            // first row in env_three_
   const T* em;               // (n, 4)
   const std::int32_t* type;  // (n)
   // of the neighbours j0 ... j0 + rows - 1, column (j - j0) n + k:
@@ -31,7 +31,7 @@ struct CpuBackend<T>::TripleState {
 template <class T>
 void CpuBackend<T>::triples_atom(int i, TripleState* s) {
   s->n = pairs().three_body.count[i];
-  s->q0 = pairs().three_body.first[i];
+  s->q0 = env_row(env_three_, i);
   s->em = env_three_.em.data() + 4 * s->q0;
   s->type = pairs().type.data() + pairs().repinit.first[i];
 }
@@ -291,6 +291,7 @@ template <class T>
 void CpuBackend<T>::three_body_backward(Range range) {
   const Embedding& e = model_.three_body;
   Arena& a = arena();
+  env_mat_block(env_three_, range);  // other blocks have been here since
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(a);
     TripleState s;

@@ -56,7 +56,8 @@ class GpuBackend final : public Backend {
 
   bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override;
   void begin(const StepInput& input, const StepOutput& output) override;
-  void run(int count, const std::function<void(Range)>& stage) override;
+  void run(int natoms, const std::function<void(Range)>& stage,
+           const std::function<void(Range)>& gather) override;
   void env_mat(Range) override;
   void repinit(Range) override;
   void three_body(Range) override;

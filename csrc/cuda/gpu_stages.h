@@ -81,15 +81,13 @@ void GpuBackend<T>::fitting(Range) {
 template <class T>
 void GpuBackend<T>::node_step_backward(int l, Range) {
   const LayerView<T>& w = layers_[l];
-  const bool last = l == rep().nlayers - 1;
+  const bool last = l == rep().nlayers - 1, begun = rep().has_g1g1 && !last;  // by pair_step_backward
   if (rep().has_g1_attn) start(DenseForward<T>{state_.natoms, w.attn1_query, g1(l), query_.data()}, groups());
   start(NodeUpdateBackward<T>{state_, w, dnodes(), dg1(l + 1), slope(mlp_slope_, l), slope(self_slope_, l),
-                              dg1(l)},
+                              dg1(l), begun},
         groups());
-  start(
-      NodeMomentsBackward<T>{
-          {state_, w, nodes(), pair(l), g1(l)}, dnodes(), dpair(l), last || rep().update_h2, last},
-      state_.natoms, most_near_);
+  start(NodeMomentsBackward<T>{{state_, w, nodes(), pair(l), g1(l)}, dnodes(), dpair(l), last, !begun},
+        state_.natoms, most_near_);
   if (rep().has_g1_attn)
     start(DenseBackward<T>{state_.natoms, w.attn1_query, dquery_.data(), dg1(l)}, groups());
 }

@@ -23,8 +23,10 @@ std::string GpuBackend<T>::description() const {
 }
 
 template <class T>
-void GpuBackend<T>::run(int count, const std::function<void(Range)>& stage) {
-  if (count > 0) stage({0, count});
+void GpuBackend<T>::run(int natoms, const std::function<void(Range)>& stage,
+                        const std::function<void(Range)>& gather) {
+  if (natoms > 0) stage({0, natoms});
+  if (gather && state_.nrows > 0) gather({0, natoms});
 }
 
 template <class T>

@@ -151,13 +151,14 @@ struct NodeMoments : NodeBase<T> {
   }
 };
 
-// From the gradients of what NodeMoments wrote (`a`): assigns d g2(l), the pairs' shares dgg1 and d query;
-// adds to d h2 and d sw, which the last layer (with an updated h2: every layer) assigns.
+// From the gradients of what NodeMoments wrote (`a`): assigns d query; adds to d g2(l), d h2, d sw and, where
+// the pair step read g1, to the pairs' shares dgg1, which the first kernel of the sweep to reach them
+// assigns.
 template <class T>
 struct NodeMomentsBackward : NodeBase<T> {
   NodeArrays<T> d;  // of a
   PairState<T> dpair;
-  bool clear_h2, clear_sw;
+  bool clear_pairs, clear_shares;
 
   struct Arrays {
     Neighbors<T> x;
@@ -192,13 +193,15 @@ struct NodeMomentsBackward : NodeBase<T> {
     const std::int64_t q0 = y.x.q0;
     const T* dcat = d.cat + static_cast<std::int64_t>(i) * f.linear1_in;
     T* dgg1 = s.dgg1 + q0 * f.g1;
-    fill(b, n * f.g2, dpair.g2 + q0 * f.g2, T(0));
-    if (clear_h2) fill(b, n * 3, dpair.h2 + q0 * 3, T(0));
+    if (clear_pairs) {
+      fill(b, n * f.g2, dpair.g2 + q0 * f.g2, T(0));
+      fill(b, n * 3, dpair.h2 + q0 * 3, T(0));
+    }
     fill(b, n, y.dsw, T(0));
     if (f.has_grrg) grrg_backward(b, y, dcat + f.cat_grrg());
     if (this->met()) {
       conv_drrd_backward(b, i, y, dcat, dgg1);
-    } else if (f.reads_gg1()) {
+    } else if (f.reads_gg1() && clear_shares) {
       fill(b, n * f.g1, dgg1, T(0));
     }
     if (f.has_g1_attn) {
@@ -207,7 +210,7 @@ struct NodeMomentsBackward : NodeBase<T> {
                                d.query + at, dgg1, y.dsw);
     }
     b.each(n, [&](int j) {
-      const T before = clear_sw ? T(0) : s.near.dsw[q0 + j];
+      const T before = clear_pairs ? T(0) : s.near.dsw[q0 + j];
       s.near.dsw[q0 + j] = before + (s.smooth ? y.dsw[j] : T(0));
     });
   }
@@ -267,7 +270,7 @@ struct NodeMomentsBackward : NodeBase<T> {
                           y.ld);
     }
     const T* dproduct = y.dproduct;
-    gemm(b, n, width, kk, plain(left, kk), plain(dproduct, y.ld), dgg1, width, false);
+    gemm(b, n, width, kk, plain(left, kk), plain(dproduct, y.ld), dgg1, width, !clear_shares);
     gemm(b, n, kk, width, plain(gg1, width), transposed(dproduct, y.ld), y.dleft, kk, false);
     b.each_warp(n, [&](int j) {
       const T* g2 = this->pair.g2 + (y.x.q0 + j) * f.g2;

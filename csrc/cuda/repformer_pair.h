@@ -135,7 +135,8 @@ struct PairStep : PairBase<T> {
   }
 };
 
-// Adds to d g2(l), d h2(l), d sw; with g1g1 also to d g1(l) of the atom and to the pairs' shares dgg1.
+// Assigns d g2(l); adds to d h2(l) (with an updated h2 assigns it) and d sw; with g1g1 also assigns d g1(l)
+// of the atom and the pairs' shares dgg1.
 template <class T>
 struct PairStepBackward : PairBase<T> {
   PairState<T> dout, din;
@@ -165,10 +166,14 @@ struct PairStepBackward : PairBase<T> {
     const State<T>& s = this->s;
     const LayerView<T>& w = this->w;
     const int n = s.near.count[i], d = s.rep.g2, ld = this->ld();
-    if (n == 0) return;
+    if (n == 0) {
+      if (s.rep.has_g1g1) fill(b, s.rep.g1, dg1 + static_cast<std::int64_t>(i) * s.rep.g1, T(0));
+      return;
+    }
     Arrays a = arrays(&scratch, n);
     this->load(b, i, &a.block);
     const std::int64_t q0 = a.block.q0;
+    if (s.rep.update_h2) fill(b, n * 3, din.h2 + q0 * 3, T(0));
     const T* up = dout.g2 + q0 * d;
     fill(b, n, a.dsw, T(0));
     forward(b, w.linear2, n, static_cast<const T*>(a.block.g2), ld, a.y, ld);
@@ -184,7 +189,7 @@ struct PairStepBackward : PairBase<T> {
       attention_backward(b, s, w, a.block, a.attention, a.y, a.dy, up,
                          s.rep.update_h2 ? dout.h2 + q0 * 3 : nullptr, a.dg2, din.h2 + q0 * 3, a.dsw);
     }
-    b.each(n * d, [&](int k) { din.g2[q0 * d + k] += a.dg2[k / d * ld + k % d]; });
+    b.each(n * d, [&](int k) { din.g2[q0 * d + k] = a.dg2[k / d * ld + k % d]; });
     if (s.smooth) b.each(n, [&](int j) { s.near.dsw[q0 + j] += a.dsw[j]; });
   }
 
@@ -201,7 +206,7 @@ struct PairStepBackward : PairBase<T> {
       T along = 0;
       for (int c = b.lane; c < width; c += b.lanes) {
         const T g = a.product[j * width + c];
-        share[c] += g * own[c] * a.block.sw[j];
+        share[c] = g * own[c] * a.block.sw[j];
         along += g * own[c] * other[c];
       }
       along = b.lane_sum(along);
@@ -212,7 +217,7 @@ struct PairStepBackward : PairBase<T> {
       T sum = 0;
       for (int j = 0; j < n; ++j)
         sum += a.product[j * width + c] * this->neighbor_g1(i, j)[c] * a.block.sw[j];
-      down[c] += sum;
+      down[c] = sum;
     });
   }
 };

@@ -18,6 +18,7 @@ class Engine:
         threads: int = 0,
         device: str = "cpu",
         tables: bool = True,
+        low_memory: bool = False,
     ) -> None: ...
     def compute(
         self,

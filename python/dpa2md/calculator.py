@@ -24,7 +24,7 @@ class DPA2Calculator(Calculator):
     ----------
     path
         A ``.dpa2`` file, a model file of DeePMD-kit (.pt, .pth, .dp), converted on the fly, or an
-        `Engine`, to which `precision`, `threads`, `device`, `head` and `tables` don't apply.
+        `Engine`, to which `precision`, `threads`, `device`, `head`, `tables` and `low_memory` don't apply.
     precision
         "float64" or "float32"; None: the precision that the model was trained in.
     threads
@@ -35,7 +35,7 @@ class DPA2Calculator(Calculator):
         Angstrom; how far beyond the cutoff neighbours are listed. It changes the speed only.
     head
         The head of a multi-task model file of DeePMD-kit.
-    tables
+    tables, low_memory
         See `Engine`.
     fparam
         (nfparam,), for models with frame parameters; None: ``atoms.info["fparam"]``, or else the
@@ -81,12 +81,15 @@ class DPA2Calculator(Calculator):
         fparam: float | Sequence[float] | np.ndarray | None = None,
         aparam: float | Sequence[float] | np.ndarray | None = None,
         tables: bool = True,
+        low_memory: bool = False,
     ):
         super().__init__()
         if isinstance(path, Engine):
             self.engine = path
         else:
-            self.engine = Engine(path, precision, threads, device, head=head, tables=tables)
+            self.engine = Engine(
+                path, precision, threads, device, head=head, tables=tables, low_memory=low_memory
+            )
         self.skin = skin
         self.fparam = fparam
         self.aparam = aparam

@@ -13,6 +13,7 @@ from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
     add_engine_options,
+    engine_options,
     load_structure,
     model_path,
     new_parser,
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     atoms = load_structure(args.structure)
 
     def load(precision: str) -> Engine:
-        return Engine(path, precision, args.threads, args.device, head=args.head)
+        return Engine(path, **{**engine_options(args), "precision": precision})
 
     with progress_bar("groups of tests", len(GROUPS) + 1) as show, warnings.catch_warnings():
         warnings.filterwarnings(

@@ -51,6 +51,7 @@ def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     add("--precision", choices=["float32", "float64"], help="default: that of the training")
     add("--threads", type=int, metavar="N", help="default: all cores")
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    add("--low-memory", action="store_true", help="half of the memory, slower; on the CPU only")
 
 
 def named_model(args: argparse.Namespace) -> str:
@@ -78,16 +79,20 @@ def load_engine(args: argparse.Namespace) -> Engine:
     """The model of ``args.model`` with the options of `add_engine_options`."""
     from .engine import Engine
 
-    path = model_path(named_model(args))
-    return Engine(path, args.precision, args.threads, args.device, head=args.head)
+    return Engine(model_path(named_model(args)), **engine_options(args))
 
 
 def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
     """The same as `load_engine`, as a calculator of ASE."""
     from .calculator import DPA2Calculator
 
-    path = model_path(named_model(args))
-    return DPA2Calculator(path, args.precision, args.threads, args.device, head=args.head)
+    return DPA2Calculator(model_path(named_model(args)), **engine_options(args))
+
+
+def engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_engine_options` parsed, as arguments of `Engine` or `DPA2Calculator`."""
+    names = ("head", "precision", "threads", "device", "low_memory")
+    return {name: getattr(args, name) for name in names}
 
 
 def load_structure(name: str) -> Atoms:

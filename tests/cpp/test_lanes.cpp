@@ -72,7 +72,7 @@ void test_lanes() {
 }
 
 // Pairs of random atoms to random rows.
-void test_shares(int natoms, int nrows, int block) {
+void test_shares(int natoms, int nrows, int block, int blocks) {
   std::mt19937 random(natoms);
   dpa2md::PairList pairs;
   pairs.natoms = natoms, pairs.nrows = nrows;
@@ -85,31 +85,42 @@ void test_shares(int natoms, int nrows, int block) {
     for (int k = 0; k < all; ++k) pairs.row.push_back(static_cast<int>(random() % nrows));
   }
   Shares shares;
-  shares.build(pairs, pairs.repformer, block);
+  shares.build(pairs, pairs.repformer, block, blocks);
 
-  const int blocks = (natoms + block - 1) / block;
-  CHECK(static_cast<int>(shares.first.size()) == blocks + 1);
-  std::vector<int> row_of(shares.size(), -1);
-  for (int r = 0; r < nrows; ++r) {
-    for (std::int64_t k = shares.row_first[r]; k < shares.row_first[r + 1]; ++k) {
-      CHECK(row_of[shares.row_slot[k]] == -1);  // a slot has one row
-      row_of[shares.row_slot[k]] = r;
-      CHECK(k == shares.row_first[r] || shares.row_slot[k] > shares.row_slot[k - 1]);  // block after block
-    }
-  }
-  for (int b = 0; b < blocks; ++b) {
-    std::set<int> rows;
-    for (int i = b * block; i < std::min(natoms, (b + 1) * block); ++i) {
-      for (int k = 0; k < pairs.repformer.count[i]; ++k) {
-        const int row = pairs.row[pairs.repinit.first[i] + k];
-        const std::int64_t slot = shares.slot[pairs.repformer.first[i] + k];
-        rows.insert(row);
-        CHECK(slot >= shares.first[b] && slot < shares.first[b + 1]);
-        CHECK(row_of[slot] == row);
+  std::size_t most = 0;
+  for (int from = 0; from < natoms; from += block * blocks) {
+    const Shares::Chunk& c = shares.of_atom(from);
+    const std::size_t slots = c.row_slot.size();
+    most = std::max(most, slots);
+    CHECK(c.row_first.size() == c.row.size() + 1 && c.row_first.back() == static_cast<int>(slots));
+    CHECK(std::set<int>(c.row.begin(), c.row.end()).size() == c.row.size());  // no row twice
+    std::vector<int> row_of(slots, -1);
+    for (std::size_t r = 0; r < c.row.size(); ++r) {
+      for (int k = c.row_first[r]; k < c.row_first[r + 1]; ++k) {
+        CHECK(row_of[c.row_slot[k]] == -1);  // a slot has one row
+        row_of[c.row_slot[k]] = c.row[r];
+        CHECK(k == c.row_first[r] || c.row_slot[k] > c.row_slot[k - 1]);  // block after block
       }
     }
-    CHECK(shares.first[b + 1] - shares.first[b] == static_cast<std::int64_t>(rows.size()));  // none twice
+    int expected = 0;  // first slot of the block
+    for (int b = from; b < std::min(natoms, from + block * blocks); b += block) {
+      std::set<int> rows;
+      CHECK(shares.begin(b) == expected);
+      for (int i = b; i < std::min(natoms, b + block); ++i) {
+        for (int k = 0; k < pairs.repformer.count[i]; ++k) {
+          const int row = pairs.row[pairs.repinit.first[i] + k];
+          const int slot = shares.slot[pairs.repformer.first[i] + k];
+          rows.insert(row);
+          CHECK(slot >= shares.begin(i) && slot < shares.end(i));
+          CHECK(row_of[slot] == row);
+        }
+      }
+      expected += static_cast<int>(rows.size());  // none twice
+      CHECK(shares.end(b) == expected);
+    }
+    CHECK(expected == static_cast<int>(slots));
   }
+  CHECK(shares.size() == most);
 }
 
 }  // namespace
@@ -119,7 +130,9 @@ int main() {
   test_lanes<float>();
   test_lanes<double>();
   for (int natoms : {0, 1, 7, 40}) {
-    for (int block : {1, 4, 32}) test_shares(natoms, 5 + natoms, block);
+    for (int block : {1, 4, 32}) {
+      for (int blocks : {1, 2, 100}) test_shares(natoms, 5 + natoms, block, blocks);
+    }
   }
   return check_result();
 }
