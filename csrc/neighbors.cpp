@@ -53,7 +53,7 @@ struct PairBlock {
 
   void make_room(size_t n) {
     if (npairs + n <= atom.size()) return;
-    atom.resize(2 * npairs + n + 4096);
+    atom.resize(npairs + npairs / 4 + n + 1024);
     shift.resize(atom.size());
   }
 };

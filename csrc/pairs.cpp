@@ -164,7 +164,6 @@ void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
   out->size = out->repinit.first[n];
   const auto size = static_cast<std::size_t>(out->size);
   out->vec.resize(3 * size);
-  out->r.resize(size);
   out->row.resize(size);
   out->type.resize(size);
   int coincident = -1;
@@ -180,7 +179,6 @@ void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
       std::int64_t k = out->repinit.first[i];
       for (const Near& p : s.near) {
         for (int c = 0; c < 3; ++c) out->vec[3 * k + c] = p.vec[c];
-        out->r[k] = p.r;
         out->row[k] = atoms.row ? atoms.row[p.position] : p.position;
         out->type[k] = atoms.type[p.position];
         present[out->type[k]] = 1;

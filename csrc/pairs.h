@@ -36,7 +36,6 @@ struct PairList {
   // repformer's and three-body's neighbours are prefixes of an atom's pairs.
   Prefix repinit, three_body, repformer;
   std::vector<double> vec;          // (pairs, 3) r_j - r_i, angstrom
-  std::vector<double> r;            // (pairs)
   std::vector<std::int32_t> row;    // (pairs) neighbour's row
   std::vector<std::int32_t> type;   // (pairs) neighbour's type
   std::vector<int> center_type;     // (natoms)

@@ -72,13 +72,17 @@ CpuBackend<T>::CpuBackend(const Model& model, int threads, bool tables, bool low
       threads_(threads),
       use_tables_(tables),
       low_memory_(low_memory),
-      arenas_(new Arena[threads_]) {
+      arenas_(new Arena[threads_]),
+      kept_arenas_(new Arena[threads_]),
+      kept_(new PairAttention*[threads_]) {
   prepare();
 }
 
 template <class T>
 CpuBackend<T>::~CpuBackend() {
   delete[] arenas_;
+  delete[] kept_arenas_;
+  delete[] kept_;
   delete[] layers_;
 }
 

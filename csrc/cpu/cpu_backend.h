@@ -251,6 +251,7 @@ class CpuBackend final : public Backend {
   // ---- repformer_pair.cpp, repformer_pair_attention.cpp
   struct PairAttention;
   struct PairGradient;
+  bool turns_with_attention(int l) const;
   void first_g2(int i, T* out, T* slope);
   const T* g2_of(int l, int i, Arena& arena);
   void remake_g2(int l, Range range);
@@ -265,10 +266,11 @@ class CpuBackend final : public Backend {
                                Arena& arena);
   void attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena);
   void attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum, Arena& arena);
-  void attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out, PairGradient* d,
-                          Arena& arena);
+  void attention_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout,
+                          const T* dh2_out, PairGradient* d, Arena& arena);
   void attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out);
-  void attention(int l, const Neighborhood& a, T* g2_out, T* h2_out, Arena& arena);
+  void attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s, Arena& arena);
+  void attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out, Arena& arena);
   void attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s, const T* dh2_out,
                              T* dmap, T* dh2);
 
@@ -282,6 +284,9 @@ class CpuBackend final : public Backend {
   int threads_;
   bool use_tables_, low_memory_;
   Arena* arenas_ = nullptr;
+  // what pair_step leaves to pair_step_backward of the same block, thread by thread
+  Arena* kept_arenas_ = nullptr;
+  PairAttention** kept_ = nullptr;
 
   Env<T> env_repinit_, env_three_, env_rep_;
   EmbeddingWeights<T> w_repinit_, w_three_;

@@ -6,6 +6,12 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+namespace {
+
+inline double length(const double* v) { return std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]); }
+
+}  // namespace
+
 // em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist; always from double distances.
 template <class T>
 void CpuBackend<T>::env_mat_block(Env<T>& env, Range range) {
@@ -16,8 +22,8 @@ void CpuBackend<T>::env_mat_block(Env<T>& env, Range range) {
     const std::int64_t p0 = pairs().repinit.first[i];
     const std::size_t q0 = env_row(env, i);
     for (int k = 0; k < env.prefix->count[i]; ++k) {
-      const double r = pairs().r[p0 + k];
       const double* v = &pairs().vec[3 * (p0 + k)];
+      const double r = length(v);
       double sw, dsw;
       switch_function(r, b.rcut_smth, b.rcut, &sw, &dsw);
       env.sw[q0 + k] = static_cast<T>(sw);
@@ -102,11 +108,12 @@ void CpuBackend<T>::env_mat_backward(Range range) {
     double own[12] = {};
     for (int k = 0; k < pairs().repinit.count[i]; ++k) {
       const double* v = &pairs().vec[3 * (p0 + k)];
+      const double r = length(v);
       double f[3] = {0, 0, 0};
       for (const Env<T>* env : envs) {
         if (!env || k >= env->prefix->count[i]) continue;
         pair_gradient(*env, &env->block->dstd.data[4 * pairs().center_type[i]], model_.env_protection,
-                      pairs().r[p0 + k], v, env_row(*env, i) + k, f);
+                      r, v, env_row(*env, i) + k, f);
       }
       add_pair(f, v, own, &dforce_[12 * static_cast<std::size_t>(force_shares_.slot[p0 + k])]);
     }

@@ -74,6 +74,7 @@ class Arena {
     for (int i = 0; i < chunks_; ++i) std::free(chunk_[i].data);
   }
 
+  void clear() { current_ = 0, used_ = 0; }
   template <class T>
   T* take(std::size_t n) {
     const std::size_t bytes = (n * sizeof(T) + 63) / 64 * 64;

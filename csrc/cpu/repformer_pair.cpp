@@ -171,10 +171,23 @@ void CpuBackend<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, cons
 
 // ---- the whole step
 
+// Whether the reverse of this pair step follows it in the same block, and has use for its attention maps.
+template <class T>
+bool CpuBackend<T>::turns_with_attention(int l) const {
+  return input_.forces && l + 1 == last() && rep().has_g2_attn && !rep().has_g1g1;
+}
+
 template <class T>
 void CpuBackend<T>::pair_step(int l, Range range) {
   const Repformer& f = rep();
   Arena& arena_ = arena();
+  const bool keep = turns_with_attention(l);
+  Arena& kept_arena = keep ? kept_arenas_[thread_index()] : arena_;
+  PairAttention* kept = nullptr;
+  if (keep) {
+    kept_arena.clear();
+    kept = kept_[thread_index()] = kept_arena.template take<PairAttention>(range.size());
+  }
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(arena_);
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
@@ -183,7 +196,9 @@ void CpuBackend<T>::pair_step(int l, Range range) {
     pair_self(l, a, out, arena_);
     if (f.has_g1g1) pair_g1g1(l, i, a, out, arena_);
     if (f.has_g2_attn || f.update_h2) {
-      attention(l, a, out, f.update_h2 ? h2(l + 1, i) : nullptr, arena_);
+      PairAttention s;
+      attention(l, a, keep, &s, out, f.update_h2 ? h2(l + 1, i) : nullptr, kept_arena);
+      if (keep) kept[i - range.begin] = s;
     }
   }
 }
@@ -209,7 +224,13 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
     pair_self_backward(l, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {
-      attention_backward(l, a, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
+      PairAttention s;
+      if (turns_with_attention(l)) {
+        s = kept_[thread_index()][i - range.begin];
+      } else {
+        attention_heads(l, a, true, nullptr, &s, arena_);
+      }
+      attention_backward(l, a, s, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
     }
     for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += d.sw[j];
   }

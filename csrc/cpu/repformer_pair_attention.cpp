@@ -267,38 +267,39 @@ void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, c
 
 // ---- all heads
 
+// Everything but what becomes of the layer norm's input; assigns h2 of the next layer (null without an update).
+template <class T>
+void CpuBackend<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s,
+                                    Arena& arena) {
+  attention_factors(a, keep, s, arena);
+  for (int h = 0; h < rep().attn2_nhead; ++h) {
+    attention_map(l, h, a, s);
+    if (rep().has_g2_attn) attention_g2(l, h, a, s, arena);
+    if (h2_out) attention_h2(l, h, a, *s, h2_out);
+  }
+}
+
 // Adds the attention's update to g2 of the next layer; assigns its h2 (null without an h2 update).
 template <class T>
-void CpuBackend<T>::attention(int l, const Neighborhood& a, T* g2_out, T* h2_out, Arena& arena) {
+void CpuBackend<T>::attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out,
+                              Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim;
-  PairAttention s;
-  attention_factors(a, false, &s, arena);
-  for (int h = 0; h < rep().attn2_nhead; ++h) {
-    attention_map(l, h, a, &s);
-    if (rep().has_g2_attn) attention_g2(l, h, a, &s, arena);
-    if (h2_out) attention_h2(l, h, a, s, h2_out);
-  }
+  attention_heads(l, a, keep, h2_out, s, arena);
   for (int j = 0; j < a.n && rep().has_g2_attn; ++j) {
     T* out = g2_out + j * d;
-    const T* norm = s.norm + j * d;
+    const T* norm = s->norm + j * d;
     for (int c = 0; c < d; ++c) out[c] += w.scale_attn2[c] * (norm[c] * w.ln_w[c] + w.ln_b[c]);
   }
 }
 
-// Adds to g's gradients; dh2_out is null without an h2 update.
+// Adds to g's gradients; dh2_out is null without an h2 update. s: with all heads kept.
 template <class T>
-void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* dout, const T* dh2_out,
-                                       PairGradient* g, Arena& arena) {
+void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout,
+                                       const T* dh2_out, PairGradient* g, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead, rows = heads * n;
   const std::size_t size = static_cast<std::size_t>(n) * d;
-  PairAttention s;
-  attention_factors(a, true, &s, arena);
-  for (int h = 0; h < heads; ++h) {
-    attention_map(l, h, a, &s);
-    if (rep().has_g2_attn) attention_g2(l, h, a, &s, arena);
-  }
   // of all heads, one below the other, so that what they add to d g2 is one product
   T* dmap = arena.take<T>(s.square() * heads);
   T* dhead = arena.take<T>(size * heads);
@@ -327,10 +328,11 @@ void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const T* do
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                                                   \
-  template void CpuBackend<T>::attention(int, const Neighborhood&, T*, T*, Arena&);             \
-  template void CpuBackend<T>::attention_backward(int, const Neighborhood&, const T*, const T*, \
-                                                  PairGradient*, Arena&);
+#define DPA2MD_INSTANTIATE(T)                                                                               \
+  template void CpuBackend<T>::attention_heads(int, const Neighborhood&, bool, T*, PairAttention*, Arena&); \
+  template void CpuBackend<T>::attention(int, const Neighborhood&, bool, PairAttention*, T*, T*, Arena&);   \
+  template void CpuBackend<T>::attention_backward(int, const Neighborhood&, const PairAttention&, const T*, \
+                                                  const T*, PairGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
 
