@@ -270,7 +270,8 @@ class CpuBackend final : public Backend {
                           const T* dh2_out, PairGradient* d, Arena& arena);
   void attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out);
   void attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s, Arena& arena);
-  void attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out, Arena& arena);
+  void attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out,
+                 Arena& arena);
   void attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s, const T* dh2_out,
                              T* dmap, T* dh2);
 

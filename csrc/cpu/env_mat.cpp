@@ -112,8 +112,8 @@ void CpuBackend<T>::env_mat_backward(Range range) {
       double f[3] = {0, 0, 0};
       for (const Env<T>* env : envs) {
         if (!env || k >= env->prefix->count[i]) continue;
-        pair_gradient(*env, &env->block->dstd.data[4 * pairs().center_type[i]], model_.env_protection,
-                      r, v, env_row(*env, i) + k, f);
+        pair_gradient(*env, &env->block->dstd.data[4 * pairs().center_type[i]], model_.env_protection, r, v,
+                      env_row(*env, i) + k, f);
       }
       add_pair(f, v, own, &dforce_[12 * static_cast<std::size_t>(force_shares_.slot[p0 + k])]);
     }

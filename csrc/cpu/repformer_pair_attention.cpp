@@ -267,7 +267,8 @@ void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, c
 
 // ---- all heads
 
-// Everything but what becomes of the layer norm's input; assigns h2 of the next layer (null without an update).
+// Everything but what becomes of the layer norm's input; assigns h2 of the next layer (null without an
+// update).
 template <class T>
 void CpuBackend<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s,
                                     Arena& arena) {
