@@ -4,12 +4,14 @@
 #include <cmath>
 #include <initializer_list>
 
+#include "folding.h"
+
 namespace dpa2md {
 namespace {
 
 // Atoms closer than this are computed with the net itself.
-constexpr double kRepinitReach = 0.45, kThreeBodyReach = 0.6;  // angstrom
-constexpr int kMaxCells = 8192;                                // a few megabytes for two elements
+constexpr double kRepinitReach = 0.45, kThreeBodyReach = 0.6, kRadialReach = 0.6;  // angstrom
+constexpr int kMaxCells = 8192;  // a few megabytes for two elements
 
 double inverse_distance(double r, double rcut_smth, double rcut, double protection) {
   double sw, dsw;
@@ -105,6 +107,85 @@ ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>&
     }
   }
   return out;
+}
+
+int radial_layers(const Repformer& f) {
+  if (f.nlayers == 0 || !f.has_conv || !f.g1_out_conv || f.has_g1_attn) return 0;
+  return f.has_g2_attn || f.has_g1g1 || f.update_h2 ? 1 : f.nlayers;
+}
+
+namespace {
+
+// A number and its derivative by em_0, of every channel.
+struct Channels {
+  std::vector<double> value, slope;
+  explicit Channels(std::size_t n) : value(n, 0.0), slope(n, 0.0) {}
+};
+
+// x w + b (or no bias), w (in, out)
+Channels linear(const Channels& x, const Tensor& w, const Tensor* bias) {
+  const std::size_t out = static_cast<std::size_t>(w.shape[1]);
+  Channels y(out);
+  if (bias && !bias->empty()) y.value.assign(bias->data.begin(), bias->data.end());
+  for (std::size_t i = 0; i < x.value.size(); ++i) {
+    for (std::size_t o = 0; o < out; ++o) {
+      y.value[o] += x.value[i] * w.data[i * out + o];
+      y.slope[o] += x.slope[i] * w.data[i * out + o];
+    }
+  }
+  return y;
+}
+
+void activate_channels(const Activation& act, Channels* x) {
+  dispatch(act, [&](auto kind) {
+    for (std::size_t c = 0; c < x->value.size(); ++c) {
+      double y, d;
+      activate<decltype(kind)::value>(act, x->value[c], &y, &d);
+      x->value[c] = y, x->slope[c] *= d;
+    }
+  });
+}
+
+}  // namespace
+
+FunctionTable tabulate_radial_layers(const Model& model, const std::vector<char>& present, double tolerance,
+                                     int max_cells) {
+  const Repformer& f = model.repformer;
+  const int layers = radial_layers(f);
+  if (layers == 0) return {};
+  std::vector<FoldedLayer> folded;
+  for (int l = 0; l < layers; ++l) folded.push_back(fold_layer(f, l));
+  const auto state = [&](double em, double* value, double* slope) {
+    Channels x(1);
+    x.value[0] = em, x.slope[0] = 1;
+    Channels g2 = linear(x, f.g2_embd.w, &f.g2_embd.b);
+    activate_channels(f.act, &g2);
+    for (int l = 0; l < layers; ++l) {
+      for (const Channels& part : {g2, linear(g2, folded[l].conv, nullptr)}) {
+        value = std::copy(part.value.begin(), part.value.end(), value);
+        slope = std::copy(part.slope.begin(), part.slope.end(), slope);
+      }
+      if (l + 1 == layers) return;
+      Channels y = linear(g2, f.layers[l].linear2.w, &f.layers[l].linear2.b);
+      activate_channels(f.act, &y);
+      for (std::size_t c = 0; c < y.value.size(); ++c) {
+        g2.value[c] = folded[l].g2_alpha * g2.value[c] + folded[l].scale_linear2.data[c] * y.value[c];
+        g2.slope[c] = folded[l].g2_alpha * g2.slope[c] + folded[l].scale_linear2.data[c] * y.slope[c];
+      }
+    }
+  };
+  double lower = 0, upper = 0;
+  bool first = true;
+  const double closest = inverse_distance(kRadialReach, f.rcut_smth, f.rcut, model.env_protection);
+  for (int t = 0; t < model.ntypes(); ++t) {
+    if (!present[t]) continue;
+    const double avg = f.davg(t, 0), std = f.dstd(t, 0);
+    const double from = f.direct_dist ? kRadialReach / f.rcut : -avg / std;
+    const double to = f.direct_dist ? 1.0 : (closest - avg) / std;
+    lower = first ? from : std::min(lower, from), upper = first ? to : std::max(upper, to);
+    first = false;
+  }
+  return tabulate(layers * (f.g2_dim + f.g1_dim), lower, upper, tolerance, max_cells, state);
 }
 
 }  // namespace dpa2md

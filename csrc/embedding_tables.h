@@ -1,5 +1,5 @@
-// Which function tables (function_table.h) stand in for the embedding nets, over which range, and how exact.
-// In double; a backend casts and arranges them.
+// Which function tables (function_table.h) stand in for the embedding nets and for pair states that see
+// nothing but a distance, over which range, and how exact. In double; a backend casts and arranges them.
 #pragma once
 
 #include <vector>
@@ -36,5 +36,14 @@ inline double table_tolerance(bool single) { return single ? 2e-9 : 2e-13; }
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance);
 ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance);
+
+// How many layers, from the first on, have a g2 that depends on nothing but em_0 and meets g1 in conv: of the
+// first layer it always does, of the others where no attention or g1 updates it. (None where the attention of
+// g1 or the concatenation reads more than conv's sum.)
+int radial_layers(const Repformer& f);
+// Such layers side by side as a function of em_0: of each g2 (g2) and g2 times conv's weight (g1). Empty
+// where there are none or more than max_cells would be needed.
+FunctionTable tabulate_radial_layers(const Model& model, const std::vector<char>& present, double tolerance,
+                                     int max_cells);
 
 }  // namespace dpa2md

@@ -191,6 +191,7 @@ class CpuBackend final : public Backend {
   void build_tables();
   void build_repinit_tables();
   void build_three_body_tables();
+  void build_radial_table();
 
   // ---- three_body.cpp
   struct TripleState;
@@ -215,16 +216,20 @@ class CpuBackend final : public Backend {
   // ---- repformer_node.cpp, repformer_node_attention.cpp
   struct NodeBlock;
   struct NodeRow;
+  struct RadialPlaces;
   // An atom's neighbours as a layer sees them.
   struct Neighborhood {
-    int n;             // real neighbours
-    std::int64_t q0;   // first pair in the repformer prefix
-    const T *g2, *h2;  // (n, g2_dim), (n, kH2) of which 3 count
-    T* sw;             // (n) switch, or 1 in non-smooth models
-    T* gg1 = nullptr;  // (n, g1_dim), when an update reads it
+    int n;                                 // real neighbours
+    std::int64_t q0;                       // first pair in the repformer prefix
+    const T *g2, *h2;                      // (n, g2_dim), (n, kH2) of which 3 count
+    T* sw;                                 // (n) switch, or 1 in non-smooth models
+    T* gg1 = nullptr;                      // (n, g1_dim), when an update reads it
+    const RadialPlaces* places = nullptr;  // of a radial layer, then without gg1
   };
   struct NeighborhoodGradient;
+  Neighborhood bare_neighborhood(int l, int i, Arena& arena);
   Neighborhood neighborhood(int l, int i, bool with_g1, Arena& arena);
+  Neighborhood node_neighborhood(int l, int i, bool slopes, Arena& arena);
   bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
   bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
   T* product_left(const Neighborhood& a, Arena& arena);
@@ -247,6 +252,20 @@ class CpuBackend final : public Backend {
   void node_block(int l, Range range, Arena& arena, NodeBlock* s);
   void clear_shares(Range range);
   void begin_pair_gradients(Range range);
+
+  // ---- repformer_radial.cpp
+  const RadialPlaces* radial_places(int i, bool slopes, Arena& arena);
+  bool radial_atom(int i) const;
+  // No layer needs the pair state of the atom.
+  bool radial_pairs(int i) const { return radial_layers_ == rep().nlayers && radial_atom(i); }
+  void radial_g2(int l, int n, const RadialPlaces& p, T* out) const;
+  const T* radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const;
+  template <int NV, int W>
+  int radial_products_from(int c, int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s);
+  void radial_products(int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s);
+  const T** rows_of_g1(int l, int i, Arena& arena);
+  void radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
+                                NeighborhoodGradient* g, Arena& arena);
 
   // ---- repformer_pair.cpp, repformer_pair_attention.cpp
   struct PairAttention;
@@ -304,7 +323,9 @@ class CpuBackend final : public Backend {
   std::size_t near_block_ = 0;  // most repformer pairs of a block
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
   int repinit_width_ = 0;
-  double reach_ = 0;              // largest |c| of the three-body tables
+  double reach_ = 0;  // largest |c| of the three-body tables
+  Table<T> radial_;   // of radial_layers_ layers, a row of radial_ld_ channels
+  int radial_ld_ = 0, radial_layers_ = 0;
   std::vector<char> tabulated_;   // (nt) types that the tables know
   Buffer<T> rep_out_, drep_out_;  // (blocks, repinit width): [D | three-body], D with ng running fastest
   Buffer<T> moment_;              // (natoms, 4, padded ng): M

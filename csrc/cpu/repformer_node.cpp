@@ -40,13 +40,8 @@ void CpuBackend<T>::gather_g1(int l, int i, T* gg1) {
 // An atom's neighbours as a layer sees them.
 template <class T>
 typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, bool with_g1, Arena& arena) {
-  Neighborhood a;
-  a.n = pairs().repformer.count[i];
-  a.q0 = pairs().repformer.first[i];
+  Neighborhood a = bare_neighborhood(l, i, arena);
   a.g2 = g2_of(l, i, arena);
-  a.h2 = h2(l, i);
-  a.sw = arena.take<T>(a.n);
-  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_rep_.sw[a.q0 + j] : T(1);
   if (with_g1) {
     a.gg1 = arena.take<T>(static_cast<std::size_t>(a.n) * rep().g1_dim);
     gather_g1(l, i, a.gg1);
@@ -54,30 +49,31 @@ typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, b
   return a;
 }
 
-namespace {
-
-// ---- sym(S): out[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis, with S (3, width)
+// As a node step sees them: of a radial layer g2 from the table, and no copies of g1.
 template <class T>
-void symmetrise(const T* s, int width, int axis, T* out) {
-  for (int a = 0; a < axis; ++a) {
-    const T x = s[a] / 3, y = s[width + a] / 3, z = s[2 * width + a] / 3;
-#pragma omp simd
-    for (int d = 0; d < width; ++d) out[a * width + d] = x * s[d] + y * s[width + d] + z * s[2 * width + d];
-  }
+typename CpuBackend<T>::Neighborhood CpuBackend<T>::node_neighborhood(int l, int i, bool slopes,
+                                                                      Arena& arena) {
+  if (l >= radial_layers_) return neighborhood(l, i, node_reads_gg1(), arena);
+  const RadialPlaces* places = radial_places(i, slopes, arena);
+  if (!places) return neighborhood(l, i, node_reads_gg1(), arena);
+  Neighborhood a = bare_neighborhood(l, i, arena);
+  a.places = places;
+  T* g2 = arena.take<T>(static_cast<std::size_t>(a.n) * rep().g2_dim);
+  radial_g2(l, a.n, *places, g2);
+  a.g2 = g2;
+  return a;
 }
 
 template <class T>
-void symmetrise_backward(const T* s, int width, int axis, const T* dout, T* ds) {
-  std::fill(ds, ds + 3 * width, T(0));
-  for (int a = 0; a < axis; ++a) {
-    for (int x = 0; x < 3; ++x) {
-      axpy(width, s[x * width + a] / 3, dout + a * width, ds + x * width);
-      ds[x * width + a] += dot(width, dout + a * width, s + x * width) / 3;
-    }
-  }
+typename CpuBackend<T>::Neighborhood CpuBackend<T>::bare_neighborhood(int l, int i, Arena& arena) {
+  Neighborhood a;
+  a.n = pairs().repformer.count[i];
+  a.q0 = pairs().repformer.first[i];
+  a.h2 = h2(l, i);
+  a.sw = arena.take<T>(a.n);
+  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_rep_.sw[a.q0 + j] : T(1);
+  return a;
 }
-
-}  // namespace
 
 // ---- grrg: sym of the moments of g2
 
@@ -284,13 +280,19 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   if (f.has_g1_attn) node_queries(l, range, arena, s);
   for (int b = 0; b < rows; ++b) {
     Arena::Scope scope(arena);
-    const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena);
+    const Neighborhood a = node_neighborhood(l, range.begin + b, false, arena);
     const NodeRow row = node_row(*s, b);
     if (row.cat_g1)
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
     const T* left = product_left(a, arena);
     if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
+    if (a.places) {
+      T* moment = arena.take<T>(3 * static_cast<std::size_t>(width));
+      radial_products(l, a, rows_of_g1(l, range.begin + b, arena), row.conv, moment);
+      if (f.has_drrd) symmetrise(moment, width, f.axis, row.drrd);
+      continue;
+    }
     if (f.has_drrd) symmetrise(moments(a, left, width, a.gg1, arena), width, f.axis, row.drrd);
     if (f.has_conv) conv(l, a, left, row, arena);
     if (f.has_g1_attn) local_attention(a, row, arena);
@@ -339,7 +341,9 @@ void CpuBackend<T>::clear_shares(Range range) {
 template <class T>
 void CpuBackend<T>::begin_pair_gradients(Range range) {
   const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];
-  dg2_.zero(q0 * rep().g2_dim, q1 * rep().g2_dim);
+  for (int i = range.begin; i < range.end; ++i) {
+    if (!radial_pairs(i)) std::fill_n(dg2(i), pairs().repformer.count[i] * rep().g2_dim, T(0));
+  }
   env_rep_.dem.zero(4 * q0, 4 * q1);
   env_rep_.dsw.zero(q0, q1);
   if (rep().update_h2 && last() > 0)
@@ -391,12 +395,16 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
 
   for (int b = 0; b < rows; ++b) {
     Arena::Scope atom(arena_);
-    const Neighborhood a = neighborhood(l, range.begin + b, node_reads_gg1(), arena_);
+    const Neighborhood a = node_neighborhood(l, range.begin + b, true, arena_);
     const NodeRow row = node_row(s, b), drow = node_row(d, b);
     NeighborhoodGradient g{dg2(range.begin + b), dh2(l, range.begin + b), arena_.zeros<T>(a.n),
                            a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
     if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
-    products_backward(l, a, drow, &g, arena_);
+    if (a.places) {
+      radial_products_backward(l, range.begin + b, a, drow, &g, arena_);
+    } else {
+      products_backward(l, a, drow, &g, arena_);
+    }
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
     for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
     for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];
@@ -426,14 +434,19 @@ void CpuBackend<T>::gather_g1_gradient(int l, Range atoms) {
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                                                        \
-  template void CpuBackend<T>::gather_g1(int, int, T*);                                              \
-  template typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int, int, bool, Arena&); \
-  template void CpuBackend<T>::node_step(int, Range);                                                \
-  template void CpuBackend<T>::node_step_backward(int, Range);                                       \
-  template void CpuBackend<T>::clear_shares(Range);                                                  \
-  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);                              \
-  template void CpuBackend<T>::start_g1_gradient(int);                                               \
+#define DPA2MD_INSTANTIATE(T)                                                                               \
+  template T CpuBackend<T>::inverse_count(int) const;                                                       \
+  template T CpuBackend<T>::inverse_moment(int) const;                                                      \
+  template void CpuBackend<T>::gather_g1(int, int, T*);                                                     \
+  template typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int, int, bool, Arena&);        \
+  template void CpuBackend<T>::moments_backward(const Neighborhood&, const T*, int, const T*, const T*, T*, \
+                                                Arena&);                                                    \
+  template T* CpuBackend<T>::product_left(const Neighborhood&, Arena&);                                     \
+  template void CpuBackend<T>::node_step(int, Range);                                                       \
+  template void CpuBackend<T>::node_step_backward(int, Range);                                              \
+  template void CpuBackend<T>::clear_shares(Range);                                                         \
+  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);                                     \
+  template void CpuBackend<T>::start_g1_gradient(int);                                                      \
   template void CpuBackend<T>::gather_g1_gradient(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

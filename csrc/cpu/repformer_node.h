@@ -1,6 +1,8 @@
 // What the files of a node step share.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu_backend.h"
 
 namespace dpa2md {
@@ -30,6 +32,35 @@ template <class T>
 struct CpuBackend<T>::NeighborhoodGradient {
   T *g2, *h2, *sw, *gg1;
 };
+
+// Where the neighbours of an atom fall in the table of radial layers (repformer_radial.cpp).
+template <class T>
+struct CpuBackend<T>::RadialPlaces {
+  int np;            // neighbours padded to a vector of doubles
+  int* cell;         // (np)
+  T *value, *slope;  // (5, np) weights
+};
+
+// ---- sym(S): out[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis, with S (3, width)
+template <class T>
+inline void symmetrise(const T* s, int width, int axis, T* out) {
+  for (int a = 0; a < axis; ++a) {
+    const T x = s[a] / 3, y = s[width + a] / 3, z = s[2 * width + a] / 3;
+#pragma omp simd
+    for (int d = 0; d < width; ++d) out[a * width + d] = x * s[d] + y * s[width + d] + z * s[2 * width + d];
+  }
+}
+
+template <class T>
+inline void symmetrise_backward(const T* s, int width, int axis, const T* dout, T* ds) {
+  std::fill(ds, ds + 3 * width, T(0));
+  for (int a = 0; a < axis; ++a) {
+    for (int x = 0; x < 3; ++x) {
+      axpy(width, s[x * width + a] / 3, dout + a * width, ds + x * width);
+      ds[x * width + a] += dot(width, dout + a * width, s + x * width) / 3;
+    }
+  }
+}
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

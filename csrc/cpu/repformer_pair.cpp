@@ -78,6 +78,7 @@ void CpuBackend<T>::pair_init_backward(Range range) {
   const int d = rep().g2_dim;
   Arena& arena_ = arena();
   for (int i = range.begin; i < range.end; ++i) {
+    if (radial_pairs(i)) continue;
     Arena::Scope scope(arena_);
     const std::size_t q0 = pairs().repformer.first[i], n = pairs().repformer.count[i];
     T* x = arena_.take<T>(n * d);
@@ -85,7 +86,7 @@ void CpuBackend<T>::pair_init_backward(Range range) {
     first_g2(i, x, slope);
     for (std::size_t j = 0; j < n; ++j) {
       for (int c = 0; c < d; ++c) slope[j * d + c] *= w_g2_embd_[c];
-      env_rep_.dem[4 * (q0 + j)] = dot(d, dg2(i) + j * d, slope + j * d);
+      env_rep_.dem[4 * (q0 + j)] += dot(d, dg2(i) + j * d, slope + j * d);
     }
   }
 }
@@ -189,6 +190,7 @@ void CpuBackend<T>::pair_step(int l, Range range) {
     kept = kept_[thread_index()] = kept_arena.template take<PairAttention>(range.size());
   }
   for (int i = range.begin; i < range.end; ++i) {
+    if (radial_pairs(i)) continue;
     Arena::Scope scope(arena_);
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;
@@ -212,6 +214,7 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
   if (f.has_g1g1) clear_shares(range);
   remake_g2(l, range);
   for (int i = range.begin; i < range.end; ++i) {
+    if (radial_pairs(i)) continue;
     Arena::Scope scope(arena_);
     const Neighborhood a = neighborhood(l, i, f.has_g1g1, arena_);
     if (a.n == 0) continue;

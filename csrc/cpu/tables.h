@@ -26,6 +26,19 @@ struct Table {
     const double at = (double(x) - lower) * inverse_width;
     return at >= 0 && at <= cells;
   }
+  // Rows of channels take `padded` numbers.
+  void set(const FunctionTable& from, int padded) {
+    lower = from.lower, inverse_width = 1.0 / from.width, cells = from.cells;
+    slope_scale = T(1.0 / from.width);
+    node.resize(static_cast<std::size_t>(from.cells + 1) * 4 * padded);
+    node.zero(0, node.size());
+    for (int row = 0; row < 4 * (from.cells + 1); ++row) {
+      for (int m = 0; m < from.channels; ++m) {
+        node[static_cast<std::size_t>(row) * padded + m] =
+            T(from.node[static_cast<std::size_t>(row) * from.channels + m]);
+      }
+    }
+  }
 };
 
 // Tables of an embedding by two types; null where the net itself is to be used.
@@ -46,18 +59,8 @@ class Tables {
   const Table<T>* add(const FunctionTable& from) {
     if (from.empty()) return nullptr;
     owned_.push_back(std::make_unique<Table<T>>());
-    Table<T>& t = *owned_.back();
-    t.lower = from.lower, t.inverse_width = 1.0 / from.width, t.cells = from.cells;
-    t.slope_scale = T(1.0 / from.width);
-    t.node.resize(static_cast<std::size_t>(from.cells + 1) * 4 * padded_);
-    t.node.zero(0, t.node.size());
-    for (int row = 0; row < 4 * (from.cells + 1); ++row) {
-      for (int m = 0; m < from.channels; ++m) {
-        t.node[static_cast<std::size_t>(row) * padded_ + m] =
-            T(from.node[static_cast<std::size_t>(row) * from.channels + m]);
-      }
-    }
-    return &t;
+    owned_.back()->set(from, padded_);
+    return owned_.back().get();
   }
   void set(int a, int b, const Table<T>* table) { of_[a * nt_ + b] = table; }
 
@@ -88,6 +91,32 @@ inline void place(const Table<T>& t, int padded, T x, TablePlace<T>* p) {
   table_value_weights<T>(in_cell, p->value);
   table_slope_weights<T>(in_cell, p->slope);
   for (T& s : p->slope) s *= t.slope_scale;
+}
+
+// The same for as many numbers as a vector has doubles; cell (W), value and slope (5, ld), the latter with
+// SLOPES only. They are in the table.
+template <bool SLOPES, class T>
+DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<double>()>::type x, int ld,
+                               int* cell, T* value, T* slope) {
+  constexpr int W = lanes<double>();
+  using V = typename Vector<T, W>::type;
+  using Doubles = typename Vector<double, W>::type;
+  using Ints = typename Vector<int, W>::type;
+  const auto store = [&](const V* w, T scale, T* out) {
+    for (int q = 0; q < 5; ++q, out += ld) *reinterpret_cast<V*>(out) = w[q] * scale;
+  };
+  const Doubles at = (__builtin_convertvector(x, Doubles) - table.lower) * table.inverse_width;
+  Ints in = __builtin_convertvector(at, Ints);
+  in = in < table.cells ? in : Ints{} + (table.cells - 1);
+  const V t = __builtin_convertvector(at - __builtin_convertvector(in, Doubles), V);
+  *reinterpret_cast<Ints*>(cell) = in;
+  V w[5];
+  table_value_weights<T>(t, w);
+  store(w, T(1), value);
+  if constexpr (SLOPES) {
+    table_slope_weights<T>(t, w);
+    store(w, table.slope_scale, slope);
+  }
 }
 
 // The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the

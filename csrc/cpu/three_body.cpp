@@ -117,29 +117,13 @@ template <bool SLOPES>
 void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
   constexpr int W = lanes<double>();
   using V = typename Vector<T, W>::type;
-  using Doubles = typename Vector<double, W>::type;
-  using Ints = typename Vector<int, W>::type;
   const Table<T>& any = *w_three_.tables(s.type[0], s.type[0]);  // all have the same cells
   const int np = row->np;
   const T *x = row->direction, *y = x + np, *z = y + np;
   const auto load = [](const T* p) { return *reinterpret_cast<const V*>(p); };
-  const auto store = [&](const V* w, T scale, T* out) {
-    for (int q = 0; q < 5; ++q, out += np) *reinterpret_cast<V*>(out) = w[q] * scale;
-  };
   for (int k = j / W * W; k < np; k += W) {
     const V c = x[j] * load(x + k) + y[j] * load(y + k) + z[j] * load(z + k);
-    const Doubles at = (__builtin_convertvector(c, Doubles) - any.lower) * any.inverse_width;
-    Ints cell = __builtin_convertvector(at, Ints);
-    cell = cell < any.cells ? cell : Ints{} + (any.cells - 1);
-    const V t = __builtin_convertvector(at - __builtin_convertvector(cell, Doubles), V);
-    *reinterpret_cast<Ints*>(row->cell + k) = cell;
-    V w[5];
-    table_value_weights<T>(t, w);
-    store(w, T(1), row->value + k);
-    if constexpr (SLOPES) {
-      table_slope_weights<T>(t, w);
-      store(w, any.slope_scale, row->slope + k);
-    }
+    place_lanes<SLOPES>(any, c, np, row->cell + k, row->value + k, row->slope + k);
   }
 }
 

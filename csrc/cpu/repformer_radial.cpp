@@ -1,0 +1,226 @@
+// Node steps of layers whose g2 depends on nothing but the neighbour's distance (radial_layers): g2(l) and f
+// = g2(l) P come from a table of em_0, so that
+//   conv = sum_j w_j f_j gg1_j / N      S = c (h2 w)^T gg1
+// is one pass over the neighbours' rows of g1, and so is its reverse. Where an atom comes closer than the
+// table reaches, or a model's is not good enough, g2 and the products are computed (repformer_node.cpp).
+#include <algorithm>
+
+#include "repformer_node.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+// Calls body<W>(channel) for whole vectors of channels, then for single ones.
+template <class T, class F>
+DPA2MD_INLINE void each_channel(int count, F&& body) {
+  constexpr int W = lanes<T>();
+  int c = 0;
+  for (; c + W <= count; c += W) body(std::integral_constant<int, W>{}, c);
+  for (; c < count; ++c) body(std::integral_constant<int, 1>{}, c);
+}
+
+namespace {
+
+template <int W, class T>
+DPA2MD_INLINE typename Vector<T, W>::type load(const T* p) {
+  return *reinterpret_cast<const typename Vector<T, W>::type*>(p);
+}
+template <int W, class T>
+DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
+  *reinterpret_cast<typename Vector<T, W>::type*>(p) += x;
+}
+
+}  // namespace
+
+// Where an atom's neighbours fall in the table; null where it does not have them all. slopes: those, too.
+template <class T>
+const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, bool slopes, Arena& arena) {
+  constexpr int W = lanes<double>();
+  using V = typename Vector<T, W>::type;
+  if (!radial_atom(i)) return nullptr;
+  const int n = pairs().repformer.count[i], np = padded(n, W);
+  RadialPlaces* p = arena.take<RadialPlaces>(1);
+  p->np = np;
+  p->cell = arena.take<int>(np);
+  p->value = arena.take<T>(5 * static_cast<std::size_t>(np));
+  p->slope = slopes ? arena.take<T>(5 * static_cast<std::size_t>(np)) : nullptr;
+  const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+  for (int k = 0; k < np; k += W) {
+    V x;
+    for (int lane = 0; lane < W; ++lane) x[lane] = em[4 * std::min(k + lane, n - 1)];
+    if (slopes) {
+      place_lanes<true>(radial_, x, np, p->cell + k, p->value + k, p->slope + k);
+    } else {
+      place_lanes<false>(radial_, x, np, p->cell + k, p->value + k, static_cast<T*>(nullptr));
+    }
+  }
+  return p;
+}
+
+// Whether the table has all neighbours of the atom.
+template <class T>
+bool CpuBackend<T>::radial_atom(int i) const {
+  if (radial_layers_ == 0) return false;
+  const int n = pairs().repformer.count[i];
+  const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+  bool all = n > 0;
+  for (int j = 0; j < n; ++j) all &= radial_.covers(em[4 * j]);
+  return all;
+}
+
+// g2(l), (n, g2)
+template <class T>
+void CpuBackend<T>::radial_g2(int l, int n, const RadialPlaces& p, T* out) const {
+  const int d = rep().g2_dim;
+  for (int j = 0; j < n; ++j, out += d) {
+    T w[5];
+    const T* node = radial_node(l, p, p.value, j, w);
+    each_channel<T>(d, [&](auto width, int c) {
+      constexpr int W = decltype(width)::value;
+      *reinterpret_cast<typename Vector<T, W>::type*>(out + c) =
+          table_value<W>(node + c, node + c + 6 * radial_ld_, radial_ld_, w);
+    });
+  }
+}
+
+// The node of neighbour j, at g2 of layer l, and its weights gathered.
+template <class T>
+const T* CpuBackend<T>::radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const {
+  for (int q = 0; q < 5; ++q) w[q] = from[q * p.np + j];
+  return radial_.node.data() + static_cast<std::size_t>(p.cell[j]) * 4 * radial_ld_ +
+         static_cast<std::size_t>(l) * (rep().g2_dim + rep().g1_dim);
+}
+
+// conv (g1) [null: not wanted] and S (3, g1) of an atom, a few vectors of channels at a time.
+template <class T>
+template <int NV, int W>
+int CpuBackend<T>::radial_products_from(int c, int l, const Neighborhood& a, const T* const* gg1, T* conv,
+                                        T* s) {
+  using V = typename Vector<T, W>::type;
+  const int width = rep().g1_dim, d = rep().g2_dim;
+  const T inv = inverse_count(a.n), factor = inverse_moment(a.n);
+  for (; c + NV * W <= width; c += NV * W) {
+    V sum[4][NV] = {};
+    for (int j = 0; j < a.n; ++j) {
+      const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+      T w[5];
+      const T* node = radial_node(l, *a.places, a.places->value, j, w) + d + c;
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const V x = load<W>(gg1[j] + c + v * W) * sw;
+        if (conv) sum[3][v] += x * table_value<W>(node + v * W, node + v * W + 6 * radial_ld_, radial_ld_, w);
+#pragma GCC unroll 3
+        for (int y = 0; y < 3; ++y) sum[y][v] += x * h2[y];
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      const int at = c + v * W;
+      if (conv) *reinterpret_cast<V*>(conv + at) = inv * sum[3][v];
+      for (int y = 0; y < 3; ++y) *reinterpret_cast<V*>(s + y * width + at) = factor * sum[y][v];
+    }
+  }
+  return c;
+}
+
+template <class T>
+void CpuBackend<T>::radial_products(int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s) {
+  constexpr int W = lanes<T>();
+  int c = radial_products_from<4, W>(0, l, a, gg1, conv, s);
+  c = radial_products_from<1, W>(c, l, a, gg1, conv, s);
+  radial_products_from<1, 1>(c, l, a, gg1, conv, s);
+}
+
+// Rows of the neighbours' g1, where they are.
+template <class T>
+const T** CpuBackend<T>::rows_of_g1(int l, int i, Arena& arena) {
+  const int n = pairs().repformer.count[i];
+  const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
+  const T** rows = arena.take<const T*>(n);
+  for (int j = 0; j < n; ++j) rows[j] = g1(l) + static_cast<std::size_t>(row[j]) * rep().g1_dim;
+  return rows;
+}
+
+// In reverse: adds to the pairs' shares of d g1, to d g2 or d em_0, d h2 and d sw.
+template <class T>
+void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
+                                             NeighborhoodGradient* g, Arena& arena) {
+  const Repformer& f = rep();
+  const int n = a.n, width = f.g1_dim, d = f.g2_dim;
+  const T** gg1 = rows_of_g1(l, i, arena);
+  T *s = arena.take<T>(3 * static_cast<std::size_t>(width)),
+    *ds1 = arena.zeros<T>(3 * static_cast<std::size_t>(width)),
+    *ds2 = arena.zeros<T>(3 * static_cast<std::size_t>(d)), *dconv = arena.take<T>(width);
+  const T inv = inverse_count(n), factor = inverse_moment(n);
+  for (int c = 0; c < width; ++c) dconv[c] = inv * dout.conv[c];
+  if (f.has_drrd) {
+    radial_products(l, a, gg1, nullptr, s);
+    symmetrise_backward(s, width, f.axis, dout.drrd, ds1);
+    for (int c = 0; c < 3 * width; ++c) ds1[c] *= factor;
+  }
+  if (f.has_grrg) moments_backward(a, product_left(a, arena), d, a.g2, dout.grrg, ds2, arena);
+
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const bool all_layers = radial_layers_ == f.nlayers;  // nothing else gives to d g2: it ends here
+  for (int j = 0; j < n; ++j) {
+    T w[5], ws[5];
+    const T* node = radial_node(l, *a.places, a.places->value, j, w);
+    radial_node(l, *a.places, a.places->slope, j, ws);
+    const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+    const T h[3] = {h2[0] * sw, h2[1] * sw, h2[2] * sw};
+    T* dgg1 = share(a.q0 + j);
+    V dem{}, open{}, along[3] = {};  // their lanes are to be summed
+    each_channel<T>(width, [&](auto lanes_of, int c) {
+      constexpr int L = decltype(lanes_of)::value;
+      const T* at = node + d + c;
+      const auto value = table_value<L>(at, at + 6 * radial_ld_, radial_ld_, w);
+      const auto slope = table_slope<L>(at, at + 6 * radial_ld_, radial_ld_, ws);
+      const auto x = load<L>(gg1[j] + c), dx = load<L>(dconv + c), y0 = load<L>(ds1 + c),
+                 y1 = load<L>(ds1 + width + c), y2 = load<L>(ds1 + 2 * width + c), xdx = x * dx;
+      add<L>(dgg1 + c, sw * dx * value + h[0] * y0 + h[1] * y1 + h[2] * y2);
+      add<L>(reinterpret_cast<T*>(&dem), slope * xdx);
+      add<L>(reinterpret_cast<T*>(&open), value * xdx);
+      add<L>(reinterpret_cast<T*>(&along[0]), x * y0);
+      add<L>(reinterpret_cast<T*>(&along[1]), x * y1);
+      add<L>(reinterpret_cast<T*>(&along[2]), x * y2);
+    });
+    dem *= sw;
+    T* dg2 = g->g2 + j * d;
+    each_channel<T>(d, [&](auto lanes_of, int c) {
+      constexpr int L = decltype(lanes_of)::value;
+      const auto y0 = load<L>(ds2 + c), y1 = load<L>(ds2 + d + c), y2 = load<L>(ds2 + 2 * d + c),
+                 x = load<L>(a.g2 + j * d + c), dx = h[0] * y0 + h[1] * y1 + h[2] * y2;
+      add<L>(reinterpret_cast<T*>(&along[0]), x * y0);
+      add<L>(reinterpret_cast<T*>(&along[1]), x * y1);
+      add<L>(reinterpret_cast<T*>(&along[2]), x * y2);
+      if (all_layers) {
+        add<L>(reinterpret_cast<T*>(&dem),
+               dx * table_slope<L>(node + c, node + c + 6 * radial_ld_, radial_ld_, ws));
+      } else {
+        add<L>(dg2 + c, dx);
+      }
+    });
+    env_rep_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
+    g->sw[j] += sum_lanes<T, W>(open);
+    for (int x = 0; x < 3; ++x) {
+      const T sum = sum_lanes<T, W>(along[x]);
+      g->h2[kH2 * j + x] += sum * sw;
+      g->sw[j] += sum * h2[x];
+    }
+  }
+}
+
+#define DPA2MD_INSTANTIATE(T)                                                                           \
+  template const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int, bool, Arena&); \
+  template bool CpuBackend<T>::radial_atom(int) const;                                                  \
+  template void CpuBackend<T>::radial_g2(int, int, const RadialPlaces&, T*) const;                      \
+  template void CpuBackend<T>::radial_products(int, const Neighborhood&, const T* const*, T*, T*);      \
+  template const T** CpuBackend<T>::rows_of_g1(int, int, Arena&);                                       \
+  template void CpuBackend<T>::radial_products_backward(int, int, const Neighborhood&, const NodeRow&,  \
+                                                        NeighborhoodGradient*, Arena&);
+DPA2MD_INSTANTIATE(float)
+DPA2MD_INSTANTIATE(double)
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md
