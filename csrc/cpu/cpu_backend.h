@@ -165,7 +165,11 @@ class CpuBackend final : public Backend {
   void reserve();
 
   // ---- env_mat.cpp
+  struct PairVectors;
+  PairVectors pair_vectors(int i, int n, Arena& arena) const;
+  void env_mat_atom(Env<T>& env, int i, const PairVectors& p, Arena& arena);
   void env_mat_block(Env<T>& env, Range range);
+  void env_gradient(const Env<T>& env, int i, const PairVectors& p, double* f, Arena& arena);
   void add_forces(std::size_t row, const double* sum);
 
   // ---- repinit.cpp

@@ -1,123 +1,201 @@
-// Environment matrices, and the last step of the reverse sweep: from their gradients to forces and virial.
+// Environment matrices, and the last step of the reverse sweep: from their gradients to forces and virial. In
+// double whatever T is; an atom's pairs side by side, so that loops over them become vectors.
+#include <algorithm>
 #include <cmath>
 
 #include "cpu_backend.h"
+#include "lanes.h"
+#include "simd_math.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+// Vectors from an atom to its neighbours, (np) each and filled up to whole vectors with neighbours 1 angstrom
+// away.
+template <class T>
+struct CpuBackend<T>::PairVectors {
+  int np;
+  double *x, *y, *z, *r;
+};
+
+template <class T>
+typename CpuBackend<T>::PairVectors CpuBackend<T>::pair_vectors(int i, int n, Arena& arena) const {
+  PairVectors p;
+  p.np = padded(n, lanes<double>());
+  for (double** a : {&p.x, &p.y, &p.z, &p.r}) *a = arena.take<double>(p.np);
+  const double* vec = pairs().vec.data() + 3 * pairs().repinit.first[i];
+  for (int k = 0; k < n; ++k) p.x[k] = vec[3 * k], p.y[k] = vec[3 * k + 1], p.z[k] = vec[3 * k + 2];
+  for (int k = n; k < p.np; ++k) p.x[k] = 1, p.y[k] = p.z[k] = 0;
+#pragma omp simd
+  for (int k = 0; k < p.np; ++k) p.r[k] = std::sqrt(p.x[k] * p.x[k] + p.y[k] * p.y[k] + p.z[k] * p.z[k]);
+  return p;
+}
+
 namespace {
 
-inline double length(const double* v) { return std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]); }
+constexpr int kDoubles = lanes<double>();
+using Doubles = Vector<double, kDoubles>::type;
+
+DPA2MD_INLINE const Doubles& at(const double* p) { return *reinterpret_cast<const Doubles*>(p); }
+
+// What the formulas of a block need of it and of the centre's type.
+struct EnvConstants {
+  double rcut, rcut_smth, avg[4], inv_std[4];
+  EnvConstants(const Block& b, int center_type) : rcut(b.rcut), rcut_smth(b.rcut_smth) {
+    for (int c = 0; c < 4; ++c) {
+      avg[c] = b.davg.data[4 * std::max(0, center_type) + c];
+      inv_std[c] = 1.0 / b.dstd.data[4 * std::max(0, center_type) + c];
+    }
+  }
+};
+
+// switch_function of many distances
+DPA2MD_INLINE void switch_lanes(const EnvConstants& e, Doubles r, Doubles* sw, Doubles* dsw) {
+  const double width = e.rcut - e.rcut_smth;
+  const Doubles u = max_lanes(Doubles{}, min_lanes(Doubles{} + 1.0, (r - e.rcut_smth) / width));
+  *sw = 1.0 + u * u * u * (-10.0 + u * (15.0 - 6.0 * u));
+  *dsw = u * u * (-30.0 + u * (60.0 - 30.0 * u)) / width;
+}
 
 }  // namespace
 
-// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist; always from double distances.
+// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist.
+template <class T>
+void CpuBackend<T>::env_mat_atom(Env<T>& env, int i, const PairVectors& p, Arena& arena) {
+  Arena::Scope scope(arena);
+  const EnvConstants e(*env.block, pairs().center_type[i]);
+  const int n = env.prefix->count[i], np = padded(n, lanes<double>());
+  T* part = arena.take<T>(5 * static_cast<std::size_t>(np));  // em column by column, sw
+  for (int k = 0; k < np; k += kDoubles) {
+    const Doubles r = at(p.r + k), v[3] = {at(p.x + k), at(p.y + k), at(p.z + k)};
+    Doubles sw, dsw;
+    switch_lanes(e, r, &sw, &dsw);
+    const auto store = [&](int c, Doubles x) {
+      *reinterpret_cast<typename Vector<T, kDoubles>::type*>(part + c * np + k) =
+          __builtin_convertvector(x, typename Vector<T, kDoubles>::type);
+    };
+    store(4, sw);
+    if (env.direct) {
+      store(0, r / e.rcut);
+      for (int c = 0; c < 3; ++c) store(1 + c, v[c] / e.rcut);
+    } else {
+      const Doubles inv = 1.0 / (r + model_.env_protection), across = sw * inv * inv;
+      store(0, (sw * inv - e.avg[0]) * e.inv_std[0]);
+      for (int c = 0; c < 3; ++c) store(1 + c, (across * v[c] - e.avg[1 + c]) * e.inv_std[1 + c]);
+    }
+  }
+  const std::size_t q0 = env_row(env, i);
+  transpose(4, n, part, np, env.em.data() + 4 * q0, 4);
+  std::copy_n(part + 4 * np, n, env.sw.data() + q0);
+}
+
 template <class T>
 void CpuBackend<T>::env_mat_block(Env<T>& env, Range range) {
-  const Block& b = *env.block;
+  Arena& arena_ = arena();
   for (int i = range.begin; i < range.end; ++i) {
-    const double* avg = &b.davg.data[4 * pairs().center_type[i] * (pairs().center_type[i] >= 0)];
-    const double* std = &b.dstd.data[4 * pairs().center_type[i] * (pairs().center_type[i] >= 0)];
-    const std::int64_t p0 = pairs().repinit.first[i];
-    const std::size_t q0 = env_row(env, i);
-    for (int k = 0; k < env.prefix->count[i]; ++k) {
-      const double* v = &pairs().vec[3 * (p0 + k)];
-      const double r = length(v);
-      double sw, dsw;
-      switch_function(r, b.rcut_smth, b.rcut, &sw, &dsw);
-      env.sw[q0 + k] = static_cast<T>(sw);
-      T* em = &env.em[4 * (q0 + k)];
-      if (env.direct) {
-        em[0] = static_cast<T>(r / b.rcut);
-        for (int c = 0; c < 3; ++c) em[1 + c] = static_cast<T>(v[c] / b.rcut);
-      } else {
-        const double inv = 1.0 / (r + model_.env_protection);
-        em[0] = static_cast<T>((sw * inv - avg[0]) / std[0]);
-        for (int c = 0; c < 3; ++c)
-          em[1 + c] = static_cast<T>((sw * v[c] * inv * inv - avg[1 + c]) / std[1 + c]);
-      }
-    }
+    Arena::Scope scope(arena_);
+    env_mat_atom(env, i, pair_vectors(i, env.prefix->count[i], arena_), arena_);
   }
 }
 
 template <class T>
 void CpuBackend<T>::env_mat(Range range) {
-  env_mat_block(env_repinit_, range);
-  if (model_.has_three_body) env_mat_block(env_three_, range);
-  if (rep().nlayers) env_mat_block(env_rep_, range);
+  Arena& arena_ = arena();
+  for (int i = range.begin; i < range.end; ++i) {
+    Arena::Scope scope(arena_);
+    const PairVectors p = pair_vectors(i, pairs().repinit.count[i], arena_);
+    env_mat_atom(env_repinit_, i, p, arena_);
+    if (model_.has_three_body) env_mat_atom(env_three_, i, p, arena_);
+    if (rep().nlayers) env_mat_atom(env_rep_, i, p, arena_);
+  }
 }
 
-namespace {
+// ---- in reverse
 
-// Adds dE/d(r_j - r_i) of one pair in one block, from the gradients of its em and sw.
+// Adds to f (3, np) what the gradients of a block's em and sw give to dE/d(r_j - r_i).
 template <class T>
-void pair_gradient(const Env<T>& env, const double* std, double p, double r, const double* v, std::size_t q,
-                   double* f) {
-  const Block& b = *env.block;
-  double sw, dsw;
-  switch_function(r, b.rcut_smth, b.rcut, &sw, &dsw);
-  const T* dem = &env.dem[4 * q];
-  double along, across;  // f += along * v/r + across * dem_vector
-  double scale[3];
-  if (env.direct) {
-    along = dem[0] / b.rcut;
-    across = 1.0 / b.rcut;
-    for (double& s : scale) s = 1.0;
-  } else {
-    const double inv = 1.0 / (r + p), inv2 = inv * inv;
-    for (int c = 0; c < 3; ++c) scale[c] = 1.0 / std[1 + c];
-    double dot = 0;
-    for (int c = 0; c < 3; ++c) dot += dem[1 + c] * scale[c] * v[c];
-    along = dem[0] / std[0] * (dsw * inv - sw * inv2) + dot * (dsw * inv2 - 2.0 * sw * inv2 * inv);
-    across = sw * inv2;
+void CpuBackend<T>::env_gradient(const Env<T>& env, int i, const PairVectors& p, double* f, Arena& arena) {
+  Arena::Scope scope(arena);
+  const EnvConstants e(*env.block, pairs().center_type[i]);
+  const int n = env.prefix->count[i], np = padded(n, lanes<double>());
+  const std::size_t q0 = env_row(env, i);
+  T* dem = arena.zeros<T>(5 * static_cast<std::size_t>(np));
+  transpose(n, 4, env.dem.data() + 4 * q0, 4, dem, np);
+  std::copy_n(env.dsw.data() + q0, n, dem + 4 * np);
+  const auto gradient = [&](int c, int k) {
+    return __builtin_convertvector(
+        *reinterpret_cast<const typename Vector<T, kDoubles>::type*>(dem + c * np + k), Doubles);
+  };
+  for (int k = 0; k < np; k += kDoubles) {
+    const Doubles r = at(p.r + k), v[3] = {at(p.x + k), at(p.y + k), at(p.z + k)}, inv_r = 1.0 / r;
+    Doubles sw, dsw, d[3], along, across;  // f += along v/r + across d
+    switch_lanes(e, r, &sw, &dsw);
+    for (int c = 0; c < 3; ++c) d[c] = gradient(1 + c, k);
+    if (env.direct) {
+      along = gradient(0, k) / e.rcut;
+      across = Doubles{} + 1.0 / e.rcut;
+    } else {
+      const Doubles inv = model_.env_protection == 0 ? inv_r : 1.0 / (r + model_.env_protection),
+                    inv2 = inv * inv;
+      for (int c = 0; c < 3; ++c) d[c] *= e.inv_std[1 + c];
+      along = gradient(0, k) * e.inv_std[0] * (dsw * inv - sw * inv2) +
+              (d[0] * v[0] + d[1] * v[1] + d[2] * v[2]) * (dsw * inv2 - 2.0 * sw * inv2 * inv);
+      across = sw * inv2;
+    }
+    along = (along + gradient(4, k) * dsw) * inv_r;
+    for (int c = 0; c < 3; ++c) *reinterpret_cast<Doubles*>(f + c * p.np + k) += along * v[c] + across * d[c];
   }
-  along += env.dsw[q] * dsw;
-  for (int c = 0; c < 3; ++c) f[c] += along * v[c] / r + across * dem[1 + c] * scale[c];
 }
-
-}  // namespace
 
 namespace {
 
-// A pair's vector f = dE/d(r_j - r_i) as force and virial (12): f to the centre, -f to the neighbour, of the
-// virial half to either.
-inline void add_pair(const double* f, const double* v, double* center, double* neighbor) {
-  for (int a = 0; a < 3; ++a) {
-    center[a] += f[a];
-    neighbor[a] -= f[a];
+// A pair's vector f = dE/d(r_j - r_i) as force and virial (12): f to the centre, -f to the neighbour; of the
+// virial -f (x) v half to either.
+struct PairForce {
+  using Eight = Vector<double, 8>::type;
+  using Four = Vector<double, 4>::type;
+  Eight low{};
+  Four high{};
+  DPA2MD_INLINE PairForce() = default;
+  DPA2MD_INLINE PairForce(double fx, double fy, double fz, double x, double y, double z) {
+    const Eight f = {-fx, -fy, -fz, -0.5 * fx, -0.5 * fy, -0.5 * fz, 0, 0}, v = {x, y, z, 1, 0, 0, 0, 0};
+    low = pick_lanes(f, f, std::integer_sequence<int, 0, 1, 2, 3, 3, 3, 4, 4>{}) *
+          pick_lanes(v, v, std::integer_sequence<int, 3, 3, 3, 0, 1, 2, 0, 1>{});
+    const Four a = {-0.5 * fy, -0.5 * fz, -0.5 * fz, -0.5 * fz}, b = {z, x, y, z};
+    high = a * b;
   }
-  for (int k = 0; k < 9; ++k) {
-    const double half = 0.5 * f[k / 3] * v[k % 3];
-    center[3 + k] -= half;
-    neighbor[3 + k] -= half;
+  DPA2MD_INLINE void add_to(double* sum) const {
+    *reinterpret_cast<Eight*>(sum) += low;
+    *reinterpret_cast<Four*>(sum + 8) += high;
   }
-}
+};
 
 }  // namespace
 
-// Writes the forces of the block's own atoms (what others give them is added later, by `forces`), and what
-// belongs to neighbours into their slots.
+// Adds to the forces of the block's own atoms, and writes what belongs to neighbours into their slots.
 template <class T>
 void CpuBackend<T>::env_mat_backward(Range range) {
-  const Env<T>* envs[3] = {&env_repinit_, model_.has_three_body ? &env_three_ : nullptr,
-                           rep().nlayers ? &env_rep_ : nullptr};
+  Arena& arena_ = arena();
   dforce_.zero(12 * force_shares_.begin(range.begin), 12 * force_shares_.end(range.begin));
   for (int i = range.begin; i < range.end; ++i) {
-    const std::int64_t p0 = pairs().repinit.first[i];
-    double own[12] = {};
-    for (int k = 0; k < pairs().repinit.count[i]; ++k) {
-      const double* v = &pairs().vec[3 * (p0 + k)];
-      const double r = length(v);
-      double f[3] = {0, 0, 0};
-      for (const Env<T>* env : envs) {
-        if (!env || k >= env->prefix->count[i]) continue;
-        pair_gradient(*env, &env->block->dstd.data[4 * pairs().center_type[i]], model_.env_protection, r, v,
-                      env_row(*env, i) + k, f);
-      }
-      add_pair(f, v, own, &dforce_[12 * static_cast<std::size_t>(force_shares_.slot[p0 + k])]);
+    Arena::Scope scope(arena_);
+    const int n = pairs().repinit.count[i];
+    const PairVectors p = pair_vectors(i, n, arena_);
+    double* f = arena_.zeros<double>(3 * static_cast<std::size_t>(p.np));
+    env_gradient(env_repinit_, i, p, f, arena_);
+    if (model_.has_three_body) env_gradient(env_three_, i, p, f, arena_);
+    if (rep().nlayers) env_gradient(env_rep_, i, p, f, arena_);
+    const std::int32_t* slot = force_shares_.slot.data() + pairs().repinit.first[i];
+    PairForce own;
+    for (int k = 0; k < n; ++k) {
+      const PairForce pair(f[k], f[p.np + k], f[2 * p.np + k], p.x[k], p.y[k], p.z[k]);
+      pair.add_to(&dforce_[12 * static_cast<std::size_t>(slot[k])]);
+      own.low += pair.low, own.high += pair.high;
     }
-    add_forces(i, own);
+    double sum[12] = {};
+    own.add_to(sum);
+    for (int c = 0; c < 3; ++c) sum[c] = -sum[c];
+    add_forces(i, sum);
   }
 }
 
