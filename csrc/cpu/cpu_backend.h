@@ -180,7 +180,8 @@ class CpuBackend final : public Backend {
   void compressed_place(T x, TablePlace<T>* p) const;
   const T* repinit_gate(int center, int neighbor) const;
   T repinit_opening(std::size_t env) const;
-  TablePlace<T>* repinit_places(int i, Arena& arena);
+  TablePlace<T>* repinit_places(int i, bool slopes, Arena& arena);
+  bool repinit_places_lanes(int i, int j, bool slopes, TablePlace<T>* places) const;
   template <bool STRIP>
   void repinit_moment(int i, const TablePlace<T>* places, T* moment);
   template <bool STRIP>

@@ -29,6 +29,15 @@ template <int W, class T>
 DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
   *reinterpret_cast<typename Vector<T, W>::type*>(p) += x;
 }
+// To a vector whose lanes are to be summed.
+template <class V, class X>
+DPA2MD_INLINE void collect(V* sum, X x) {
+  if constexpr (sizeof(V) == sizeof(X)) {
+    *sum += x;
+  } else {
+    (*sum)[0] += x[0];
+  }
+}
 
 }  // namespace
 
@@ -179,11 +188,11 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
       const auto x = load<L>(gg1[j] + c), dx = load<L>(dconv + c), y0 = load<L>(ds1 + c),
                  y1 = load<L>(ds1 + width + c), y2 = load<L>(ds1 + 2 * width + c), xdx = x * dx;
       add<L>(dgg1 + c, sw * dx * value + h[0] * y0 + h[1] * y1 + h[2] * y2);
-      add<L>(reinterpret_cast<T*>(&dem), slope * xdx);
-      add<L>(reinterpret_cast<T*>(&open), value * xdx);
-      add<L>(reinterpret_cast<T*>(&along[0]), x * y0);
-      add<L>(reinterpret_cast<T*>(&along[1]), x * y1);
-      add<L>(reinterpret_cast<T*>(&along[2]), x * y2);
+      collect(&dem, slope * xdx);
+      collect(&open, value * xdx);
+      collect(&along[0], x * y0);
+      collect(&along[1], x * y1);
+      collect(&along[2], x * y2);
     });
     dem *= sw;
     T* dg2 = g->g2 + j * d;
@@ -191,12 +200,11 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
       constexpr int L = decltype(lanes_of)::value;
       const auto y0 = load<L>(ds2 + c), y1 = load<L>(ds2 + d + c), y2 = load<L>(ds2 + 2 * d + c),
                  x = load<L>(a.g2 + j * d + c), dx = h[0] * y0 + h[1] * y1 + h[2] * y2;
-      add<L>(reinterpret_cast<T*>(&along[0]), x * y0);
-      add<L>(reinterpret_cast<T*>(&along[1]), x * y1);
-      add<L>(reinterpret_cast<T*>(&along[2]), x * y2);
+      collect(&along[0], x * y0);
+      collect(&along[1], x * y1);
+      collect(&along[2], x * y2);
       if (all_layers) {
-        add<L>(reinterpret_cast<T*>(&dem),
-               dx * table_slope<L>(node + c, node + c + 6 * radial_ld_, radial_ld_, ws));
+        collect(&dem, dx * table_slope<L>(node + c, node + c + 6 * radial_ld_, radial_ld_, ws));
       } else {
         add<L>(dg2 + c, dx);
       }

@@ -156,24 +156,55 @@ void CpuBackend<T>::compressed_place(T x, TablePlace<T>* p) const {
 
 // Places of all neighbours in their tables; null when one of them has no table or lies outside.
 template <class T>
-TablePlace<T>* CpuBackend<T>::repinit_places(int i, Arena& arena) {
-  const int n = pairs().repinit.count[i], ti = pairs().center_type[i];
-  const bool compressed = !w_repinit_.compressed.empty();
-  if (ti < 0 || (!compressed && w_repinit_.tables.empty())) return nullptr;
-  const std::int64_t p0 = pairs().repinit.first[i];
-  const std::size_t e0 = env_row(env_repinit_, i);
+TablePlace<T>* CpuBackend<T>::repinit_places(int i, bool slopes, Arena& arena) {
+  const int n = pairs().repinit.count[i];
+  if (pairs().center_type[i] < 0) return nullptr;
   TablePlace<T>* places = arena.take<TablePlace<T>>(n);
-  for (int j = 0; j < n; ++j) {
-    const T x = env_repinit_.em[4 * (e0 + j)];
-    if (compressed) {
-      compressed_place(x, &places[j]);
-      continue;
+  if (w_repinit_.compressed.empty()) {
+    if (w_repinit_.tables.empty()) return nullptr;
+    for (int j = 0; j < n; j += lanes<double>()) {
+      if (!repinit_places_lanes(i, j, slopes, places)) return nullptr;
     }
-    const Table<T>* table = w_repinit_.tables(ti, pairs().type[p0 + j]);
-    if (!table || !table->covers(x)) return nullptr;
-    place(*table, w_repinit_.tables.padded_channels(), x, &places[j]);
+    return places;
   }
+  const T* em = env_repinit_.em.data() + 4 * env_row(env_repinit_, i);
+  for (int j = 0; j < n; ++j) compressed_place(em[4 * j], &places[j]);
   return places;
+}
+
+// Of the neighbours from j on that fill a vector.
+template <class T>
+bool CpuBackend<T>::repinit_places_lanes(int i, int j, bool slopes, TablePlace<T>* places) const {
+  constexpr int W = lanes<double>();
+  const int n = std::min(W, pairs().repinit.count[i] - j), np = w_repinit_.tables.padded_channels();
+  const std::int32_t* type = pairs().type.data() + pairs().repinit.first[i] + j;
+  const T* em = env_repinit_.em.data() + 4 * (env_row(env_repinit_, i) + j);
+  const Table<T>* table[W];
+  typename Vector<double, W>::type at{};
+  typename Vector<int, W>::type cells{};
+  typename Vector<T, W>::type scale{};
+  for (int k = 0; k < n; ++k) {
+    const Table<T>* t = table[k] = w_repinit_.tables(pairs().center_type[i], type[k]);
+    if (!t) return false;
+    at[k] = (double(em[4 * k]) - t->lower) * t->inverse_width;
+    cells[k] = t->cells, scale[k] = t->slope_scale;
+    if (!(at[k] >= 0 && at[k] <= t->cells)) return false;
+  }
+  int cell[W];
+  T value[5 * W], slope[5 * W];
+  if (slopes) {
+    place_lanes<true>(at, cells, scale, W, cell, value, slope);
+  } else {
+    place_lanes<false>(at, cells, scale, W, cell, value, slope);
+  }
+  for (int k = 0; k < n; ++k) {
+    TablePlace<T>& p = places[j + k];
+    p.node = table[k]->node.data() + static_cast<std::size_t>(cell[k]) * 4 * np;
+    p.tail = p.node + 6 * np;
+    for (int q = 0; q < 5; ++q) p.value[q] = value[q * W + k];
+    for (int q = 0; slopes && q < 5; ++q) p.slope[q] = slope[q * W + k];
+  }
+  return true;
 }
 
 // Strip mode: how much of T(t_j, t_i) opens the gate of a neighbour.
@@ -254,7 +285,7 @@ template <class T>
 void CpuBackend<T>::repinit_moments(int i, T* moment, Arena& arena) {
   const Embedding& e = model_.repinit;
   const int np = padded(e.ng, lanes<T>());
-  if (const TablePlace<T>* places = repinit_places(i, arena)) {
+  if (const TablePlace<T>* places = repinit_places(i, false, arena)) {
     e.strip ? repinit_moment<true>(i, places, moment) : repinit_moment<false>(i, places, moment);
   } else {
     RepinitState s;
@@ -333,7 +364,7 @@ void CpuBackend<T>::repinit_backward(Range range) {
     if (!keeps_moments()) repinit_moments(i, moment, a);
     T* dmoment = a.zeros<T>(size);
     repinit_moments_backward(i, moment, dmoment);
-    if (const TablePlace<T>* places = repinit_places(i, a)) {
+    if (const TablePlace<T>* places = repinit_places(i, true, a)) {
       e.strip ? repinit_moment_backward<true>(i, places, dmoment)
               : repinit_moment_backward<false>(i, places, dmoment);
     } else {

@@ -80,43 +80,34 @@ struct TablePlace {
   T value[5], slope[5];
 };
 
-// The place in the cell is computed in double: in float32 it would lose the digits that the slope needs.
-template <class T>
-inline void place(const Table<T>& t, int padded, T x, TablePlace<T>* p) {
-  const double at = (double(x) - t.lower) * t.inverse_width;
-  const int cell = std::clamp(static_cast<int>(at), 0, t.cells - 1);
-  const T in_cell = T(at - cell);
-  p->node = t.node.data() + static_cast<std::size_t>(cell) * 4 * padded;
-  p->tail = p->node + 6 * padded;
-  table_value_weights<T>(in_cell, p->value);
-  table_slope_weights<T>(in_cell, p->slope);
-  for (T& s : p->slope) s *= t.slope_scale;
-}
-
-// The same for as many numbers as a vector has doubles; cell (W), value and slope (5, ld), the latter with
-// SLOPES only. They are in the table.
-template <bool SLOPES, class T>
-DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<double>()>::type x, int ld,
-                               int* cell, T* value, T* slope) {
-  constexpr int W = lanes<double>();
-  using V = typename Vector<T, W>::type;
-  using Doubles = typename Vector<double, W>::type;
-  using Ints = typename Vector<int, W>::type;
-  const auto store = [&](const V* w, T scale, T* out) {
-    for (int q = 0; q < 5; ++q, out += ld) *reinterpret_cast<V*>(out) = w[q] * scale;
-  };
-  const Doubles at = (__builtin_convertvector(x, Doubles) - table.lower) * table.inverse_width;
+// As many numbers as a vector has doubles: `at` counts cells from the table's lower end, inside the table. It
+// is double: in float32 the place in the cell would lose the digits that the slope needs. cell (W), value and
+// slope (5, ld), the latter with SLOPES only.
+template <bool SLOPES, class T, class Doubles, class Ints, class Scale>
+DPA2MD_INLINE void place_lanes(Doubles at, Ints cells, Scale slope_scale, int ld, int* cell, T* value,
+                               T* slope) {
+  using V = typename Vector<T, lanes<double>()>::type;
   Ints in = __builtin_convertvector(at, Ints);
-  in = in < table.cells ? in : Ints{} + (table.cells - 1);
+  in = in < cells ? in : cells - 1;
   const V t = __builtin_convertvector(at - __builtin_convertvector(in, Doubles), V);
   *reinterpret_cast<Ints*>(cell) = in;
   V w[5];
   table_value_weights<T>(t, w);
-  store(w, T(1), value);
+  for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(value + q * ld) = w[q];
   if constexpr (SLOPES) {
     table_slope_weights<T>(t, w);
-    store(w, table.slope_scale, slope);
+    for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(slope + q * ld) = w[q] * slope_scale;
   }
+}
+
+// In one table.
+template <bool SLOPES, class T>
+DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<double>()>::type x, int ld,
+                               int* cell, T* value, T* slope) {
+  using Doubles = typename Vector<double, lanes<double>()>::type;
+  using Ints = typename Vector<int, lanes<double>()>::type;
+  place_lanes<SLOPES>((__builtin_convertvector(x, Doubles) - table.lower) * table.inverse_width,
+                      Ints{} + table.cells, table.slope_scale, ld, cell, value, slope);
 }
 
 // The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the
