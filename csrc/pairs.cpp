@@ -22,6 +22,13 @@ bool closer(const Near& a, const Near& b) {
   return a.position != b.position ? a.position < b.position : a.place < b.place;
 }
 
+// From an atom to the image of another: the vector, and its length, which decides what is inside a cutoff.
+// (Compiled without fused multiply-adds: whoever asks must get the same answer to the last bit.)
+inline double pair_vector(const double* xi, const double* xj, const double* shift, double* v) {
+  for (int c = 0; c < 3; ++c) v[c] = xj[c] + shift[c] - xi[c];
+  return std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+}
+
 // All candidates of atom i within rcut, in the candidates' order.
 void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
   out->clear();
@@ -36,12 +43,8 @@ void collect(const Atoms& atoms, int i, double rcut, std::vector<Near>* out) {
     const int j = c.atom[k];
     const double* xj = atoms.x + 3 * static_cast<std::int64_t>(j);
     const double* s = c.shift_vectors.data() + 3 * static_cast<std::int64_t>(c.shift[k]);
-    Near p{{xj[0] + s[0] - xi[0], xj[1] + s[1] - xi[1], xj[2] + s[2] - xi[2]},
-           0,
-           j,
-           static_cast<int>(k - c.first[i])};
-    const double r2 = p.vec[0] * p.vec[0] + p.vec[1] * p.vec[1] + p.vec[2] * p.vec[2];
-    p.r = std::sqrt(r2);
+    Near p{{}, 0, j, static_cast<int>(k - c.first[i])};
+    p.r = pair_vector(xi, xj, s, p.vec);
     *next = p;
     next += (p.r <= rcut) & (atoms.type[j] >= 0);
   }
@@ -56,13 +59,45 @@ struct Selection {
   int nsel = 0;      // that nsel
 };
 
-// How many of the neighbours block `b` sees, excluded pairs counted: they use up their slots. Notes an
-// overfull list.
-int slots(const Block& b, Selection* s) {
-  const auto inside = static_cast<int>(
-      std::count_if(s->near.begin(), s->near.end(), [&](const Near& p) { return p.r <= b.rcut; }));
+// How many of the `inside` neighbours block `b` sees, excluded pairs counted: they use up their slots. Notes
+// an overfull list.
+int slots(const Block& b, int inside, Selection* s) {
   if (inside > b.nsel && inside > s->overfull) s->overfull = inside, s->nsel = b.nsel;
   return std::min(inside, b.nsel);
+}
+// The same of all blocks. inside(rcut): how many neighbours are
+template <class F>
+void all_slots(const Model& m, F&& inside, Selection* s) {
+  s->overfull = s->zeroed = 0;
+  s->repinit = slots(m.repinit, inside(m.repinit.rcut), s);
+  s->three_body = m.has_three_body ? slots(m.three_body, inside(m.three_body.rcut), s) : 0;
+  s->repformer = m.repformer.nlayers ? slots(m.repformer, inside(m.repformer.rcut), s) : 0;
+}
+
+// What `select` would count, of a model without exclusions: the distances decide.
+void count(const Model& m, const Atoms& atoms, int i, std::vector<double>* distance, Selection* s) {
+  const Candidates& c = *atoms.candidates;
+  const std::int64_t first = c.first[i];
+  const int n = atoms.type[i] < 0 ? 0 : static_cast<int>(c.first[i + 1] - first);
+  const double* xi = atoms.x + 3 * static_cast<std::int64_t>(i);
+  distance->resize(n);
+  double* r = distance->data();
+  for (int k = 0; k < n; ++k) {
+    const int j = c.atom[first + k];
+    const double* xj = atoms.x + 3 * static_cast<std::int64_t>(j);
+    const double* shift = c.shift_vectors.data() + 3 * static_cast<std::int64_t>(c.shift[first + k]);
+    double v[3];
+    const double length = pair_vector(xi, xj, shift, v);
+    r[k] = atoms.type[j] >= 0 ? length : INFINITY;
+  }
+  all_slots(
+      m,
+      [&](double rcut) {
+        int inside = 0;
+        for (int k = 0; k < n; ++k) inside += r[k] <= rcut;
+        return inside;
+      },
+      s);
 }
 
 // Brings the neighbours that block `b` keeps to the front of the first `end`: all inside its cutoff, or of an
@@ -78,10 +113,13 @@ void keep_in_front(const Block& b, int kept, int end, std::vector<Near>* near) {
 void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
   collect(atoms, i, m.repinit.rcut, &s->near);
   auto& near = s->near;
-  s->overfull = s->zeroed = 0;
-  s->repinit = slots(m.repinit, s);
-  s->three_body = m.has_three_body ? slots(m.three_body, s) : 0;
-  s->repformer = m.repformer.nlayers ? slots(m.repformer, s) : 0;
+  all_slots(
+      m,
+      [&](double rcut) {
+        return static_cast<int>(
+            std::count_if(near.begin(), near.end(), [&](const Near& p) { return p.r <= rcut; }));
+      },
+      s);
   struct Cut {
     int kept;
     const Block* block;
@@ -146,12 +184,21 @@ void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
   out->zeroed.assign(n, 0);
   std::vector<int> overfull(n, 0), nsel(n, 0);
 
+  const auto excludes = [](const std::vector<char>& pairs) {
+    return std::any_of(pairs.begin(), pairs.end(), [](char x) { return x != 0; });
+  };
+  const bool exclusions = excludes(model.pair_exclude) || excludes(model.descriptor_exclude);
 #pragma omp parallel
   {
     Selection s;
+    std::vector<double> distance;
 #pragma omp for schedule(static, 64)
     for (int i = 0; i < n; ++i) {
-      select(model, atoms, i, &s);
+      if (exclusions) {
+        select(model, atoms, i, &s);
+      } else {
+        count(model, atoms, i, &distance, &s);
+      }
       out->repinit.count[i] = s.repinit;
       out->three_body.count[i] = s.three_body;
       out->repformer.count[i] = s.repformer;

@@ -96,8 +96,21 @@ class DPA2Calculator(Calculator):
         self._used: tuple[Any, Any] = (None, None)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation, the model's extra parameters included."""
-        return [*super().check_state(atoms, tol), *self.check_parameters(atoms)]
+        """What changed since the last calculation, the model's extra parameters included.
+
+        Compares exactly, whatever `tol`: ASE's own comparison takes longer than a molecule's forces.
+        """
+        old = self.atoms
+        if old is None or len(old) != len(atoms):
+            return [*super().check_state(atoms, tol), *self.check_parameters(atoms)]
+        pairs = {
+            "positions": (old.positions, atoms.positions),
+            "numbers": (old.numbers, atoms.numbers),
+            "cell": (old.cell.array, atoms.cell.array),
+            "pbc": (old.pbc, atoms.pbc),
+        }
+        changed = [name for name, pair in pairs.items() if not np.array_equal(*pair)]
+        return [*changed, *self.check_parameters(atoms)]
 
     def check_parameters(self, atoms: Atoms) -> list[str]:
         """Which of the model's extra parameters changed since the last calculation."""
