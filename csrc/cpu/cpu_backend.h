@@ -224,12 +224,14 @@ class CpuBackend final : public Backend {
   struct RadialPlaces;
   // An atom's neighbours as a layer sees them.
   struct Neighborhood {
-    int n;                                 // real neighbours
-    std::int64_t q0;                       // first pair in the repformer prefix
-    const T *g2, *h2;                      // (n, g2_dim), (n, kH2) of which 3 count
-    T* sw;                                 // (n) switch, or 1 in non-smooth models
-    T* gg1 = nullptr;                      // (n, g1_dim), when an update reads it
-    const RadialPlaces* places = nullptr;  // of a radial layer, then without gg1
+    int n;             // real neighbours
+    std::int64_t q0;   // first pair in the repformer prefix
+    const T *g2, *h2;  // (n, g2_dim), (n, kH2) of which 3 count
+    T* sw;             // (n) switch, or 1 in non-smooth models
+    T* gg1 = nullptr;  // (n, g1_dim), when an update reads it
+    // of a radial layer, then without gg1: see repformer_radial.cpp
+    const RadialPlaces* places = nullptr;
+    const T* g2_moments = nullptr;  // (3, g2_dim)
   };
   struct NeighborhoodGradient;
   Neighborhood bare_neighborhood(int l, int i, Arena& arena);
@@ -263,7 +265,7 @@ class CpuBackend final : public Backend {
   bool radial_atom(int i) const;
   // No layer needs the pair state of the atom.
   bool radial_pairs(int i) const { return radial_layers_ == rep().nlayers && radial_atom(i); }
-  void radial_g2(int l, int n, const RadialPlaces& p, T* out) const;
+  void radial_g2(int l, const Neighborhood& a, T* out, T* s) const;
   const T* radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const;
   template <int NV, int W>
   int radial_products_from(int c, int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s);

@@ -26,55 +26,6 @@ T CpuBackend<T>::inverse_moment(int n) const {
   return T(1.0 / (model_.smooth ? std::sqrt(double(rep().nsel)) : 1e-4 + std::sqrt(double(n))));
 }
 
-template <class T>
-void CpuBackend<T>::gather_g1(int l, int i, T* gg1) {
-  const int width = rep().g1_dim, n = pairs().repformer.count[i];
-  const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
-  const T* rows = g1(l);
-  for (int j = 0; j < n; ++j) {
-    const T* source = rows + static_cast<std::size_t>(row[j]) * width;
-    std::copy(source, source + width, gg1 + static_cast<std::size_t>(j) * width);
-  }
-}
-
-// An atom's neighbours as a layer sees them.
-template <class T>
-typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, bool with_g1, Arena& arena) {
-  Neighborhood a = bare_neighborhood(l, i, arena);
-  a.g2 = g2_of(l, i, arena);
-  if (with_g1) {
-    a.gg1 = arena.take<T>(static_cast<std::size_t>(a.n) * rep().g1_dim);
-    gather_g1(l, i, a.gg1);
-  }
-  return a;
-}
-
-// As a node step sees them: of a radial layer g2 from the table, and no copies of g1.
-template <class T>
-typename CpuBackend<T>::Neighborhood CpuBackend<T>::node_neighborhood(int l, int i, bool slopes,
-                                                                      Arena& arena) {
-  if (l >= radial_layers_) return neighborhood(l, i, node_reads_gg1(), arena);
-  const RadialPlaces* places = radial_places(i, slopes, arena);
-  if (!places) return neighborhood(l, i, node_reads_gg1(), arena);
-  Neighborhood a = bare_neighborhood(l, i, arena);
-  a.places = places;
-  T* g2 = arena.take<T>(static_cast<std::size_t>(a.n) * rep().g2_dim);
-  radial_g2(l, a.n, *places, g2);
-  a.g2 = g2;
-  return a;
-}
-
-template <class T>
-typename CpuBackend<T>::Neighborhood CpuBackend<T>::bare_neighborhood(int l, int i, Arena& arena) {
-  Neighborhood a;
-  a.n = pairs().repformer.count[i];
-  a.q0 = pairs().repformer.first[i];
-  a.h2 = h2(l, i);
-  a.sw = arena.take<T>(a.n);
-  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_rep_.sw[a.q0 + j] : T(1);
-  return a;
-}
-
 // ---- grrg: sym of the moments of g2
 
 // What meets the neighbours' features: left = [g2 w | h2 w], (n, g2 + 3).
@@ -285,14 +236,15 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     if (row.cat_g1)
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
-    const T* left = product_left(a, arena);
-    if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
     if (a.places) {
       T* moment = arena.take<T>(3 * static_cast<std::size_t>(width));
       radial_products(l, a, rows_of_g1(l, range.begin + b, arena), row.conv, moment);
+      if (f.has_grrg) symmetrise(a.g2_moments, f.g2_dim, f.axis, row.grrg);
       if (f.has_drrd) symmetrise(moment, width, f.axis, row.drrd);
       continue;
     }
+    const T* left = product_left(a, arena);
+    if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
     if (f.has_drrd) symmetrise(moments(a, left, width, a.gg1, arena), width, f.axis, row.drrd);
     if (f.has_conv) conv(l, a, left, row, arena);
     if (f.has_g1_attn) local_attention(a, row, arena);
@@ -328,13 +280,6 @@ void CpuBackend<T>::node_step(int l, Range range) {
     for (int c = 0; s.conv && c < width; ++c) y[c] += w.scale_conv[c] * s.conv[at + c];
     for (int c = 0; s.attn && c < width; ++c) y[c] += w.scale_attn1[c] * s.attn[at + c];
   }
-}
-
-// The shares of the block's pairs, before any is added.
-template <class T>
-void CpuBackend<T>::clear_shares(Range range) {
-  const std::size_t width = rep().g1_dim;
-  dgg1_.zero(g1_shares_.begin(range.begin) * width, g1_shares_.end(range.begin) * width);
 }
 
 // The gradients of the pair state start at the last layer.
@@ -412,42 +357,12 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }
 
-template <class T>
-void CpuBackend<T>::start_g1_gradient(int l) {
-  const std::int64_t size = static_cast<std::int64_t>(g1_stride_), part = 1 << 16;
-#pragma omp parallel for schedule(static) if (threads_ > 1)
-  for (std::int64_t k = 0; k < size; k += part) std::fill_n(dg1(l) + k, std::min(part, size - k), T(0));
-}
-
-template <class T>
-void CpuBackend<T>::gather_g1_gradient(int l, Range atoms) {
-  if (!any_reads_gg1()) return;
-  const std::size_t width = rep().g1_dim;
-  const Shares::Chunk& c = g1_shares_.of_atom(atoms.begin);
-  const int rows = static_cast<int>(c.row.size());
-#pragma omp parallel for schedule(static) if (threads_ > 1)
-  for (int k = 0; k < rows; ++k) {
-    T* d = dg1(l) + c.row[k] * width;
-    for (std::int32_t s = c.row_first[k]; s < c.row_first[k + 1]; ++s) {
-      axpy(rep().g1_dim, T(1), dgg1_.data() + c.row_slot[s] * width, d);
-    }
-  }
-}
-
-#define DPA2MD_INSTANTIATE(T)                                                                               \
-  template T CpuBackend<T>::inverse_count(int) const;                                                       \
-  template T CpuBackend<T>::inverse_moment(int) const;                                                      \
-  template void CpuBackend<T>::gather_g1(int, int, T*);                                                     \
-  template typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int, int, bool, Arena&);        \
-  template void CpuBackend<T>::moments_backward(const Neighborhood&, const T*, int, const T*, const T*, T*, \
-                                                Arena&);                                                    \
-  template T* CpuBackend<T>::product_left(const Neighborhood&, Arena&);                                     \
-  template void CpuBackend<T>::node_step(int, Range);                                                       \
-  template void CpuBackend<T>::node_step_backward(int, Range);                                              \
-  template void CpuBackend<T>::clear_shares(Range);                                                         \
-  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);                                     \
-  template void CpuBackend<T>::start_g1_gradient(int);                                                      \
-  template void CpuBackend<T>::gather_g1_gradient(int, Range);
+#define DPA2MD_INSTANTIATE(T)                                  \
+  template T CpuBackend<T>::inverse_count(int) const;          \
+  template T CpuBackend<T>::inverse_moment(int) const;         \
+  template void CpuBackend<T>::node_step(int, Range);          \
+  template void CpuBackend<T>::node_step_backward(int, Range); \
+  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
 

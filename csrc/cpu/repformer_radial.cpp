@@ -77,17 +77,21 @@ bool CpuBackend<T>::radial_atom(int i) const {
   return all;
 }
 
-// g2(l), (n, g2)
+// g2(l), (n, g2), of `a`, and its moments S = c (h2 w)^T g2, (3, g2).
 template <class T>
-void CpuBackend<T>::radial_g2(int l, int n, const RadialPlaces& p, T* out) const {
+void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const {
   const int d = rep().g2_dim;
-  for (int j = 0; j < n; ++j, out += d) {
+  const T factor = inverse_moment(a.n);
+  std::fill_n(s, 3 * d, T(0));
+  for (int j = 0; j < a.n; ++j, out += d) {
     T w[5];
-    const T* node = radial_node(l, p, p.value, j, w);
+    const T* node = radial_node(l, *a.places, a.places->value, j, w);
+    const T *h2 = a.h2 + kH2 * j, c_sw = factor * a.sw[j], h[3] = {h2[0] * c_sw, h2[1] * c_sw, h2[2] * c_sw};
     each_channel<T>(d, [&](auto width, int c) {
       constexpr int W = decltype(width)::value;
-      *reinterpret_cast<typename Vector<T, W>::type*>(out + c) =
-          table_value<W>(node + c, node + c + 6 * radial_ld_, radial_ld_, w);
+      const auto g2 = table_value<W>(node + c, node + c + 6 * radial_ld_, radial_ld_, w);
+      *reinterpret_cast<typename Vector<T, W>::type*>(out + c) = g2;
+      for (int x = 0; x < 3; ++x) add<W>(s + x * d + c, h[x] * g2);
     });
   }
 }
@@ -140,16 +144,6 @@ void CpuBackend<T>::radial_products(int l, const Neighborhood& a, const T* const
   radial_products_from<1, 1>(c, l, a, gg1, conv, s);
 }
 
-// Rows of the neighbours' g1, where they are.
-template <class T>
-const T** CpuBackend<T>::rows_of_g1(int l, int i, Arena& arena) {
-  const int n = pairs().repformer.count[i];
-  const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
-  const T** rows = arena.take<const T*>(n);
-  for (int j = 0; j < n; ++j) rows[j] = g1(l) + static_cast<std::size_t>(row[j]) * rep().g1_dim;
-  return rows;
-}
-
 // In reverse: adds to the pairs' shares of d g1, to d g2 or d em_0, d h2 and d sw.
 template <class T>
 void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
@@ -167,7 +161,10 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
     symmetrise_backward(s, width, f.axis, dout.drrd, ds1);
     for (int c = 0; c < 3 * width; ++c) ds1[c] *= factor;
   }
-  if (f.has_grrg) moments_backward(a, product_left(a, arena), d, a.g2, dout.grrg, ds2, arena);
+  if (f.has_grrg) {
+    symmetrise_backward(a.g2_moments, d, f.axis, dout.grrg, ds2);
+    for (int c = 0; c < 3 * d; ++c) ds2[c] *= factor;
+  }
 
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
@@ -222,9 +219,8 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
 #define DPA2MD_INSTANTIATE(T)                                                                           \
   template const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int, bool, Arena&); \
   template bool CpuBackend<T>::radial_atom(int) const;                                                  \
-  template void CpuBackend<T>::radial_g2(int, int, const RadialPlaces&, T*) const;                      \
+  template void CpuBackend<T>::radial_g2(int, const Neighborhood&, T*, T*) const;                       \
   template void CpuBackend<T>::radial_products(int, const Neighborhood&, const T* const*, T*, T*);      \
-  template const T** CpuBackend<T>::rows_of_g1(int, int, Arena&);                                       \
   template void CpuBackend<T>::radial_products_backward(int, int, const Neighborhood&, const NodeRow&,  \
                                                         NeighborhoodGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
