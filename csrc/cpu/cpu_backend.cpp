@@ -133,6 +133,7 @@ void CpuBackend<T>::reserve() {
   check_memory(bytes, held, static_cast<std::int64_t>(n), low_memory_);
   for (const Plan& p : plan) p.buffer->resize(p.size);
   dforce_.resize(force_slots);
+  radial_atom_.resize(n);
 }
 
 // 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly.

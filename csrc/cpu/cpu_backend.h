@@ -208,7 +208,7 @@ class CpuBackend final : public Backend {
   struct TripleRow;
   bool triples_in_reach(const TripleState& s) const;
   void triples_row_buffers(const TripleState& s, Arena& arena, TripleRow* row);
-  template <bool SLOPES>
+  template <bool VALUES, bool SLOPES>
   void triples_row(const TripleState& s, int j, TripleRow* row);
   const T* triples_node(const TripleState& s, const TripleRow& row, int j, int k, const T* from, T* w) const;
   template <bool STRIP>
@@ -262,9 +262,11 @@ class CpuBackend final : public Backend {
 
   // ---- repformer_radial.cpp
   const RadialPlaces* radial_places(int i, bool slopes, Arena& arena);
-  bool radial_atom(int i) const;
+  void find_radial_atoms(Range range);
   // No layer needs the pair state of the atom.
-  bool radial_pairs(int i) const { return radial_layers_ == rep().nlayers && radial_atom(i); }
+  bool radial_pairs(int i) const { return radial_layers_ == rep().nlayers && radial_atom_[i]; }
+  template <int NV, int W>
+  int radial_g2_from(int c, int l, const Neighborhood& a, T* out, T* s) const;
   void radial_g2(int l, const Neighborhood& a, T* out, T* s) const;
   const T* radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const;
   template <int NV, int W>
@@ -333,10 +335,11 @@ class CpuBackend final : public Backend {
   double reach_ = 0;  // largest |c| of the three-body tables
   Table<T> radial_;   // of radial_layers_ layers, a row of radial_ld_ channels
   int radial_ld_ = 0, radial_layers_ = 0;
-  std::vector<char> tabulated_;   // (nt) types that the tables know
-  Buffer<T> rep_out_, drep_out_;  // (blocks, repinit width): [D | three-body], D with ng running fastest
-  Buffer<T> moment_;              // (natoms, 4, padded ng): M
-  Buffer<T> g1_slope_;            // (natoms, g1_dim): act' where g1 enters the repformers
+  std::vector<char> radial_atom_;  // (natoms) that have all their neighbours in the table
+  std::vector<char> tabulated_;    // (nt) types that the tables know
+  Buffer<T> rep_out_, drep_out_;   // (blocks, repinit width): [D | three-body], D with ng running fastest
+  Buffer<T> moment_;               // (natoms, 4, padded ng): M
+  Buffer<T> g1_slope_;             // (natoms, g1_dim): act' where g1 enters the repformers
   // act' of the dense updates of g1: layers of (natoms, g1_dim), and (blocks, g1_dim)
   Buffer<T> mlp_slope_, self_slope_, mlp_slope_block_, self_slope_block_;
   Buffer<T> g1_, dg1_;       // layers of (nrows, g1_dim); two gradients in turn

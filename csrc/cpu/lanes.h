@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "gemm.h"
 #include "simd.h"
 
 namespace dpa2md {
@@ -46,6 +47,34 @@ DPA2MD_INLINE typename Vector<T, W>::type sum_each(typename Vector<T, W>::type* 
     return sum_each<T, W, HALF / 2>(v);
   } else {
     return v[0];
+  }
+}
+
+// x[lane ^ HALF]
+template <int HALF, class V, int... I>
+DPA2MD_INLINE V swap_lanes(V x, std::integer_sequence<int, I...>) {
+  return pick_lanes(x, x, std::integer_sequence<int, (I ^ HALF)...>{});
+}
+template <int W, int HALF, class V>
+DPA2MD_INLINE V sum_within(V x) {
+  if constexpr (HALF == 0) {
+    return x;
+  } else {
+    return sum_within<W, HALF / 2>(x + swap_lanes<HALF>(x, std::make_integer_sequence<int, W>{}));
+  }
+}
+
+// The sums of four vectors.
+template <class T, int W>
+DPA2MD_INLINE void sum_four(const typename Vector<T, W>::type* v, T* out) {
+  if constexpr (W < 4) {
+    for (int i = 0; i < 4; ++i) out[i] = sum_lanes<T, W>(v[i]);
+  } else {
+    constexpr int H = W / 2, Q = W / 4;
+    const auto a = join_halves<W, H, false>(v[0], v[1]) + join_halves<W, H, true>(v[0], v[1]);
+    const auto b = join_halves<W, H, false>(v[2], v[3]) + join_halves<W, H, true>(v[2], v[3]);
+    const auto x = sum_within<W, Q / 2>(join_halves<W, Q, false>(a, b) + join_halves<W, Q, true>(a, b));
+    out[0] = x[0], out[1] = x[2 * Q], out[2] = x[Q], out[3] = x[3 * Q];
   }
 }
 

@@ -71,7 +71,9 @@ void CpuBackend<T>::first_g2(int i, T* out, T* slope) {
 }
 
 template <class T>
-void CpuBackend<T>::pair_init(Range) {}
+void CpuBackend<T>::pair_init(Range range) {
+  find_radial_atoms(range);
+}
 
 template <class T>
 void CpuBackend<T>::pair_init_backward(Range range) {

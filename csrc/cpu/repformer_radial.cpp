@@ -5,6 +5,7 @@
 // table reaches, or a model's is not good enough, g2 and the products are computed (repformer_node.cpp).
 #include <algorithm>
 
+#include "lanes.h"
 #include "repformer_node.h"
 
 namespace dpa2md {
@@ -46,7 +47,7 @@ template <class T>
 const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, bool slopes, Arena& arena) {
   constexpr int W = lanes<double>();
   using V = typename Vector<T, W>::type;
-  if (!radial_atom(i)) return nullptr;
+  if (!radial_atom_[i]) return nullptr;
   const int n = pairs().repformer.count[i], np = padded(n, W);
   RadialPlaces* p = arena.take<RadialPlaces>(1);
   p->np = np;
@@ -58,42 +59,60 @@ const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, 
     V x;
     for (int lane = 0; lane < W; ++lane) x[lane] = em[4 * std::min(k + lane, n - 1)];
     if (slopes) {
-      place_lanes<true>(radial_, x, np, p->cell + k, p->value + k, p->slope + k);
+      place_lanes<true, true>(radial_, x, np, p->cell + k, p->value + k, p->slope + k);
     } else {
-      place_lanes<false>(radial_, x, np, p->cell + k, p->value + k, static_cast<T*>(nullptr));
+      place_lanes<true, false>(radial_, x, np, p->cell + k, p->value + k, static_cast<T*>(nullptr));
     }
   }
   return p;
 }
 
-// Whether the table has all neighbours of the atom.
+// Notes which atoms have all their neighbours in the table.
 template <class T>
-bool CpuBackend<T>::radial_atom(int i) const {
-  if (radial_layers_ == 0) return false;
-  const int n = pairs().repformer.count[i];
-  const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
-  bool all = n > 0;
-  for (int j = 0; j < n; ++j) all &= radial_.covers(em[4 * j]);
-  return all;
+void CpuBackend<T>::find_radial_atoms(Range range) {
+  for (int i = range.begin; i < range.end; ++i) {
+    const int n = pairs().repformer.count[i];
+    const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+    bool all = radial_layers_ > 0 && n > 0;
+    for (int j = 0; j < n && all; ++j) all = radial_.covers(em[4 * j]);
+    radial_atom_[i] = all;
+  }
 }
 
-// g2(l), (n, g2), of `a`, and its moments S = c (h2 w)^T g2, (3, g2).
+// From channel c on: g2(l), (n, g2), of `a`, and its moments S = c (h2 w)^T g2, (3, g2).
 template <class T>
-void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const {
+template <int NV, int W>
+int CpuBackend<T>::radial_g2_from(int c, int l, const Neighborhood& a, T* out, T* s) const {
+  using V = typename Vector<T, W>::type;
   const int d = rep().g2_dim;
   const T factor = inverse_moment(a.n);
-  std::fill_n(s, 3 * d, T(0));
-  for (int j = 0; j < a.n; ++j, out += d) {
-    T w[5];
-    const T* node = radial_node(l, *a.places, a.places->value, j, w);
-    const T *h2 = a.h2 + kH2 * j, c_sw = factor * a.sw[j], h[3] = {h2[0] * c_sw, h2[1] * c_sw, h2[2] * c_sw};
-    each_channel<T>(d, [&](auto width, int c) {
-      constexpr int W = decltype(width)::value;
-      const auto g2 = table_value<W>(node + c, node + c + 6 * radial_ld_, radial_ld_, w);
-      *reinterpret_cast<typename Vector<T, W>::type*>(out + c) = g2;
-      for (int x = 0; x < 3; ++x) add<W>(s + x * d + c, h[x] * g2);
-    });
+  for (; c + NV * W <= d; c += NV * W) {
+    V sum[3][NV] = {};
+    for (int j = 0; j < a.n; ++j) {
+      T w[5];
+      const T* node = radial_node(l, *a.places, a.places->value, j, w) + c;
+      const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const V g2 = table_value<W>(node + v * W, node + v * W + 6 * radial_ld_, radial_ld_, w);
+        *reinterpret_cast<V*>(out + j * d + c + v * W) = g2;
+#pragma GCC unroll 3
+        for (int x = 0; x < 3; ++x) sum[x][v] += g2 * (h2[x] * sw);
+      }
+    }
+    for (int v = 0; v < NV; ++v) {
+      for (int x = 0; x < 3; ++x) *reinterpret_cast<V*>(s + x * d + c + v * W) = factor * sum[x][v];
+    }
   }
+  return c;
+}
+
+template <class T>
+void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const {
+  constexpr int W = lanes<T>();
+  int c = radial_g2_from<2, W>(0, l, a, out, s);
+  c = radial_g2_from<1, W>(c, l, a, out, s);
+  radial_g2_from<1, 1>(c, l, a, out, s);
 }
 
 // The node of neighbour j, at g2 of layer l, and its weights gathered.
@@ -176,7 +195,7 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
     const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
     const T h[3] = {h2[0] * sw, h2[1] * sw, h2[2] * sw};
     T* dgg1 = share(a.q0 + j);
-    V dem{}, open{}, along[3] = {};  // their lanes are to be summed
+    V along[3] = {}, open{}, dem{};  // their lanes are to be summed
     each_channel<T>(width, [&](auto lanes_of, int c) {
       constexpr int L = decltype(lanes_of)::value;
       const T* at = node + d + c;
@@ -206,19 +225,21 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
         add<L>(dg2 + c, dx);
       }
     });
+    const V four[4] = {along[0], along[1], along[2], open};
+    T sum[4];
+    sum_four<T, W>(four, sum);
     env_rep_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
-    g->sw[j] += sum_lanes<T, W>(open);
+    g->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
-      const T sum = sum_lanes<T, W>(along[x]);
-      g->h2[kH2 * j + x] += sum * sw;
-      g->sw[j] += sum * h2[x];
+      g->h2[kH2 * j + x] += sum[x] * sw;
+      g->sw[j] += sum[x] * h2[x];
     }
   }
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                           \
   template const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int, bool, Arena&); \
-  template bool CpuBackend<T>::radial_atom(int) const;                                                  \
+  template void CpuBackend<T>::find_radial_atoms(Range);                                                \
   template void CpuBackend<T>::radial_g2(int, const Neighborhood&, T*, T*) const;                       \
   template void CpuBackend<T>::radial_products(int, const Neighborhood&, const T* const*, T*, T*);      \
   template void CpuBackend<T>::radial_products_backward(int, int, const Neighborhood&, const NodeRow&,  \

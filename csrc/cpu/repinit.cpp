@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "cpu_backend.h"
+#include "lanes.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -193,9 +194,9 @@ bool CpuBackend<T>::repinit_places_lanes(int i, int j, bool slopes, TablePlace<T
   int cell[W];
   T value[5 * W], slope[5 * W];
   if (slopes) {
-    place_lanes<true>(at, cells, scale, W, cell, value, slope);
+    place_lanes<true, true>(at, cells, scale, W, cell, value, slope);
   } else {
-    place_lanes<false>(at, cells, scale, W, cell, value, slope);
+    place_lanes<true, false>(at, cells, scale, W, cell, value, slope);
   }
   for (int k = 0; k < n; ++k) {
     TablePlace<T>& p = places[j + k];
@@ -273,7 +274,7 @@ void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, 
     }
     T* dem = env_repinit_.dem.data() + 4 * (e0 + j);
     along[0] += slope_sum;
-    for (int c = 0; c < 4; ++c) dem[c] = sum_lanes<T, W>(along[c]);
+    sum_four<T, W>(along, dem);
     env_repinit_.dsw[e0 + j] = STRIP && model_.smooth ? sum_lanes<T, W>(open_sum) : T(0);
   }
 }

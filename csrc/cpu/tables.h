@@ -82,8 +82,8 @@ struct TablePlace {
 
 // As many numbers as a vector has doubles: `at` counts cells from the table's lower end, inside the table. It
 // is double: in float32 the place in the cell would lose the digits that the slope needs. cell (W), value and
-// slope (5, ld), the latter with SLOPES only.
-template <bool SLOPES, class T, class Doubles, class Ints, class Scale>
+// slope (5, ld) as far as they are asked for.
+template <bool VALUES, bool SLOPES, class T, class Doubles, class Ints, class Scale>
 DPA2MD_INLINE void place_lanes(Doubles at, Ints cells, Scale slope_scale, int ld, int* cell, T* value,
                                T* slope) {
   using V = typename Vector<T, lanes<double>()>::type;
@@ -92,8 +92,10 @@ DPA2MD_INLINE void place_lanes(Doubles at, Ints cells, Scale slope_scale, int ld
   const V t = __builtin_convertvector(at - __builtin_convertvector(in, Doubles), V);
   *reinterpret_cast<Ints*>(cell) = in;
   V w[5];
-  table_value_weights<T>(t, w);
-  for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(value + q * ld) = w[q];
+  if constexpr (VALUES) {
+    table_value_weights<T>(t, w);
+    for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(value + q * ld) = w[q];
+  }
   if constexpr (SLOPES) {
     table_slope_weights<T>(t, w);
     for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(slope + q * ld) = w[q] * slope_scale;
@@ -101,13 +103,13 @@ DPA2MD_INLINE void place_lanes(Doubles at, Ints cells, Scale slope_scale, int ld
 }
 
 // In one table.
-template <bool SLOPES, class T>
+template <bool VALUES, bool SLOPES, class T>
 DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<double>()>::type x, int ld,
                                int* cell, T* value, T* slope) {
   using Doubles = typename Vector<double, lanes<double>()>::type;
   using Ints = typename Vector<int, lanes<double>()>::type;
-  place_lanes<SLOPES>((__builtin_convertvector(x, Doubles) - table.lower) * table.inverse_width,
-                      Ints{} + table.cells, table.slope_scale, ld, cell, value, slope);
+  place_lanes<VALUES, SLOPES>((__builtin_convertvector(x, Doubles) - table.lower) * table.inverse_width,
+                              Ints{} + table.cells, table.slope_scale, ld, cell, value, slope);
 }
 
 // The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cpu_backend.h"
+#include "lanes.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -113,7 +114,7 @@ void CpuBackend<T>::triples_row_buffers(const TripleState& s, Arena& arena, Trip
 
 // As many triples at a time as a vector has doubles, in which their places are found (see `place`).
 template <class T>
-template <bool SLOPES>
+template <bool VALUES, bool SLOPES>
 void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
   constexpr int W = lanes<double>();
   using V = typename Vector<T, W>::type;
@@ -123,7 +124,7 @@ void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
   const auto load = [](const T* p) { return *reinterpret_cast<const V*>(p); };
   for (int k = j / W * W; k < np; k += W) {
     const V c = x[j] * load(x + k) + y[j] * load(y + k) + z[j] * load(z + k);
-    place_lanes<SLOPES>(any, c, np, row->cell + k, row->value + k, row->slope + k);
+    place_lanes<VALUES, SLOPES>(any, c, np, row->cell + k, row->value + k, row->slope + k);
   }
 }
 
@@ -147,7 +148,7 @@ void CpuBackend<T>::three_body_tables(const TripleState& s, T* out, Arena& arena
   triples_row_buffers(s, arena, &row);
   T* sum = arena.zeros<T>(np);
   for (int j = 0; j < s.n; ++j) {
-    triples_row<false>(s, j, &row);
+    triples_row<true, false>(s, j, &row);
     for (int m = 0; m < np; m += W) {
       V total{};
       for (int k = j; k < s.n; ++k) {
@@ -176,15 +177,16 @@ void CpuBackend<T>::three_body_tables_backward(const TripleState& s, const T* do
   triples_row_buffers(s, arena, &row);
   T* d = arena.zeros<T>(np);
   for (int m = 0; m < ng; ++m) d[m] = norm * dout[m];
-  T* dc = arena.take<T>(row.np);
-  T* dopening = arena.take<T>(row.np);
+  T* dc = arena.take<T>(row.np + 4);
+  T* dopening = arena.take<T>(row.np + 4);
   T* ddirection = arena.zeros<T>(3 * static_cast<std::size_t>(row.np));
   T* dsw = env_three_.dsw.data() + s.q0;
   const T* sw = env_three_.sw.data() + s.q0;
   for (int j = 0; j < s.n; ++j) {
-    triples_row<true>(s, j, &row);
-    for (int k = j; k < s.n; ++k) {
-      V slope_sum{}, opening_sum{};
+    triples_row<STRIP, true>(s, j, &row);
+    // the triple's vector to be summed, and in strip mode its gate's
+    const auto slope_of = [&](int k, V* opening) {
+      V total{};
       T w[5], ws[5];
       const T* node = triples_node(s, row, j, k, row.slope, ws);
       for (int m = 0; m < np; m += W) {
@@ -193,13 +195,18 @@ void CpuBackend<T>::three_body_tables_backward(const TripleState& s, const T* do
         if constexpr (STRIP) {
           triples_node(s, row, j, k, row.value, w);
           const V both = *reinterpret_cast<const V*>(triples_both(s, j, k) + m);
-          opening_sum += dm * both * table_value<W>(node + m, node + m + 6 * np, np, w);
+          *opening += dm * both * table_value<W>(node + m, node + m + 6 * np, np, w);
           slope *= T(2) + both * triples_opening(s, j, k);
         }
-        slope_sum += dm * slope;
+        total += dm * slope;
       }
-      dc[k] = sum_lanes<T, W>(slope_sum);
-      if constexpr (STRIP) dopening[k] = sum_lanes<T, W>(opening_sum);
+      return total;
+    };
+    for (int k = j; k < s.n; k += 4) {  // four at a time; what lies beyond the last is not read again
+      V slope[4], opening[4] = {};
+      for (int q = 0; q < 4; ++q) slope[q] = slope_of(std::min(k + q, s.n - 1), &opening[q]);
+      sum_four<T, W>(slope, dc + k);
+      if constexpr (STRIP) sum_four<T, W>(opening, dopening + k);
     }
     dc[j] *= T(0.5);
     if constexpr (STRIP) dopening[j] *= T(0.5);
