@@ -12,9 +12,10 @@ namespace {
 
 std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
                                       const std::string& name, bool tables, bool low_memory) {
+  if (low_memory && name != "cpu")
+    throw Error("low memory is for the device cpu: leave it out for device " + name + ".");
   const DeviceName device = parse_device(name);
   if (device.kind == "cpu") return make_cpu_backend(model, precision, threads, tables, low_memory);
-  if (low_memory) throw Error("low memory is for the device cpu: leave it out for device " + name + ".");
   [[maybe_unused]] const int number = device.number < 0 ? 0 : device.number;
 #ifdef DPA2MD_CUDA_EMULATION
   if (device.kind == "cuda-emulation") return make_emulated_cuda_backend(model, precision, number, tables);

@@ -30,8 +30,8 @@ FORWARD = [
 ]
 LAYER = [
     ("exchange", "exchange.forward", "g1 of owners to ghosts"),
+    ("forward", "pair_step", "g2, h2 of this layer"),
     ("forward", "node_step", "g1 of the next layer"),
-    ("forward", "pair_step", "g2, h2 of the next layer"),
 ]
 # ... and backward upwards, listed here from top to bottom.
 OUTPUT = [

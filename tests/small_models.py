@@ -48,6 +48,41 @@ def small_model(folder: Path, nsel: int = 40, scale: float = 300.0, **fitting: i
     return convert(source, folder / f"small-{nsel}-{scale}-{len(fitting)}.dpa2")
 
 
+def deep_model(
+    folder: Path,
+    nlayers: int,
+    *,
+    g1g1: bool = True,
+    attention: bool = True,
+    h2: bool = True,
+    g2_dim: int = 4,
+) -> Path:
+    """A converted model of many repformer layers, some of whose pair updates may be left out."""
+    config = small_config()
+    repformer = config["descriptor"]["repformer"]
+    repformer.update(nlayers=nlayers, update_h2=h2, g2_dim=g2_dim)
+    tensors = small_tensors(config)
+    repformer.update(update_g2_has_g1g1=g1g1, update_g2_has_attn=attention)
+    left_out = [] if g1g1 else ["proj_g1g1g2"]
+    left_out += [] if attention else ["attn2_mh_apply", "attn2_lm"]
+    left_out += [] if attention or h2 else ["attn2g_map"]
+    left_out += [] if h2 else ["h2_residual"]
+    updates = [True, g1g1, attention]  # of g2: linear2, g1g1, attention
+    kept = {}
+    for name, value in tensors.items():
+        if any(f".{part}." in name for part in left_out):
+            continue
+        head, _, number = name.rpartition(".")
+        if head.endswith("g2_residual"):
+            if not updates[int(number)]:
+                continue
+            name = f"{head}.{sum(updates[: int(number)])}"
+        kept[name] = value
+    kind = f"deep-{nlayers}-{g1g1}-{attention}-{h2}-{g2_dim}"
+    source = write_model(folder / f"{kind}.pt", config, kept)
+    return convert(source, folder / f"{kind}.dpa2")
+
+
 def two_head_checkpoint(folder: Path) -> Path:
     """A multi-task checkpoint of DeePMD-kit with the heads A and B; B's energies are twice A's
     but for the constants."""

@@ -97,7 +97,15 @@ class Engine:
         low_memory: bool = False,
     ):
         # Absolute, because a pickled engine is loaded again, perhaps by a process elsewhere.
-        self._arguments = (os.path.abspath(path), precision, threads, device, head, tables, low_memory)
+        self._arguments = (
+            os.path.abspath(path),
+            precision,
+            threads,
+            device,
+            head,
+            tables,
+            low_memory,
+        )
         self._load()
 
     def _load(self) -> None:
@@ -106,7 +114,9 @@ class Engine:
             raise ValueError(f"The number of threads is {threads}; give 1 or more.")
 
         def core(file: str | os.PathLike) -> _core.Engine:
-            return _core.Engine(str(file), precision or "", threads or 0, device, tables, low_memory)
+            return _core.Engine(
+                str(file), precision or "", threads or 0, device, tables, low_memory
+            )
 
         if is_model_file(path):
             if head is not None:
