@@ -22,18 +22,13 @@ def multiply_adds(model: Records, near: Counts) -> dict[str, float]:
     A matrix product is a sum over channels or neighbours whose result is a matrix: (m, k) times (k, n) counts m n k.
     Counted is what the CPU backend does, with the real neighbours of each atom (vectors are filled up with more):
     weights folded (the g2 attention has one matrix a head for query and key, and one for value and output), the
-    embeddings of repinit and three-body from tables, no g2 update in the last layer, and the reverse sweep
-    with what it computes again: the attention's map and what its layer norm reads, linear2, the moments of grrg
-    and drrd, the queries of the g1 attention.
+    embeddings of repinit and three-body from tables, g2 and its product with conv's weight from a table, too, in
+    the layers where they see nothing but the distance (`radial_layers`), no g2 update in the last layer, and the
+    reverse sweep with what it computes again: the attention's map and what its layer norm reads (but not in the last
+    pair step, whose reverse follows at once), linear2, the moments of grrg and drrd, the queries of the g1 attention.
 
     Not counted: what goes element by element (softmax, activations, gates, the sum of conv over g2's channels), sums
     of one row, tables, products of an environment vector with one weight.
-
-    The published medium model comes to 11.7 million in the shipped water: 7.5 in the pair steps, 3.5 in the node steps. Of
-    these 1.0 is the map and 1.0 what the layer norm reads, computed again: both could be kept between the sweeps, at the
-    cost of memory. In the first layer g2 is a function of the distance, and so is its product with conv's weight: from a
-    table the node step would do without three products of g2 and gg1, 0.3. Where there is no g2 attention, as in small,
-    the same holds in every layer: 1.0 of its 2.6. Large comes to 24.2, of which 2.2 is the map again.
 
     Parameters
     ----------
@@ -52,11 +47,13 @@ def multiply_adds(model: Records, near: Counts) -> dict[str, float]:
         if "g1_transform" in model:
             counted["g1_transform"] = counted["g1_transform_backward"] = model["g1_transform"].size
         f = repformer(model)
+        radial = radial_layers(f)
         for layer in range(f.nlayers):
             linear1 = model[f"repformer.{layer}.linear1.w"].size
-            steps = {"node_step": node_products(f, linear1, near["repformer"])}
-            if layer + 1 < f.nlayers:
-                steps["pair_step"] = pair_products(f, near["repformer"])
+            steps = {"node_step": node_products(f, linear1, near["repformer"], layer < radial)}
+            if layer + 1 < f.nlayers and radial < f.nlayers:
+                turns = layer + 2 == f.nlayers and not f.has_g1g1
+                steps["pair_step"] = pair_products(f, near["repformer"], turns)
             for stage, (forward, backward) in steps.items():
                 counted[stage] = counted.get(stage, 0) + forward
                 counted[f"{stage}_backward"] = counted.get(f"{stage}_backward", 0) + backward
@@ -85,10 +82,19 @@ def repformer(model: Records) -> SimpleNamespace:
     return SimpleNamespace(**{k.removeprefix(prefix): v for k, v in numbers.items()})
 
 
-def node_products(f: SimpleNamespace, linear1: int, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def radial_layers(f: SimpleNamespace) -> int:
+    """How many layers have a g2 that is a function of the distance and enters g1 by a table."""
+    if f.nlayers == 0 or not f.has_conv or not f.g1_out_conv or f.has_g1_attn:
+        return 0
+    return 1 if f.has_g2_attn or f.has_g1g1 or f.update_h2 else f.nlayers
+
+
+def node_products(
+    f: SimpleNamespace, linear1: int, n: np.ndarray, radial: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Forward and backward of a layer's g1 update; `linear1`: size of its weight."""
     forward = backward = linear1 + f.g1_out_mlp * f.g1_dim**2 + 0 * n
-    if f.has_conv:
+    if f.has_conv and not radial:
         product = n * f.g1_dim * f.g2_dim  # (g2 sw)^T gg1, or a gradient of it
         forward, backward = forward + product, backward + 2 * product
     for width, present in ((f.g2_dim, f.has_grrg), (f.g1_dim, f.has_drrd)):
@@ -102,8 +108,8 @@ def node_products(f: SimpleNamespace, linear1: int, n: np.ndarray) -> tuple[np.n
     return forward, backward
 
 
-def pair_products(f: SimpleNamespace, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Forward and backward of a layer's g2 and h2 update."""
+def pair_products(f: SimpleNamespace, n: np.ndarray, turns: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Forward and backward of a layer's g2 and h2 update; `turns`: one right after the other."""
     linear2, g1g1 = n * f.g2_dim**2, f.has_g1g1 * n * f.g1_dim * f.g2_dim
     forward, backward = linear2 + g1g1, 2 * linear2 + g1g1
     if not (f.has_g2_attn or f.update_h2):
@@ -115,6 +121,8 @@ def pair_products(f: SimpleNamespace, n: np.ndarray) -> tuple[np.ndarray, np.nda
     if f.has_g2_attn:
         forward = forward + product + dense  # map times g2, times value
         backward = backward + product + dense + dense + 2 * product
+        if turns:
+            backward = backward - gate - 2 * (dense + product)
     if f.update_h2:
         forward, backward = (
             forward + f.attn2_nhead * 3 * n**2,
@@ -136,10 +144,15 @@ def fitting_products(model: Records) -> float:
 
 
 def lookups(model: Records, near: Counts, itemsize: int) -> dict[str, float]:
-    """Bytes an atom that stages read from tables, or from the pairs' gradients and vectors."""
-    read = {"forces": 2 * 2 * 3 * 8 * near["repinit"]}  # each pair from either end, in double
+    """Bytes an atom that stages read from tables."""
+    read = {}
+    if model["model.kind"] == "dpa2":
+        f = repformer(model)
+        row = TABLE_ROWS * (f.g1_dim + f.g2_dim) * itemsize
+        read["node_step"] = radial_layers(f) * near["repformer"] * row
+        read["node_step_backward"] = read["node_step"]
     pairs = {"repinit": near["repinit"]}
-    if "three_body.nsel" in model:
+    if "three_body" in near:
         pairs["three_body"] = near["three_body"] * (near["three_body"] + 1) / 2
     for block, count in pairs.items():
         row = TABLE_ROWS * embedding_width(model, block) * itemsize

@@ -6,8 +6,8 @@
 The structure is the shipped liquid water, repeated; the models have the elements O and H. What each column means:
 
     multiply-adds  of the matrix products of the stage, thousands an atom (multiply_adds.py says what counts)
-    lookups, kB    what the stage reads an atom from its tables (repinit, three-body) or pair vectors (forces);
-                   such a stage waits for these and not for its arithmetic
+    lookups, kB    what the stage reads an atom from its tables: repinit, three-body, and node steps of layers
+                   whose g2 is a function of the distance; a stage of tables alone waits for these, not for arithmetic
     floor          the multiply-adds at the rate of a matrix product that stays in cache, measured on the same core
                    in the same run: what would be left if nothing else took time
     measured       the fastest of all steps, for each stage on its own

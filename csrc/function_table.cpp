@@ -8,13 +8,14 @@
 namespace dpa2md {
 namespace {
 
+constexpr double kLargestPlace = 1 << 22;  // cells from zero that a float can count, and halves of them
 constexpr double kSlopeTolerance = 100;  // times that of the value: slopes lose two digits to the cell width
 
 // Samples on the nodes of `cells` cells: value and slope from f, curvature from differences of the slope (of
 // fourth order: 1e-12 or better for a function that varies over many steps).
-FunctionTable sample(int channels, double lower, double upper, int cells, const TabulatedFunction& f) {
+FunctionTable sample(int channels, double lower, double width, int cells, const TabulatedFunction& f) {
   FunctionTable t;
-  t.channels = channels, t.cells = cells, t.lower = lower, t.width = (upper - lower) / cells;
+  t.channels = channels, t.cells = cells, t.lower = lower, t.width = width;
   t.node.resize(static_cast<std::size_t>(cells + 1) * 4 * channels);
   const double step = 0.05 * t.width;
   std::vector<double> value(channels), slope(channels), near[4];
@@ -82,7 +83,10 @@ FunctionTable tabulate(int channels, double lower, double upper, double toleranc
                        const TabulatedFunction& f, int min_cells) {
   if (!(upper > lower) || !std::isfinite(lower) || !std::isfinite(upper)) return {};
   for (int cells = min_cells; cells <= max_cells; cells *= 2) {
-    FunctionTable table = sample(channels, lower, upper, cells, f);
+    const double width = std::exp2(std::floor(std::log2((upper - lower) / cells)));
+    const double first = std::floor(lower / width), last = std::ceil(upper / width);
+    if (std::max(std::abs(first), std::abs(last)) > kLargestPlace) return {};
+    FunctionTable table = sample(channels, first * width, width, static_cast<int>(last - first), f);
     if (accurate(table, tolerance, f)) return table;
   }
   return {};

@@ -13,7 +13,8 @@ struct Net;
 
 struct FunctionTable {
   int channels = 0, cells = 0;
-  double lower = 0, width = 0;  // of the first cell, of every cell
+  double lower = 0, width = 0;  // of the first cell (a multiple of width), of every cell (a power of two): a
+                                // float finds its place without rounding
   // (cells + 1, 4, channels): f, the next node's f minus this one's, width f', width^2 f''. The difference is
   // stored because it would lose its digits in float32.
   std::vector<double> node;
@@ -47,9 +48,9 @@ DPA2MD_HD void table_slope_weights(T t, T* w) {
 // Value and slope (channels each) at x.
 using TabulatedFunction = std::function<void(double x, double* value, double* slope)>;
 
-// f on [lower, upper] with as many cells as it takes (min_cells, doubled up to max_cells) for errors of at
-// most `tolerance` times the largest value and 100 tolerance times the largest slope. Empty when that is not
-// enough.
+// f on [lower, upper] (and a little more) with as many cells as it takes (min_cells, doubled up to max_cells,
+// or up to twice as many for widths of powers of two) for errors of at most `tolerance` times the largest
+// value and 100 tolerance times the largest slope. Empty when that is not enough.
 FunctionTable tabulate(int channels, double lower, double upper, double tolerance, int max_cells,
                        const TabulatedFunction& f, int min_cells = 64);
 

@@ -97,6 +97,32 @@ def test_products(model):
     assert counted["fitting"] == 2 * forward - size([(1, 5, tebd)])
 
 
+def test_products_that_tables_and_turning_save(model):
+    """The same model without g1 attention and h2 update, with the switches of the published ones."""
+    near = {"repinit": np.array([3.0]), "repformer": np.array([2.0])}
+    published = {f"repformer.{name}": 0 for name in ("has_g1_attn", "has_g1g1", "update_h2")}
+    records = read_model(model) | published
+    counted = multiply_adds.multiply_adds(records, near)
+    conv, conv_backward = (G2, G1, N), [(N, G2, G1), (N, G1, G2)]
+    local = {(1, G1, G1), (1, N, G1), (1, G1, N), (N, G1, 1)}  # sizes that g1's attention adds
+    dense = [(1, G1, G1)]  # g1_self
+    forward = size(dense + [p for p in NODE if p not in local])
+    backward = size(dense + [p for p in NODE_BACKWARD if p not in local])
+    assert counted["node_step"] == 2 * forward - size([conv])  # of the first layer
+    assert counted["node_step_backward"] == 2 * backward - size(conv_backward)
+    h2 = [(N, 3, N)] * 2
+    pair = size(PAIR) - size([(N, G2, G1), *h2])
+    pair_backward = size(PAIR_BACKWARD) - size([(N, G1, G2), *[(N, N, 3), (N, 3, N)] * 2])
+    assert counted["pair_step"] == pair
+    assert counted["pair_step_backward"] == pair_backward - size([*MAP, *APPLIED])
+    assert multiply_adds.lookups(records, near, 4)["node_step"] == 6 * 4 * N * (G1 + G2)
+
+    counted = multiply_adds.multiply_adds(records | {"repformer.has_g2_attn": 0}, near)
+    assert counted["node_step"] == 2 * (forward - size([conv]))
+    assert counted["node_step_backward"] == 2 * (backward - size(conv_backward))
+    assert "pair_step" not in counted
+
+
 def test_counts_are_means_over_atoms(model):
     records = read_model(model)
     each = [

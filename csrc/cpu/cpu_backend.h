@@ -332,8 +332,8 @@ class CpuBackend final : public Backend {
   std::size_t near_block_ = 0;  // most repformer pairs of a block
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
   int repinit_width_ = 0;
-  double reach_ = 0;  // largest |c| of the three-body tables
-  Table<T> radial_;   // of radial_layers_ layers, a row of radial_ld_ channels
+  double reach_ = 0;              // largest |c| of the three-body tables
+  std::vector<Table<T>> radial_;  // layers with the same cells: g2 and its product with conv's weight
   int radial_ld_ = 0, radial_layers_ = 0;
   std::vector<char> radial_atom_;  // (natoms) that have all their neighbours in the table
   std::vector<char> tabulated_;    // (nt) types that the tables know

@@ -36,7 +36,7 @@ struct CpuBackend<T>::NeighborhoodGradient {
 // Where the neighbours of an atom fall in the table of radial layers (repformer_radial.cpp).
 template <class T>
 struct CpuBackend<T>::RadialPlaces {
-  int np;            // neighbours padded to a vector of doubles
+  int np;            // neighbours padded to the vector length
   int* cell;         // (np)
   T *value, *slope;  // (5, np) weights
 };

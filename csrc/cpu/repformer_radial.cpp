@@ -45,7 +45,7 @@ DPA2MD_INLINE void collect(V* sum, X x) {
 // Where an atom's neighbours fall in the table; null where it does not have them all. slopes: those, too.
 template <class T>
 const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, bool slopes, Arena& arena) {
-  constexpr int W = lanes<double>();
+  constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   if (!radial_atom_[i]) return nullptr;
   const int n = pairs().repformer.count[i], np = padded(n, W);
@@ -59,9 +59,9 @@ const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, 
     V x;
     for (int lane = 0; lane < W; ++lane) x[lane] = em[4 * std::min(k + lane, n - 1)];
     if (slopes) {
-      place_lanes<true, true>(radial_, x, np, p->cell + k, p->value + k, p->slope + k);
+      place_lanes<true, true>(radial_[0], x, np, p->cell + k, p->value + k, p->slope + k);
     } else {
-      place_lanes<true, false>(radial_, x, np, p->cell + k, p->value + k, static_cast<T*>(nullptr));
+      place_lanes<true, false>(radial_[0], x, np, p->cell + k, p->value + k, static_cast<T*>(nullptr));
     }
   }
   return p;
@@ -74,7 +74,7 @@ void CpuBackend<T>::find_radial_atoms(Range range) {
     const int n = pairs().repformer.count[i];
     const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
     bool all = radial_layers_ > 0 && n > 0;
-    for (int j = 0; j < n && all; ++j) all = radial_.covers(em[4 * j]);
+    for (int j = 0; j < n && all; ++j) all = radial_[0].covers(em[4 * j]);
     radial_atom_[i] = all;
   }
 }
@@ -119,8 +119,7 @@ void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const 
 template <class T>
 const T* CpuBackend<T>::radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const {
   for (int q = 0; q < 5; ++q) w[q] = from[q * p.np + j];
-  return radial_.node.data() + static_cast<std::size_t>(p.cell[j]) * 4 * radial_ld_ +
-         static_cast<std::size_t>(l) * (rep().g2_dim + rep().g1_dim);
+  return radial_[l].node.data() + static_cast<std::size_t>(p.cell[j]) * 4 * radial_ld_;
 }
 
 // conv (g1) [null: not wanted] and S (3, g1) of an atom, a few vectors of channels at a time.

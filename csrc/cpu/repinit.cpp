@@ -163,7 +163,7 @@ TablePlace<T>* CpuBackend<T>::repinit_places(int i, bool slopes, Arena& arena) {
   TablePlace<T>* places = arena.take<TablePlace<T>>(n);
   if (w_repinit_.compressed.empty()) {
     if (w_repinit_.tables.empty()) return nullptr;
-    for (int j = 0; j < n; j += lanes<double>()) {
+    for (int j = 0; j < n; j += lanes<T>()) {
       if (!repinit_places_lanes(i, j, slopes, places)) return nullptr;
     }
     return places;
@@ -176,27 +176,28 @@ TablePlace<T>* CpuBackend<T>::repinit_places(int i, bool slopes, Arena& arena) {
 // Of the neighbours from j on that fill a vector.
 template <class T>
 bool CpuBackend<T>::repinit_places_lanes(int i, int j, bool slopes, TablePlace<T>* places) const {
-  constexpr int W = lanes<double>();
+  constexpr int W = lanes<T>();
   const int n = std::min(W, pairs().repinit.count[i] - j), np = w_repinit_.tables.padded_channels();
   const std::int32_t* type = pairs().type.data() + pairs().repinit.first[i] + j;
   const T* em = env_repinit_.em.data() + 4 * (env_row(env_repinit_, i) + j);
   const Table<T>* table[W];
-  typename Vector<double, W>::type at{};
-  typename Vector<int, W>::type cells{};
-  typename Vector<T, W>::type scale{};
+  using V = typename Vector<T, W>::type;
+  using Ints = typename Vector<int, W>::type;
+  V x{}, inverse_width{};
+  Ints first{}, cells{};
   for (int k = 0; k < n; ++k) {
     const Table<T>* t = table[k] = w_repinit_.tables(pairs().center_type[i], type[k]);
-    if (!t) return false;
-    at[k] = (double(em[4 * k]) - t->lower) * t->inverse_width;
-    cells[k] = t->cells, scale[k] = t->slope_scale;
-    if (!(at[k] >= 0 && at[k] <= t->cells)) return false;
+    if (!t || !t->covers(em[4 * k])) return false;
+    x[k] = em[4 * k], inverse_width[k] = t->inverse_width, first[k] = t->first, cells[k] = t->cells;
   }
   int cell[W];
   T value[5 * W], slope[5 * W];
   if (slopes) {
-    place_lanes<true, true>(at, cells, scale, W, cell, value, slope);
+    place_lanes<true, true, T, V, Ints>(x * inverse_width, inverse_width, first, cells, W, cell, value,
+                                        slope);
   } else {
-    place_lanes<true, false>(at, cells, scale, W, cell, value, slope);
+    place_lanes<true, false, T, V, Ints>(x * inverse_width, inverse_width, first, cells, W, cell, value,
+                                         slope);
   }
   for (int k = 0; k < n; ++k) {
     TablePlace<T>& p = places[j + k];

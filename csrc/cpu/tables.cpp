@@ -26,14 +26,15 @@ void CpuBackend<T>::build_tables() {
 // One that a core's second cache can hold, or none: products are faster than waiting for memory.
 template <class T>
 void CpuBackend<T>::build_radial_table() {
-  constexpr std::size_t most_bytes = 768 << 10;  // of a layer
-  const std::size_t channels = rep().g2_dim + rep().g1_dim;
+  constexpr std::size_t most_bytes = 512 << 10;  // of a layer, and up to twice as many
+  const int channels = rep().g2_dim + rep().g1_dim;
   if (radial_layers(rep()) == 0) return;
   const auto cells = static_cast<int>(most_bytes / (4 * channels * sizeof(T)));
   const FunctionTable made = tabulate_radial_layers(model_, tabulated_, table_tolerance(single()), cells);
   radial_layers_ = made.empty() ? 0 : radial_layers(rep());
-  radial_ld_ = padded(made.channels, lanes<T>());
-  if (radial_layers_) radial_.set(made, radial_ld_);
+  radial_ld_ = padded(channels, lanes<T>());
+  radial_ = std::vector<Table<T>>(radial_layers_);
+  for (int l = 0; l < radial_layers_; ++l) radial_[l].set(made, l * channels, channels, radial_ld_);
 }
 
 template <class T>

@@ -17,25 +17,25 @@ constexpr int kTripleLanes = 8;  // channels of a three-body table that are look
 
 template <class T>
 struct Table {
-  double lower = 0, inverse_width = 0;
+  T inverse_width = 0;  // of a cell: a power of two
+  int first = 0;        // cell, counted from zero
   int cells = 0;
-  T slope_scale = 0;  // 1 / width
-  Buffer<T> node;     // (cells + 1, 4, padded channels)
+  Buffer<T> node;  // (cells + 1, 4, padded channels)
 
   bool covers(T x) const {
-    const double at = (double(x) - lower) * inverse_width;
-    return at >= 0 && at <= cells;
+    const T at = x * inverse_width;
+    return at >= T(first) && at <= T(first + cells);
   }
-  // Rows of channels take `padded` numbers.
-  void set(const FunctionTable& from, int padded) {
-    lower = from.lower, inverse_width = 1.0 / from.width, cells = from.cells;
-    slope_scale = T(1.0 / from.width);
+  // Rows of `channels` channels, from `channel` on, take `padded` numbers.
+  void set(const FunctionTable& from, int channel, int channels, int padded) {
+    inverse_width = T(1.0 / from.width), first = static_cast<int>(from.lower / from.width),
+    cells = from.cells;
     node.resize(static_cast<std::size_t>(from.cells + 1) * 4 * padded);
     node.zero(0, node.size());
     for (int row = 0; row < 4 * (from.cells + 1); ++row) {
-      for (int m = 0; m < from.channels; ++m) {
+      for (int m = 0; m < channels; ++m) {
         node[static_cast<std::size_t>(row) * padded + m] =
-            T(from.node[static_cast<std::size_t>(row) * from.channels + m]);
+            T(from.node[static_cast<std::size_t>(row) * from.channels + channel + m]);
       }
     }
   }
@@ -59,7 +59,7 @@ class Tables {
   const Table<T>* add(const FunctionTable& from) {
     if (from.empty()) return nullptr;
     owned_.push_back(std::make_unique<Table<T>>());
-    owned_.back()->set(from, padded_);
+    owned_.back()->set(from, 0, from.channels, padded_);
     return owned_.back().get();
   }
   void set(int a, int b, const Table<T>* table) { of_[a * nt_ + b] = table; }
@@ -80,17 +80,17 @@ struct TablePlace {
   T value[5], slope[5];
 };
 
-// As many numbers as a vector has doubles: `at` counts cells from the table's lower end, inside the table. It
-// is double: in float32 the place in the cell would lose the digits that the slope needs. cell (W), value and
-// slope (5, ld) as far as they are asked for.
-template <bool VALUES, bool SLOPES, class T, class Doubles, class Ints, class Scale>
-DPA2MD_INLINE void place_lanes(Doubles at, Ints cells, Scale slope_scale, int ld, int* cell, T* value,
+// A vector of numbers, inside their tables: `at` = x / width, whose digits are x's. cell (W), counted from
+// the table's first, value and slope (5, ld) as far as they are asked for.
+template <bool VALUES, bool SLOPES, class T, class V, class Ints>
+DPA2MD_INLINE void place_lanes(V at, V inverse_width, Ints first, Ints cells, int ld, int* cell, T* value,
                                T* slope) {
-  using V = typename Vector<T, lanes<double>()>::type;
-  Ints in = __builtin_convertvector(at, Ints);
+  Ints whole = __builtin_convertvector(at, Ints);
+  whole += __builtin_convertvector(__builtin_convertvector(whole, V) > at, Ints);  // the next lower: adds -1
+  Ints in = whole - first;
   in = in < cells ? in : cells - 1;
-  const V t = __builtin_convertvector(at - __builtin_convertvector(in, Doubles), V);
-  *reinterpret_cast<Ints*>(cell) = in;
+  const V t = at - __builtin_convertvector(in + first, V);
+  *reinterpret_cast<typename Vector<int, lanes<T>()>::type*>(cell) = in;
   V w[5];
   if constexpr (VALUES) {
     table_value_weights<T>(t, w);
@@ -98,18 +98,19 @@ DPA2MD_INLINE void place_lanes(Doubles at, Ints cells, Scale slope_scale, int ld
   }
   if constexpr (SLOPES) {
     table_slope_weights<T>(t, w);
-    for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(slope + q * ld) = w[q] * slope_scale;
+    for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(slope + q * ld) = w[q] * inverse_width;
   }
 }
 
 // In one table.
 template <bool VALUES, bool SLOPES, class T>
-DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<double>()>::type x, int ld,
+DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<T>()>::type x, int ld,
                                int* cell, T* value, T* slope) {
-  using Doubles = typename Vector<double, lanes<double>()>::type;
-  using Ints = typename Vector<int, lanes<double>()>::type;
-  place_lanes<VALUES, SLOPES>((__builtin_convertvector(x, Doubles) - table.lower) * table.inverse_width,
-                              Ints{} + table.cells, table.slope_scale, ld, cell, value, slope);
+  using V = typename Vector<T, lanes<T>()>::type;
+  using Ints = typename Vector<int, lanes<T>()>::type;
+  const V inverse_width = V{} + table.inverse_width;
+  place_lanes<VALUES, SLOPES, T, V, Ints>(x * inverse_width, inverse_width, Ints{} + table.first,
+                                          Ints{} + table.cells, ld, cell, value, slope);
 }
 
 // The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the

@@ -112,11 +112,10 @@ void CpuBackend<T>::triples_row_buffers(const TripleState& s, Arena& arena, Trip
   row->slope = arena.take<T>(5 * static_cast<std::size_t>(np));
 }
 
-// As many triples at a time as a vector has doubles, in which their places are found (see `place`).
 template <class T>
 template <bool VALUES, bool SLOPES>
 void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
-  constexpr int W = lanes<double>();
+  constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const Table<T>& any = *w_three_.tables(s.type[0], s.type[0]);  // all have the same cells
   const int np = row->np;
