@@ -194,6 +194,37 @@ def test_supercell(model, name, evaluate):
         assert_same(after.virial, 2 * before.virial)
 
 
+@golden_models("medium", "full", "small", "dpa1")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_blocks(model, threads, evaluate):
+    """Enough atoms that what they give to neighbours is gathered several times: the copies of a small box."""
+    from dpa2md.engine import Engine
+
+    small = STRUCTURES["water"]
+    expected = evaluate(model, small)
+    repeat = (4, 4, 5 * threads)
+    shifts = np.array(list(np.ndindex(repeat))) @ small.cell
+    many = len(shifts)
+    engine = Engine(evaluate.path(model), "float64", threads)
+    found = engine.compute(
+        (shifts[:, None] + small.positions).reshape(-1, 3),
+        np.tile(model.types(small), many),
+        cell=small.cell * np.array(repeat)[:, None],
+        pbc=True,
+    )
+    assert (
+        many * len(small.positions) > 2 * 16 * 32 * threads
+    )  # chunks: 16 blocks of 32 atoms a thread
+    scale = max(1, np.abs(expected.forces).max())
+    forces = found.forces.reshape(many, -1, 3)
+    assert np.abs(forces - expected.forces).max() <= TOLERANCES["invariance"] * scale
+    assert found.energy / many == pytest.approx(expected.energy, rel=1e-12)
+    virial = found.virial / many
+    assert np.abs(virial - expected.virial).max() <= TOLERANCES["invariance"] * max(
+        1, np.abs(expected.virial).max()
+    )
+
+
 @pytest.mark.parametrize("cutoff", [3.5, 4.0, 5.0])
 @golden_models(*(name for name in SMOOTH if name != "generation_2_0"))
 def test_smooth_at_the_cutoffs(model, cutoff, evaluate):
