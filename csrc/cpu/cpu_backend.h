@@ -183,9 +183,13 @@ class CpuBackend final : public Backend {
   TablePlace<T>* repinit_places(int i, bool slopes, Arena& arena);
   bool repinit_places_lanes(int i, int j, bool slopes, TablePlace<T>* places) const;
   template <bool STRIP>
-  void repinit_moment(int i, const TablePlace<T>* places, T* moment);
+  void repinit_moment(int i, const TablePlace<T>* places, T* moment, Arena& arena);
   template <bool STRIP>
-  void repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment);
+  void repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment, Arena& arena);
+  struct RepinitUnits;
+  void repinit_units(int i, const TablePlace<T>* places, bool types, Arena& arena, RepinitUnits* u);
+  void repinit_unit_products(const RepinitUnits& u, const T* dmoment, const T* gate, T* out,
+                             Arena& arena) const;
   void repinit_moments(int i, T* moment, Arena& arena);
   void repinit_moments_backward(int i, const T* moment, T* dmoment);
   void repinit_squares(const T* moment, T* out) const;
@@ -195,6 +199,7 @@ class CpuBackend final : public Backend {
   // ---- tables.cpp
   void build_tables();
   void build_repinit_tables();
+  void make_room_for_units(int count);
   void build_three_body_tables();
   void build_radial_table();
 
@@ -337,6 +342,8 @@ class CpuBackend final : public Backend {
   int radial_ld_ = 0, radial_layers_ = 0;
   std::vector<char> radial_atom_;  // (natoms) that have all their neighbours in the table
   std::vector<char> tabulated_;    // (nt) types that the tables know
+  std::vector<int> unit_slot_;     // (threads, unit_count_) scratch of repinit_units, full of -1
+  int unit_count_ = 0;             // units of repinit's tables
   Buffer<T> rep_out_, drep_out_;   // (blocks, repinit width): [D | three-body], D with ng running fastest
   Buffer<T> moment_;               // (natoms, 4, padded ng): M
   Buffer<T> g1_slope_;             // (natoms, g1_dim): act' where g1 enters the repformers

@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "cpu_backend.h"
-#include "lanes.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -145,141 +144,6 @@ void CpuBackend<T>::repinit_net_backward(int i, const T* dmoment_t, Arena& a) {
   for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
 }
 
-// ---- the same from tables
-
-// In a compressed model's table, by the arithmetic of the file's precision.
-template <class T>
-void CpuBackend<T>::compressed_place(T x, TablePlace<T>* p) const {
-  const CompressedGrid grid = compressed_grid(model_.repinit.table);
-  place(dpa2md::compressed_place(grid, model_.precision == "float32", x), w_repinit_.compressed.data(),
-        padded(model_.repinit.ng, lanes<T>()), p);
-}
-
-// Places of all neighbours in their tables; null when one of them has no table or lies outside.
-template <class T>
-TablePlace<T>* CpuBackend<T>::repinit_places(int i, bool slopes, Arena& arena) {
-  const int n = pairs().repinit.count[i];
-  if (pairs().center_type[i] < 0) return nullptr;
-  TablePlace<T>* places = arena.take<TablePlace<T>>(n);
-  if (w_repinit_.compressed.empty()) {
-    if (w_repinit_.tables.empty()) return nullptr;
-    for (int j = 0; j < n; j += lanes<T>()) {
-      if (!repinit_places_lanes(i, j, slopes, places)) return nullptr;
-    }
-    return places;
-  }
-  const T* em = env_repinit_.em.data() + 4 * env_row(env_repinit_, i);
-  for (int j = 0; j < n; ++j) compressed_place(em[4 * j], &places[j]);
-  return places;
-}
-
-// Of the neighbours from j on that fill a vector.
-template <class T>
-bool CpuBackend<T>::repinit_places_lanes(int i, int j, bool slopes, TablePlace<T>* places) const {
-  constexpr int W = lanes<T>();
-  const int n = std::min(W, pairs().repinit.count[i] - j), np = w_repinit_.tables.padded_channels();
-  const std::int32_t* type = pairs().type.data() + pairs().repinit.first[i] + j;
-  const T* em = env_repinit_.em.data() + 4 * (env_row(env_repinit_, i) + j);
-  const Table<T>* table[W];
-  using V = typename Vector<T, W>::type;
-  using Ints = typename Vector<int, W>::type;
-  V x{}, inverse_width{};
-  Ints first{}, cells{};
-  for (int k = 0; k < n; ++k) {
-    const Table<T>* t = table[k] = w_repinit_.tables(pairs().center_type[i], type[k]);
-    if (!t || !t->covers(em[4 * k])) return false;
-    x[k] = em[4 * k], inverse_width[k] = t->inverse_width, first[k] = t->first, cells[k] = t->cells;
-  }
-  int cell[W];
-  T value[5 * W], slope[5 * W];
-  if (slopes) {
-    place_lanes<true, true, T, V, Ints>(x * inverse_width, inverse_width, first, cells, W, cell, value,
-                                        slope);
-  } else {
-    place_lanes<true, false, T, V, Ints>(x * inverse_width, inverse_width, first, cells, W, cell, value,
-                                         slope);
-  }
-  for (int k = 0; k < n; ++k) {
-    TablePlace<T>& p = places[j + k];
-    p.node = table[k]->node.data() + static_cast<std::size_t>(cell[k]) * 4 * np;
-    p.tail = p.node + 6 * np;
-    for (int q = 0; q < 5; ++q) p.value[q] = value[q * W + k];
-    for (int q = 0; slopes && q < 5; ++q) p.slope[q] = slope[q * W + k];
-  }
-  return true;
-}
-
-// Strip mode: how much of T(t_j, t_i) opens the gate of a neighbour.
-template <class T>
-T CpuBackend<T>::repinit_opening(std::size_t env) const {
-  return model_.smooth ? env_repinit_.sw[env] : T(1);
-}
-
-template <class T>
-template <bool STRIP>
-void CpuBackend<T>::repinit_moment(int i, const TablePlace<T>* places, T* moment) {
-  constexpr int W = lanes<T>();
-  using V = typename Vector<T, W>::type;
-  const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
-  const std::int64_t p0 = pairs().repinit.first[i];
-  const std::size_t e0 = env_row(env_repinit_, i);
-  const T* em = env_repinit_.em.data() + 4 * e0;
-  for (int m = 0; m < np; m += W) {
-    V sum[4] = {};
-    for (int j = 0; j < n; ++j) {
-      V g = table_value<W>(places[j].node + m, places[j].tail + m, np, places[j].value);
-      if constexpr (STRIP) {
-        const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
-        g += g * (*reinterpret_cast<const V*>(gate) * repinit_opening(e0 + j));
-      }
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) sum[c] += g * em[4 * j + c];
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) *reinterpret_cast<V*>(moment + c * np + m) = sum[c];
-  }
-}
-
-// Assigns d em and d sw of the atom's pairs from d M (4, padded ng).
-template <class T>
-template <bool STRIP>
-void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment) {
-  constexpr int W = lanes<T>();
-  using V = typename Vector<T, W>::type;
-  const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
-  const std::int64_t p0 = pairs().repinit.first[i];
-  const std::size_t e0 = env_row(env_repinit_, i);
-  for (int j = 0; j < n; ++j) {
-    const T* em = env_repinit_.em.data() + 4 * (e0 + j);
-    V along[4] = {}, slope_sum{}, open_sum{};
-    for (int m = 0; m < np; m += W) {
-      V g = table_value<W>(places[j].node + m, places[j].tail + m, np, places[j].value);
-      V slope = table_slope<W>(places[j].node + m, places[j].tail + m, np, places[j].slope);
-      V dg{};
-      V d[4];
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) {
-        d[c] = *reinterpret_cast<const V*>(dmoment + c * np + m);
-        dg += d[c] * em[c];
-      }
-      if constexpr (STRIP) {
-        const T* gate = repinit_gate(pairs().center_type[i], pairs().type[p0 + j]) + m;
-        const V t = *reinterpret_cast<const V*>(gate);
-        open_sum += dg * g * t;
-        const V open = T(1) + t * repinit_opening(e0 + j);
-        g *= open, slope *= open;
-      }
-      slope_sum += dg * slope;
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) along[c] += g * d[c];
-    }
-    T* dem = env_repinit_.dem.data() + 4 * (e0 + j);
-    along[0] += slope_sum;
-    sum_four<T, W>(along, dem);
-    env_repinit_.dsw[e0 + j] = STRIP && model_.smooth ? sum_lanes<T, W>(open_sum) : T(0);
-  }
-}
-
 // ---- the stage
 
 // M of an atom, from tables if possible, with what the empty slots add.
@@ -288,7 +152,8 @@ void CpuBackend<T>::repinit_moments(int i, T* moment, Arena& arena) {
   const Embedding& e = model_.repinit;
   const int np = padded(e.ng, lanes<T>());
   if (const TablePlace<T>* places = repinit_places(i, false, arena)) {
-    e.strip ? repinit_moment<true>(i, places, moment) : repinit_moment<false>(i, places, moment);
+    e.strip ? repinit_moment<true>(i, places, moment, arena)
+            : repinit_moment<false>(i, places, moment, arena);
   } else {
     RepinitState s;
     repinit_atom(i, arena, false, &s);
@@ -367,8 +232,8 @@ void CpuBackend<T>::repinit_backward(Range range) {
     T* dmoment = a.zeros<T>(size);
     repinit_moments_backward(i, moment, dmoment);
     if (const TablePlace<T>* places = repinit_places(i, true, a)) {
-      e.strip ? repinit_moment_backward<true>(i, places, dmoment)
-              : repinit_moment_backward<false>(i, places, dmoment);
+      e.strip ? repinit_moment_backward<true>(i, places, dmoment, a)
+              : repinit_moment_backward<false>(i, places, dmoment, a);
     } else {
       repinit_net_backward(i, dmoment, a);
     }
@@ -422,6 +287,7 @@ void CpuBackend<T>::g1_transform_backward(Range range) {
 #define DPA2MD_INSTANTIATE(T)                                       \
   template void CpuBackend<T>::repinit(Range);                      \
   template void CpuBackend<T>::repinit_backward(Range);             \
+  template const T* CpuBackend<T>::repinit_gate(int, int) const;    \
   template void CpuBackend<T>::prepare_empty_slots();               \
   template void CpuBackend<T>::repinit_squares(const T*, T*) const; \
   template T* CpuBackend<T>::kept_moment(int);                      \

@@ -48,6 +48,13 @@ void CpuBackend<T>::build_repinit_tables() {
       if (made.neighbor < 0 || made.neighbor == b) w_repinit_.tables.set(made.center, b, table);
     }
   }
+  make_room_for_units(w_repinit_.tables.units());
+}
+
+template <class T>
+void CpuBackend<T>::make_room_for_units(int count) {
+  unit_count_ = padded(count, 16);  // threads share no cache line
+  unit_slot_.assign(static_cast<std::size_t>(threads_) * unit_count_, -1);
 }
 
 template <class T>
@@ -66,6 +73,8 @@ void CpuBackend<T>::build_three_body_tables() {
 }
 
 template void CpuBackend<float>::build_tables();
+template void CpuBackend<float>::make_room_for_units(int);
+template void CpuBackend<double>::make_room_for_units(int);
 template void CpuBackend<double>::build_tables();
 
 }  // namespace DPA2MD_ISA

@@ -20,7 +20,8 @@ struct Table {
   T inverse_width = 0;  // of a cell: a power of two
   int first = 0;        // cell, counted from zero
   int cells = 0;
-  Buffer<T> node;  // (cells + 1, 4, padded channels)
+  int first_unit = 0;  // see TablePlace
+  Buffer<T> node;      // (cells + 1, 4, padded channels)
 
   bool covers(T x) const {
     const T at = x * inverse_width;
@@ -49,23 +50,27 @@ class Tables {
   int padded_channels() const { return padded_; }
   const Table<T>* operator()(int a, int b) const { return of_.empty() ? nullptr : of_[a * nt_ + b]; }
   bool empty() const { return of_.empty(); }
+  int units() const { return units_; }
 
   void start(int nt, int channels, int lanes) {
     nt_ = nt, padded_ = (channels + lanes - 1) / lanes * lanes;
     of_.assign(static_cast<std::size_t>(nt) * nt, nullptr);  // none with nt = 0
     owned_.clear();
+    units_ = 0;
   }
   // An empty table is not kept.
   const Table<T>* add(const FunctionTable& from) {
     if (from.empty()) return nullptr;
     owned_.push_back(std::make_unique<Table<T>>());
     owned_.back()->set(from, 0, from.channels, padded_);
+    owned_.back()->first_unit = units_;
+    units_ += 2 * (from.cells + 1);
     return owned_.back().get();
   }
   void set(int a, int b, const Table<T>* table) { of_[a * nt_ + b] = table; }
 
  private:
-  int nt_ = 0, padded_ = 0;
+  int nt_ = 0, padded_ = 0, units_ = 0;
   std::vector<const Table<T>*> of_;
   std::vector<std::unique_ptr<Table<T>>> owned_;
 };
@@ -73,11 +78,13 @@ class Tables {
 // Where a number falls: value = node[0] + sum_k value[k] * piece k, slope = sum_k slope[k] * piece k. The
 // pieces are node[1 … 3] and tail[0], tail[1], rows of channels. Hermite tables have the weights of
 // table_value_weights and table_slope_weights (the latter with the cell width divided out), and their tail is
-// part of the next node.
+// part of the next node. The rows come in units of two: `unit` numbers those of node[0, 1], node[2, 3] and
+// tail among all that an embedding has, so that those which several places share can be told.
 template <class T>
 struct TablePlace {
   const T *node, *tail;
   T value[5], slope[5];
+  int unit[3];
 };
 
 // A vector of numbers, inside their tables: `at` = x / width, whose digits are x's. cell (W), counted from
@@ -119,6 +126,7 @@ template <class T>
 inline void place(const CompressedPlace& at, const T* node, int padded, TablePlace<T>* p) {
   p->node = node + static_cast<std::size_t>(at.cell) * 6 * padded;
   p->tail = p->node + 4 * padded;
+  for (int q = 0; q < 3; ++q) p->unit[q] = 3 * at.cell + q;
   const T h = T(at.x), beyond = T(at.beyond);
   T power = 1;
   for (int k = 0; k < 5; ++k, power *= h) {

@@ -131,6 +131,8 @@ void CpuBackend<T>::prepare() {
     if (!e.table.empty()) w->compressed = coefficients_by_power<T>(e);
   };
   embedding(m.repinit, &w_repinit_);
+  if (!m.repinit.table.empty())
+    make_room_for_units(3 * static_cast<int>(m.repinit.table.coefficients.shape[0]));
   prepare_empty_slots();
   repinit_width_ = m.repinit.ng * m.repinit_axis;
   env_repinit_.block = &m.repinit;
