@@ -254,9 +254,9 @@ def test_lost_atoms(tmp_path, model):
 
 
 def test_out_of_memory(tmp_path, model):
-    """Some 100000 atoms a rank, with memory for LAMMPS and not for the model."""
+    """Some 240000 atoms a rank, with memory for LAMMPS and not for the model."""
     write_data(tmp_path / "data.test", crystal(), ELEMENTS)
-    script = preamble(crystal(), ELEMENTS, model) + "replicate 20 20 20\nrun 1\n"
+    script = preamble(crystal(), ELEMENTS, model) + "replicate 27 27 27\nrun 1\n"
     assert_stops(
         start(tmp_path, script, 2, memory=600 * 2**20),
         "out of memory: use more ranks or fewer atoms",

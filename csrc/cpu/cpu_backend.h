@@ -252,6 +252,7 @@ class CpuBackend final : public Backend {
   void conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft, Arena& arena);
   void products_backward(int l, const Neighborhood& a, const NodeRow& dout, NeighborhoodGradient* d,
                          Arena& arena);
+  void products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft, T* sum) const;
   void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
   void local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena);
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,

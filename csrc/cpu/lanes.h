@@ -140,5 +140,32 @@ inline void transpose_padded(int rows, int columns, const T* in, T* out, int ld)
   }
 }
 
+// Calls body<W>(channel) for whole vectors of channels, then for single ones.
+template <class T, class F>
+DPA2MD_INLINE void each_channel(int count, F&& body) {
+  constexpr int W = lanes<T>();
+  int c = 0;
+  for (; c + W <= count; c += W) body(std::integral_constant<int, W>{}, c);
+  for (; c < count; ++c) body(std::integral_constant<int, 1>{}, c);
+}
+
+template <int W, class T>
+DPA2MD_INLINE typename Vector<T, W>::type load(const T* p) {
+  return *reinterpret_cast<const typename Vector<T, W>::type*>(p);
+}
+template <int W, class T>
+DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
+  *reinterpret_cast<typename Vector<T, W>::type*>(p) += x;
+}
+// To a vector whose lanes are to be summed.
+template <class V, class X>
+DPA2MD_INLINE void collect(V* sum, X x) {
+  if constexpr (sizeof(V) == sizeof(X)) {
+    *sum += x;
+  } else {
+    (*sum)[0] += x[0];
+  }
+}
+
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -131,7 +131,7 @@ template <class T>
 void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
                                       NeighborhoodGradient* d, Arena& arena) {
   const Repformer& f = rep();
-  const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3, np = padded(n, lanes<T>());
+  const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3;
   const T* left = product_left(a, arena);
   // zeros where the model has no such update
   const std::size_t conv_size = static_cast<std::size_t>(kq) * width;
@@ -146,29 +146,43 @@ void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRo
   if (f.has_conv) conv_backward(l, a, dout, dproduct, dleft, arena);
   if (a.gg1) gemm(n, width, k, plain(left, k), dproduct, width, d->gg1, width, false);
 
-  T* along = arena.take<T>(4 * static_cast<std::size_t>(np));  // d h2 w and, from conv, d sw
-  for (int x = 0; x < 3; ++x) {
-    const auto part = [&](int j) {
-      auto sum = product_lanes(kq, ds2 + x * kq, a.g2 + j * kq);
-      if (f.has_drrd) sum += product_lanes(width, ds1 + x * width, a.gg1 + j * width);
-      return sum;
-    };
-    sum_rows<T>(n, part, along + x * np);
-  }
-  sum_rows<T>(n, [&](int j) { return product_lanes(kq, dleft + j * kq, a.g2 + j * kq); }, along + 3 * np);
   for (int j = 0; j < n; ++j) {
+    T sum[4];  // d h2 w and, from conv, d sw
+    products_along(a, j, f.has_drrd ? ds1 : nullptr, ds2, dleft + j * kq, sum);
     const T sw = a.sw[j], *g = dleft + j * kq, *h = left + j * k + kq;
     T* out = d->g2 + j * kq;
 #pragma omp simd
     for (int c = 0; c < kq; ++c) {
       out[c] += sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
     }
-    d->sw[j] += along[3 * np + j];
+    d->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
-      d->h2[kH2 * j + x] += along[x * np + j] * sw;
-      d->sw[j] += along[x * np + j] * a.h2[kH2 * j + x];
+      d->h2[kH2 * j + x] += sum[x] * sw;
+      d->sw[j] += sum[x] * a.h2[kH2 * j + x];
     }
   }
+}
+
+// Of neighbour j: the products of the moments' gradients (3, g1), null without, and (3, g2) with its g1 and
+// g2, and of dleft with its g2.
+template <class T>
+void CpuBackend<T>::products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft,
+                                   T* sum) const {
+  constexpr int W = lanes<T>();
+  const int width = rep().g1_dim, kq = rep().g2_dim;
+  typename Vector<T, W>::type v[4] = {};
+  each_channel<T>(ds1 ? width : 0, [&](auto lanes_of, int c) {
+    constexpr int L = decltype(lanes_of)::value;
+    const auto x = load<L>(a.gg1 + j * width + c);
+    for (int y = 0; y < 3; ++y) collect(&v[y], x * load<L>(ds1 + y * width + c));
+  });
+  each_channel<T>(kq, [&](auto lanes_of, int c) {
+    constexpr int L = decltype(lanes_of)::value;
+    const auto x = load<L>(a.g2 + j * kq + c);
+    for (int y = 0; y < 3; ++y) collect(&v[y], x * load<L>(ds2 + y * kq + c));
+    collect(&v[3], x * load<L>(dleft + c));
+  });
+  sum_four<T, W>(v, sum);
 }
 
 // ---- the whole step
