@@ -26,7 +26,7 @@ void CpuBackend<T>::build_tables() {
 // One that a core's second cache can hold, or none: products are faster than waiting for memory.
 template <class T>
 void CpuBackend<T>::build_radial_table() {
-  constexpr std::size_t most_bytes = 512 << 10;  // of a layer, and up to twice as many
+  constexpr std::size_t most_bytes = 768 << 10;  // of a layer, and up to twice as many
   const int channels = rep().g2_dim + rep().g1_dim;
   if (radial_layers(rep()) == 0) return;
   const auto cells = static_cast<int>(most_bytes / (4 * channels * sizeof(T)));
