@@ -57,7 +57,9 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     axis.barh(places, ratios, xerr=spread, height=0.62, color="#4477aa", ecolor="#999999")
     for place, row in zip(places, rows, strict=True):
         axis.text(0.4, place, f"{row['ratio']:.0f}", va="center", color="white", fontsize="small")
-    axis.set_yticks(places, [f"{Path(row['model']).stem}, {row['atoms']} atoms" for row in rows])
+    axis.set_yticks(
+        places, [f"{row['model'].removesuffix('.pt')}, {row['atoms']} atoms" for row in rows]
+    )
     axis.set(xlabel="times as fast as DeePMD-kit", xlim=(0, None))
     axis.set_title(title, fontsize="small")
     save_figure(figure, path)
