@@ -13,8 +13,18 @@ from dpa2md.structures import equilibrated_water
 from golden.suite import MODELS, STRUCTURES
 
 SHIPPED = Path(__file__).parent.parent / "python" / "dpa2md" / "models" / "water.dpa2"
-# Both embeddings in concat and strip mode, with nonzero davg, one-sided, without smoothness; DPA-1.
-NAMES = ("medium", "strip", "one_side", "strip_one_side", "not_smooth_strip", "dpa1", "se_atten_v2")
+# Both embeddings in concat and strip mode, with nonzero davg, one-sided, without smoothness; DPA-1. In small the
+# pair states of all layers come from a table, too.
+NAMES = (
+    "small",
+    "medium",
+    "strip",
+    "one_side",
+    "strip_one_side",
+    "not_smooth_strip",
+    "dpa1",
+    "se_atten_v2",
+)
 # The tables of float32 are exact to 2e-9 of a net's largest value, a thirtieth of the net's own rounding. What
 # differs is that rounding, which the layers carry on: 1e-6 of the largest force, with a factor of ten to spare.
 FLOAT32 = 1e-5
@@ -55,6 +65,26 @@ def test_new_types_get_tables():
     used.compute_atoms([water[water.numbers == 1]])
     assert np.array_equal(
         used.compute_atoms([water])[0].forces, fresh.compute_atoms([water])[0].forces
+    )
+
+
+@pytest.mark.parametrize("name", ["small", "medium", "strip"])
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_some_atoms_too_close(name, low_memory, evaluate):
+    """Two atoms come closer than any table reaches: they are computed, beside others that are looked up."""
+    model, structure = MODELS[name], STRUCTURES["water"]
+    positions = structure.positions.copy()
+    away = positions[1] - positions[0]
+    positions[1] = positions[0] + 0.42 * away / np.linalg.norm(away)
+    a, b = (
+        Engine(evaluate.path(model), "float64", 1, tables=tables, low_memory=low_memory).compute(
+            positions, model.types(structure), cell=structure.cell, pbc=structure.pbc
+        )
+        for tables in (True, False)
+    )
+    assert not np.array_equal(a.forces, b.forces)
+    assert np.abs(a.forces - b.forces).max() <= TOLERANCES["forces"] * max(
+        1, np.abs(b.forces).max()
     )
 
 
