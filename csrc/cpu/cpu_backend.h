@@ -176,7 +176,6 @@ class CpuBackend final : public Backend {
   struct RepinitState;
   void repinit_atom(int i, Arena& arena, bool tape, RepinitState* s);
   void repinit_net_backward(int i, const T* dmoment, Arena& arena);
-  void prepare_empty_slots();
   void compressed_place(T x, TablePlace<T>* p) const;
   const T* repinit_gate(int center, int neighbor) const;
   T repinit_opening(std::size_t env) const;

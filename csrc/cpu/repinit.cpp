@@ -75,39 +75,6 @@ void CpuBackend<T>::repinit_atom(int i, Arena& arena, bool tape, RepinitState* s
   transpose(ng, 4, product, 4, s->moment, np);
 }
 
-// One empty slot of a model with nonzero davg: em = -davg/dstd through the ungated embedding (sw = 0 there).
-template <class T>
-void CpuBackend<T>::prepare_empty_slots() {
-  const Embedding& e = model_.repinit;
-  if (std::all_of(e.davg.data.begin(), e.davg.data.end(), [](double x) { return x == 0; })) return;
-  Arena scratch;
-  const int nt = model_.ntypes(), ld = padded(nt, lanes<T>());
-  T* x = scratch.zeros<T>(ld);
-  T* raw = scratch.zeros<T>(static_cast<std::size_t>(e.ng) * ld);
-  for (int t = 0; t < nt; ++t) x[t] = T(-e.davg(t, 0) / e.dstd(t, 0));
-  if (e.table.empty()) {
-    raw = w_repinit_.net.forward(x, ld, scratch, nullptr);
-  } else {
-    TablePlace<T> p;
-    for (int t = 0; t < nt; ++t) {
-      compressed_place(x[t], &p);
-      for (int m = 0; m < e.ng; ++m)
-        raw[m * ld + t] = table_value<1>(p.node + m, p.tail + m, padded(e.ng, lanes<T>()), p.value)[0];
-    }
-  }
-  const int np = padded(e.ng, lanes<T>());
-  w_repinit_.empty.resize(static_cast<std::size_t>(nt) * 4 * np);
-  w_repinit_.empty.zero(0, w_repinit_.empty.size());
-  for (int t = 0; t < nt; ++t) {
-    for (int c = 0; c < 4; ++c) {
-      for (int m = 0; m < e.ng; ++m) {
-        w_repinit_.empty[(static_cast<std::size_t>(t) * 4 + c) * np + m] =
-            raw[m * ld + t] * T(-e.davg(t, c) / e.dstd(t, c));
-      }
-    }
-  }
-}
-
 // Through the net: assigns d em and d sw of the atom's pairs from d M.
 template <class T>
 void CpuBackend<T>::repinit_net_backward(int i, const T* dmoment_t, Arena& a) {
@@ -288,7 +255,6 @@ void CpuBackend<T>::g1_transform_backward(Range range) {
   template void CpuBackend<T>::repinit(Range);                      \
   template void CpuBackend<T>::repinit_backward(Range);             \
   template const T* CpuBackend<T>::repinit_gate(int, int) const;    \
-  template void CpuBackend<T>::prepare_empty_slots();               \
   template void CpuBackend<T>::repinit_squares(const T*, T*) const; \
   template T* CpuBackend<T>::kept_moment(int);                      \
   template void CpuBackend<T>::g1_transform(Range);                 \

@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     if args.against:
         if args.device != "cpu":
             raise ValueError("--against compares processor times: leave out --device.")
+        if args.low_memory:
+            raise ValueError("--against compares at full speed: leave out --low-memory.")
         title = f"one core of {machine()}, processor time, {name}"
         timings = compare(
             model_path(named_model(args)),
