@@ -95,3 +95,10 @@ def test_pictures_need_matplotlib(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["bench", "--plot", str(tmp_path / "times.png")]) == 2
     assert "Plots need matplotlib: pip install dpa2md[plot]" in capsys.readouterr().err
+
+
+def test_against_refuses_what_it_would_ignore(capsys):
+    against = ["bench", "--against", "model.pth"]
+    for option, value in (("--device", ["cuda"]), ("--low-memory", [])):
+        assert main([*against, option, *value]) == 2
+        assert f"leave out {option}" in capsys.readouterr().err
