@@ -16,7 +16,7 @@ class EvaluateProgram:
     """Called like `Evaluator`. One run of the program does all structures of a model.
 
     `threads` of an emulated block; negative: the last one runs first (csrc/cuda/fibers.h). `tables`: as
-    Engine's.
+    Engine's. `chunk`: atoms that an emulated device takes at once.
     """
 
     def __init__(
@@ -26,10 +26,12 @@ class EvaluateProgram:
         device: str,
         threads: int = 1,
         tables: bool = True,
+        chunk: int | None = None,
     ):
         self._program, self._evaluator, self._device = program, evaluator, device
         self._threads = threads
         self._embedding = "tables" if tables else "nets"
+        self._chunk = chunk
         self._results: dict = {}
 
     def __call__(
@@ -52,6 +54,7 @@ class EvaluateProgram:
                 self._embedding,
                 texts,
                 self._threads,
+                self._chunk,
             )
         )
 
@@ -79,12 +82,16 @@ def evaluated(
     embedding: str,
     structures: list[str],
     threads: int,
+    chunk: int | None = None,
 ) -> np.ndarray:
     """All numbers that tests/cpp/evaluate.cpp prints."""
+    emulated = {"DPA2MD_EMULATED_THREADS": str(threads)}
+    if chunk:
+        emulated["DPA2MD_EMULATED_CHUNK"] = str(chunk)
     done = run(
         [str(program), str(model), precision, device, embedding],
         input="".join(structures),
-        env=environment(DPA2MD_EMULATED_THREADS=str(threads)),
+        env=environment(**emulated),
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return np.array([float.fromhex(line) for line in done.stdout.split()])

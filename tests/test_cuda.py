@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Evaluator, golden_models, skip_or_fail
+from conftest import TOLERANCES, Evaluator, golden_models, skip_or_fail
 from dpa2md.engine import Engine
 from golden.suite import MODELS, STRUCTURES
 from test_parity import DIFFERENT_PRECISION, check_float32, check_float64
@@ -72,6 +72,26 @@ def test_sizes_that_change(on_gpu):
         both = engine.compute(structure.positions, model.types(structure), **box)
         energy = engine.compute(structure.positions, model.types(structure), forces=False, **box)
         assert energy.energy == pytest.approx(both.energy, abs=1e-12)
+
+
+@pytest.mark.cuda
+@golden_models("medium", "full", "se_atten_v2")
+def test_more_atoms_than_a_chunk(model, on_gpu):
+    """A box repeated until the GPU takes its atoms in two chunks: every copy feels the same forces."""
+    structure = STRUCTURES["water"]
+    copies = (10, 10, 9)
+    shifts = np.array(list(np.ndindex(*copies))) @ structure.cell
+    assert len(structure) * len(shifts) > 65536  # chunk_atoms in csrc/cuda/runtime.h
+    result = on_gpu.engine(model).compute(
+        (structure.positions + shifts[:, None]).reshape(-1, 3),
+        np.tile(model.types(structure), len(shifts)),
+        cell=structure.cell * np.array(copies)[:, None],
+        pbc=True,
+    )
+    one = on_gpu(model, structure)
+    forces = result.forces.reshape(len(shifts), -1, 3)
+    np.testing.assert_allclose(forces - one["forces"], 0, atol=TOLERANCES["forces"])
+    assert result.energy / len(shifts) == pytest.approx(one["energy"], rel=1e-11)
 
 
 def test_a_refusal_names_the_remedy(evaluate):

@@ -73,6 +73,19 @@ def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     check_float32(model, emulate, "float32")  # with tables of three-body terms, too
 
 
+# One of every order of the reverse sweep, both kinds of h2, a model without layers.
+@pytest.mark.parametrize("threads", [1, 8])
+@golden_models(
+    "small", "medium", "generation_2_0", "full", "res_residual_h2", "not_smooth", "se_atten_v2"
+)
+def test_chunks(model, threads, cpp_programs, evaluate):
+    """Arrays that hold some of the atoms at a time hold those that are wanted."""
+    emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, threads, chunk=16)
+    names = model.structures if threads == 1 else ("water",)
+    for name in names:
+        check_float64(model, STRUCTURES[name], emulate)
+
+
 @pytest.mark.parametrize("threads", [1, 8])
 def test_shipped_model(threads, cpp_programs):
     """Tables of both embeddings in float64, which the suite's steep networks do not get: as the CPU's nets."""

@@ -97,7 +97,7 @@ struct DenseBackward {
   }
 };
 
-// What a node step keeps of all atoms for one layer.
+// What a node step keeps of a chunk's atoms.
 template <class T>
 struct NodeArrays {
   T *cat, *conv;        // (natoms, linear1_in), (natoms, g1) when conv is outside
@@ -146,7 +146,7 @@ struct NodeUpdate {
   }
 };
 
-// Assigns (or adds to) d g1 of the atoms themselves, assigns the gradients of what NodeMoments gathered.
+// Adds to d g1 of the atoms themselves, assigns the gradients of what NodeMoments gathered.
 template <class T>
 struct NodeUpdateBackward {
   State<T> s;
@@ -154,7 +154,6 @@ struct NodeUpdateBackward {
   NodeArrays<T> d;
   const T *dout, *mlp_slope, *self_slope;
   T* dg1;
-  bool add;
 
   struct Arrays {
     T* dy;  // (group, g1)
@@ -169,7 +168,7 @@ struct NodeUpdateBackward {
     const std::int64_t r = rows.begin, at = r * width;
     T* dy = arrays(&scratch, 0).dy;
     b.each(size, [&](int k) {
-      dg1[at + k] = (add ? dg1[at + k] : T(0)) + w.g1_alpha * dout[at + k];
+      dg1[at + k] += w.g1_alpha * dout[at + k];
       if (f.has_conv && f.conv_outside) d.conv[at + k] = w.scale_conv[k % width] * dout[at + k];
       dy[k] = w.scale_mlp[k % width] * dout[at + k] * mlp_slope[at + k];
     });

@@ -1,6 +1,7 @@
 // The device as the backend sees it: memory and launches. On the host compiler it is the emulated one.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <list>
 #include <utility>
@@ -26,8 +27,10 @@ class Storage {
   ~Storage() { release(data_, capacity_); }
 
   // What it takes to hold so many bytes: a twentieth more, since the next steps' pairs are a few more or
-  // less.
-  static std::size_t with_room(std::size_t bytes) { return bytes + bytes / 20; }
+  // less; of many, which differ little, 32 MB.
+  static std::size_t with_room(std::size_t bytes) {
+    return bytes + std::min(bytes / 20, std::size_t{32} << 20);
+  }
   // Its bytes after resize_bytes(bytes).
   std::size_t grown_to(std::size_t bytes) const { return bytes > capacity_ ? with_room(bytes) : capacity_; }
 

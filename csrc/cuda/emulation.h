@@ -43,6 +43,9 @@ inline std::size_t free_memory() {
 }
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 inline void copy_to_host(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+inline void zero(void* p, std::size_t bytes) {
+  if (bytes) std::memset(p, 0, bytes);
+}
 inline void wait_for_device() {}
 inline std::string device_name(int) { return "emulated"; }
 
@@ -64,15 +67,18 @@ inline Team& team() {
 
 inline std::size_t slab_bytes(int, std::size_t) { return 0; }  // all scratch is alike
 
-// kernel(block, item, scratch) for every item; `bytes` of scratch.
+// DPA2MD_EMULATED_CHUNK: atoms of a chunk, a multiple of 16.
+inline int chunk_atoms() { return static_cast<int>(wanted("DPA2MD_EMULATED_CHUNK", 65536)); }
+
+// kernel(block, item, scratch) for items begin … end - 1; `bytes` of scratch.
 template <class Kernel>
-void launch(const Kernel& kernel, int items, std::size_t bytes, const char*) {
+void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, const char*) {
   constexpr int kLanes = 4;  // few, so that a small block has several warps
   Team& t = team();
   const int threads = t.threads(), lanes = threads % kLanes == 0 ? kLanes : 1;
   const std::unique_ptr<char, decltype(&std::free)> scratch(static_cast<char*>(std::malloc(bytes)),
                                                             &std::free);
-  for (int item = 0; item < items; ++item) {
+  for (int item = begin; item < end; ++item) {
     std::memset(scratch.get(), 0xff, bytes);
     t.run(lanes, [&](int thread) {
       const ThreadBlock b{thread, threads, thread % lanes, lanes, thread / lanes, threads / lanes, &t};

@@ -77,35 +77,39 @@ struct EnvMatBackward {
   }
 };
 
-// The one place where forces and virial are made: a row gathers its own pairs and those in which it is the
-// neighbour, one warp a row.
+// The one place where forces and virial are made: to those of every row are added its own pairs, where it is
+// an atom of the chunk, and the chunk's pairs in which it is the neighbour. One warp a row.
 template <class T>
 struct Forces {
   State<T> s;
-  const std::int64_t* first;  // by_row
-  const std::int32_t* pair;
+  int begin, end;  // the chunk's atoms
+  RowPairs pairs;
   double *force, *virial;          // (nrows, 3), (nrows, 9)
   static constexpr int kRows = 4;  // an item
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kRows, end = begin + kRows < s.nrows ? begin + kRows : s.nrows;
-    b.each_warp(end - begin, [&](int k) { row(b, begin + k); });
+    const int row0 = item * kRows, left = s.nrows - row0;
+    b.each_warp(left < kRows ? left : kRows, [&](int k) { row(b, row0 + k); });
   }
 
  private:
   DPA2MD_KERNEL void row(const ThreadBlock& b, int row) const {
     double sum[12] = {};  // force, virial
-    if (row < s.natoms) {
+    std::int64_t from, to;
+    pairs.find(b, row, &from, &to);
+    const bool own = begin <= row && row < end;
+    if (!own && from == to) return;
+    if (own) {
       const std::int64_t p0 = s.repinit.first[row];
       for (int k = b.lane; k < s.repinit.count[row]; k += b.lanes) add(p0 + k, 1.0, sum);
     }
-    for (std::int64_t k = first[row] + b.lane; k < first[row + 1]; k += b.lanes) add(pair[k], -1.0, sum);
+    for (std::int64_t k = from + b.lane; k < to; k += b.lanes) add(pairs.pair[k], -1.0, sum);
     for (int c = 0; c < 12; ++c) {
       const double total = b.lane_sum(sum[c]);
       if (b.lane != 0) continue;
       (c < 3 ? force[3 * static_cast<std::int64_t>(row) + c]
-             : virial[9 * static_cast<std::int64_t>(row) + c - 3]) = total;
+             : virial[9 * static_cast<std::int64_t>(row) + c - 3]) += total;
     }
   }
   DPA2MD_KERNEL void add(std::int64_t p, double sign, double* sum) const {

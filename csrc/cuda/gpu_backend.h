@@ -2,7 +2,9 @@
 // device (cuda_float32.cu, cuda_float64.cu) and by the host compiler for tests (emulated_backend.cpp).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,24 +19,32 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
+// Pairs of the three viewers (pair_list.h): all, the three-body block's, the repformers'.
+struct PairNumbers {
+  std::int64_t pairs = 0, three = 0, near = 0;
+};
+
 // What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts; all
-// pairs and those of the shorter prefixes; whether there is a reverse sweep.
+// pairs and those of the shorter prefixes; the most of these that a chunk has; whether there is a reverse
+// sweep.
 struct StepSizes {
-  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, three = 0,
-              near = 0;
+  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, near = 0;
+  std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_near = 0;
   bool forces = false;
 
   // The same per atom, for another number of atoms.
   StepSizes scaled_to(std::int64_t n) const {
-    const double factor = static_cast<double>(n) / static_cast<double>(natoms);
-    const auto scaled = [&](std::size_t x) {
-      return static_cast<std::size_t>(std::ceil(factor * static_cast<double>(x)));
-    };
     StepSizes to = *this;
-    for (std::size_t StepSizes::* size :
-         {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
-          &StepSizes::pairs, &StepSizes::three, &StepSizes::near})
-      to.*size = scaled(this->*size);
+    const auto scale = [&](double factor, std::initializer_list<std::size_t StepSizes::*> sizes) {
+      for (const auto size : sizes)
+        to.*size = static_cast<std::size_t>(std::ceil(factor * static_cast<double>(this->*size)));
+    };
+    scale(static_cast<double>(n) / static_cast<double>(natoms),
+          {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
+           &StepSizes::pairs, &StepSizes::near});
+    const auto in_chunk = static_cast<double>(std::min<std::int64_t>(n, chunk_atoms()));
+    scale(in_chunk / static_cast<double>(chunk),
+          {&StepSizes::chunk, &StepSizes::chunk_pairs, &StepSizes::chunk_three, &StepSizes::chunk_near});
     return to;
   }
 };
@@ -66,6 +76,7 @@ class GpuBackend final : public Backend {
   void pair_step(int layer, Range) override;
   void node_step(int layer, Range) override;
   void fitting(Range) override;
+  void start_g1_gradient(int layer) override;
   void node_step_backward(int layer, Range) override;
   void pair_step_backward(int layer, Range) override;
   void gather_g1_gradient(int layer, Range) override;
@@ -114,9 +125,26 @@ class GpuBackend final : public Backend {
   CandidateView candidates() const;
   void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
   void select_pairs();
+  void divide();
   std::vector<int> atom_counts(int which) const;
   void describe_pairs(PairList* out) const;
-  void fill_pairs();
+  void number_pairs();
+  void fill_pairs(Range);
+  void env_mats(Range, bool near);
+
+  // ---- gpu_chunks.h
+  const PairNumbers& pairs_before(int atom) const {
+    return before_[(atom + chunk_atoms() - 1) / chunk_atoms()];
+  }
+  State<T> here(Range) const;
+  PairState<T> pair(int layer, Range);
+  PairState<T> dpair(int layer) const;
+  NodeArrays<T> nodes(Range) const;
+  NodeArrays<T> dnodes(Range) const;
+  std::int64_t kept_g2(bool back) const { return rep().nlayers < 3 ? 0 : back ? rep().nlayers - 2 : 1; }
+  T* slope(const Buffer<T>& kept, int layer, Range) const;
+  RowPairs row_pairs(int which, const Buffer<std::int32_t>& pairs, std::int64_t begin,
+                     std::int64_t end) const;
 
   // ---- gpu_step.h
   void upload_parameters();
@@ -130,32 +158,22 @@ class GpuBackend final : public Backend {
   void reserve_scratch();
   void reserve();
 
+  // A kernel for its items: a range of atoms or of what else they are, `each` to an item.
   template <class Kernel>
-  void start(const Kernel& kernel, int items, int most_neighbors = 0) {
+  void start(const Kernel& kernel, Range items, int most_neighbors = 0) {
     Scratch bytes(nullptr);
     kernel.arrays(&bytes, most_neighbors);
-    const std::size_t slab = slab_bytes(items, bytes.used());
+    const std::size_t slab = slab_bytes(items.size(), bytes.used());
     if (slab > slab_.capacity()) slab_.resize(slab);
-    if (!sizing_) launch(kernel, items, bytes.used(), slab ? slab_.data() : nullptr);
+    if (!sizing_) launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
   }
-  int groups() const;
+  template <class Kernel>
+  void start(const Kernel& kernel, int items) {
+    start(kernel, Range{0, items});
+  }
   const Repformer& rep() const { return model_.repformer; }
   T* g1(int l) const { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
   T* dg1(int l) const { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
-  // pair state of a layer and its gradient; h2 changes only with update_h2
-  PairState<T> pair(int l) const {
-    return {g2_.data() + l * g2_stride_, h2_.data() + (rep().update_h2 ? l : 0) * h2_stride_};
-  }
-  PairState<T> dpair(int l) const {
-    const int layer = l % 2;
-    return {dg2_.data() + layer * g2_stride_, dh2_.data() + (rep().update_h2 ? layer : 0) * h2_stride_};
-  }
-  NodeArrays<T> nodes() const { return {cat_.data(), conv_.data(), query_.data(), weighted_.data()}; }
-  // Their gradients take the place of what the reverse sweep does not read.
-  NodeArrays<T> dnodes() const { return {cat_.data(), conv_.data(), dquery_.data(), weighted_.data()}; }
-  T* slope(const Buffer<T>& kept, int l) const {
-    return kept.size() ? kept.data() + static_cast<std::size_t>(l) * state_.natoms * rep().g1_dim : nullptr;
-  }
   T* take_rows(const T* rows);
   void put_rows(T* rows);
 
@@ -180,9 +198,11 @@ class GpuBackend final : public Backend {
   StepInput input_;
   StepOutput output_;
   StepSizes sizes_;
-  std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
-  int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;  // neighbours of one atom
-  std::vector<T> host_rows_;                             // what an exchange sees
+  std::vector<Range> chunks_;                                  // of atoms; at least one
+  std::vector<PairNumbers> before_;                            // (chunks + 1) pairs before each chunk
+  std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;  // of a layer
+  int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;        // neighbours of one atom
+  std::vector<T> host_rows_;                                   // what an exchange sees
 
   // ---- candidates: what the host knows of those that are on the device
   std::uint64_t list_version_ = 0;  // 0: none that can be used again
@@ -193,8 +213,7 @@ class GpuBackend final : public Backend {
   Buffer<double> x_, shift_vectors_;
   Buffer<int> position_type_, position_row_;
   Buffer<std::int64_t> candidate_first_, row_first_;
-  Buffer<std::int32_t> candidate_atom_, candidate_shift_, row_candidate_, pair_of_,
-      near_of_;  // see pair_list.h
+  Buffer<std::int32_t> candidate_atom_, candidate_shift_, row_candidate_;  // see pair_list.h
   Buffer<unsigned char> mark_;
   const char *model_exclude_ = nullptr, *descriptor_exclude_ = nullptr;  // (nt, nt)
 
@@ -203,7 +222,7 @@ class GpuBackend final : public Backend {
   ScanBuffers atom_scan_, row_scan_;
   bool any_overfull_ = false;
   Buffer<double> vec_, r_;
-  Buffer<std::int32_t> row_, type_, by_row_, by_row_near_;
+  Buffer<std::int32_t> type_, near_row_, by_row_, by_row_near_;
   Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 
@@ -214,7 +233,9 @@ class GpuBackend final : public Backend {
   Buffer<T> moment_, rep_out_, drep_out_;
   Buffer<T> g1_slope_, mlp_slope_, self_slope_;  // act' where g1 enters; of the layers' dense updates
   Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
-  Buffer<T> g2_, dg2_, h2_, dh2_;                // layers of (near pairs, g2), (near pairs, 3)
+  Buffer<T> g2_, dg2_;                           // (near pairs, g2): layers, see pair(); one gradient
+  Buffer<T> g2_first_;                           // the same of layer 0, of a chunk
+  Buffer<T> h2_, dh2_;                           // (near pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;
   Buffer<double> pair_force_, energy_, force_, virial_;

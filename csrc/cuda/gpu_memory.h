@@ -30,8 +30,6 @@ std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
       need(&zeroed_, n),
       need(&row_first_, rows),
       need(&row_candidate_, back * z.candidates),
-      need(&pair_of_, back * z.candidates),
-      need(&near_of_, back * z.candidates),
       need(&row_count_, 2 * rows),
   };
   const auto add = [&](ScanBuffers* s, std::size_t arrays, std::size_t count) {
@@ -50,38 +48,45 @@ template <class T>
 std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const Repformer& f = rep();
   const std::size_t n = z.natoms, back = z.forces, layers = f.nlayers, node = layers ? n : 0;
-  const std::size_t g1 = z.nrows * f.g1_dim, g2 = z.near * f.g2_dim, h2 = z.near * 3;
-  const std::size_t gradients = std::min<std::size_t>(layers, 2);
-  const std::size_t attention = f.has_g1_attn ? node * f.g1_dim * f.attn1_nhead : 0;
+  const std::size_t chunk = z.chunk, node_chunk = layers ? chunk : 0;  // atoms
+  const std::size_t g1 = z.nrows * f.g1_dim, g2 = z.near * f.g2_dim, g2_chunk = z.chunk_near * f.g2_dim;
+  const std::size_t h2 = f.update_h2 ? z.near * kH2Row : 0;
+  const std::size_t slopes = layers ? ((layers - 1) * n + chunk) * f.g1_dim : 0;
+  const std::size_t attention = f.has_g1_attn ? node_chunk * f.g1_dim * f.attn1_nhead : 0;
+  // Before the reverse sweep the candidates' numbers as pairs are there.
+  const std::size_t numbers = (2 * z.candidates * sizeof(std::int32_t) + sizeof(T) - 1) / sizeof(T);
+  // Atoms whose [D | three-body], which a DPA-1 model's descriptor is, and whose moments are there at once.
+  const std::size_t outputs = layers ? chunk : n, moments = layers ? n : chunk;
   std::vector<Need> out = {
-      need(&vec_, 3 * z.pairs),
-      need(&r_, z.pairs),
-      need(&row_, z.pairs),
-      need(&type_, z.pairs),
+      need(&vec_, 3 * z.chunk_pairs),
+      need(&r_, z.chunk_pairs),
+      need(&type_, z.chunk_pairs),
+      need(&near_row_, z.near),
       need(&by_row_, back * z.pairs),
       need(&by_row_near_, back * z.near),
       need(&parameters_, n * fitting_.parameters),
       need(&tabulated_, state_.embedding.table ? n : 0),
       need(&tabulated3_, state_.embedding3.table ? n : 0),
-      need(&moment_, n * 4 * model_.repinit.ng),
-      need(&rep_out_, n * state_.repinit_width),
-      need(&drep_out_, model_.is_dpa2 ? 0 : back * n * state_.repinit_width),
+      need(&moment_, moments * 4 * model_.repinit.ng),
+      need(&rep_out_, outputs * state_.repinit_width),
+      need(&drep_out_, layers ? 0 : back * chunk * state_.repinit_width),
       need(&g1_slope_, node * f.g1_dim),
-      need(&mlp_slope_, back * layers * node * f.g1_dim),
-      need(&self_slope_, back * f.g1_out_mlp * layers * node * f.g1_dim),
+      need(&mlp_slope_, back * slopes),
+      need(&self_slope_, back * f.g1_out_mlp * slopes),
       need(&g1_, layers ? (layers + 1) * g1 : 0),
       need(&dg1_, layers ? back * 2 * g1 : 0),
-      need(&g2_, layers * g2),
-      need(&dg2_, back * gradients * g2),
-      need(&h2_, (f.update_h2 ? layers : 1) * h2),
-      need(&dh2_, back * (f.update_h2 ? gradients : 1) * h2),
-      need(&dgg1_, back * z.near * f.g1_dim),
-      need(&cat_, layers ? node * f.linear1_in() : 0),
-      need(&conv_, f.has_conv && f.g1_out_conv ? node * f.g1_dim : 0),
+      need(&g2_, kept_g2(z.forces) * g2 + (layers > 1 ? g2_chunk : 0)),
+      need(&g2_first_, layers ? g2_chunk : 0),
+      need(&dg2_, back * std::max(layers ? g2 : 0, numbers)),
+      need(&h2_, layers ? (layers - 1) * h2 : 0),
+      need(&dh2_, back * std::min<std::size_t>(layers, 2) * h2),
+      need(&dgg1_, back * z.chunk_near * f.g1_dim),
+      need(&cat_, layers ? chunk * f.linear1_in() : 0),
+      need(&conv_, f.has_conv && f.g1_out_conv ? node_chunk * f.g1_dim : 0),
       need(&query_, attention),
       need(&dquery_, back * attention),
       need(&weighted_, attention),
-      need(&pair_force_, back * 3 * z.pairs),
+      need(&pair_force_, back * 3 * z.chunk_pairs),
       need(&energy_, n),
       need(&force_, back * 3 * z.nrows),
       need(&virial_, back * 9 * z.nrows),
@@ -91,8 +96,8 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
                           need(&env->dsw, back * pairs)})
       out.push_back(x);
   };
-  add(&repinit_env_, z.pairs);
-  add(&three_env_, z.three);
+  add(&repinit_env_, z.chunk_pairs);
+  add(&three_env_, z.chunk_three);
   add(&near_env_, z.near);
   return out;
 }
@@ -146,19 +151,19 @@ void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
 // size only. Layers are alike.
 template <class T>
 void GpuBackend<T>::reserve_scratch() {
-  const Range all{0, state_.natoms};
+  const Range a = chunks_.front();  // none is larger
   sizing_ = true;
-  repinit(all);
-  if (model_.has_three_body) three_body(all);
-  fitting(all);
-  if (rep().nlayers) node_step(0, all);
-  if (rep().nlayers > 1) pair_step(0, all);
+  repinit(a);
+  if (model_.has_three_body) three_body(a);
+  fitting(a);
+  if (rep().nlayers) node_step(0, a);
+  if (rep().nlayers > 1) pair_step(0, a);
   if (input_.forces) {
-    if (rep().nlayers) node_step_backward(0, all);
-    if (rep().nlayers > 1) pair_step_backward(0, all);
-    if (model_.is_dpa2) pair_init_backward(all);
-    if (model_.has_three_body) three_body_backward(all);
-    repinit_backward(all);
+    if (rep().nlayers) node_step_backward(0, a);
+    if (rep().nlayers > 1) pair_step_backward(0, a);
+    if (model_.is_dpa2) pair_init_backward(a);
+    if (model_.has_three_body) three_body_backward(a);
+    repinit_backward(a);
   }
   sizing_ = false;
 }
@@ -172,7 +177,7 @@ void GpuBackend<T>::reserve() {
   check_memory(needs);
   for (const Need& x : needs) x.storage->resize_bytes(x.bytes);
   g1_stride_ = sizes_.nrows * rep().g1_dim;
-  g2_stride_ = sizes_.near * rep().g2_dim, h2_stride_ = sizes_.near * 3;
+  g2_stride_ = sizes_.near * rep().g2_dim, h2_stride_ = sizes_.near * kH2Row;
   const auto point = [](const EnvBuffers& from, EnvView<T>* to) {
     to->em = from.em.data(), to->dem = from.dem.data(), to->sw = from.sw.data(), to->dsw = from.dsw.data();
   };
@@ -181,9 +186,10 @@ void GpuBackend<T>::reserve() {
   point(near_env_, &s.near);
   s.tabulated = s.embedding.table ? tabulated_.data() : nullptr;
   s.tabulated3 = s.embedding3.table ? tabulated3_.data() : nullptr;
+  s.vec = vec_.data(), s.r = r_.data(), s.type = type_.data(), s.near_row = near_row_.data();
   s.moment = moment_.data(), s.rep_out = rep_out_.data();
   // The output of DPA-2's embeddings is no longer needed when its gradient comes.
-  s.drep_out = model_.is_dpa2 ? rep_out_.data() : drep_out_.data();
+  s.drep_out = rep().nlayers ? rep_out_.data() : drep_out_.data();
   s.dgg1 = dgg1_.data(), s.pair_force = pair_force_.data();
 }
 

@@ -7,6 +7,7 @@
 
 #include "../error.h"
 #include "gpu_backend.h"
+#include "gpu_chunks.h"
 #include "pair_list.h"
 #include "scan.h"
 
@@ -22,7 +23,7 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) 
   upload_candidates(atoms, forces);
   upload_atoms(atoms);
   sizes_.natoms = atoms.natoms, sizes_.nrows = atoms.nrows, sizes_.positions = positions_;
-  sizes_.pairs = sizes_.three = sizes_.near = 0;
+  sizes_.pairs = sizes_.near = 0;
   sizes_.forces = forces;
   for (const Need& x : list_plan(sizes_)) x.storage->resize_bytes(x.bytes);
   select_pairs();
@@ -141,7 +142,8 @@ void GpuBackend<T>::select_pairs() {
   std::int64_t total[2 * kCounts];
   atom_scan_.total.download(total, 2 * kCounts);
   const std::int64_t* most = total + kCounts;
-  sizes_.pairs = total[kRepinit], sizes_.three = total[kThreeBody], sizes_.near = total[kRepformer];
+  sizes_.pairs = total[kRepinit], sizes_.near = total[kRepformer];
+  divide();
   most_pairs_ = static_cast<int>(most[kRepinit]);
   most_three_ = static_cast<int>(most[kThreeBody]);
   most_near_ = static_cast<int>(most[kRepformer]);
@@ -181,9 +183,9 @@ void GpuBackend<T>::describe_pairs(PairList* out) const {
   out->overfull_nsel = nsel[overfull_viewer(*most)];
 }
 
-// Writes the pairs down, once there is room for them, and groups them by row.
+// Numbers the pairs, once there is room for what that needs, and groups them by row.
 template <class T>
-void GpuBackend<T>::fill_pairs() {
+void GpuBackend<T>::number_pairs() {
   State<T>& s = state_;
   const std::int64_t stride = s.natoms + 1;
   const auto viewer = [&](int which, EnvView<T>* to) {
@@ -193,19 +195,30 @@ void GpuBackend<T>::fill_pairs() {
   viewer(kRepinit, &s.repinit);
   if (model_.has_three_body) viewer(kThreeBody, &s.three);
   if (rep().nlayers) viewer(kRepformer, &s.near);
-  s.vec = vec_.data(), s.r = r_.data(), s.row = row_.data(), s.type = type_.data();
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
+  auto* pair_of = s.forces ? reinterpret_cast<std::int32_t*>(dg2_.data()) : nullptr;
+  auto* near_of = s.forces ? pair_of + sizes_.candidates : nullptr;
   const int items = (s.natoms + kWarpItems - 1) / kWarpItems;
-  start(FillPairs{candidates(), atom_scan_.first.data() + kRepinit * stride,
-                  atom_scan_.first.data() + kRepformer * stride, vec_.data(), r_.data(), row_.data(),
-                  type_.data(), s.forces ? pair_of_.data() : nullptr, s.forces ? near_of_.data() : nullptr},
+  start(NumberPairs{{candidates()}, s.repinit.first, s.near.first, near_row_.data(), pair_of, near_of},
         items);
   if (!s.forces) return;
-  const RowView rows{s.nrows, row_first_.data(), row_candidate_.data(), {pair_of_.data(), near_of_.data()}};
+  const RowView rows{s.nrows, row_first_.data(), row_candidate_.data(), {pair_of, near_of}};
   const int row_items = (s.nrows + kWarpItems - 1) / kWarpItems;
   start(CountRows{rows, row_count_.data()}, row_items);
   scan(2, s.nrows, row_count_, &row_scan_);
   start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_near_.data()}, row_items);
+}
+
+// Writes the pairs of a chunk down.
+template <class T>
+void GpuBackend<T>::fill_pairs(Range a) {
+  const std::int64_t before = pairs_before(a.begin).pairs;
+  start(FillPairs{{candidates()},
+                  state_.repinit.first,
+                  moved(vec_.data(), before, 3),
+                  moved(r_.data(), before, 1),
+                  moved(type_.data(), before, 1)},
+        Range{a.begin / kWarpItems, (a.end + kWarpItems - 1) / kWarpItems});
 }
 
 }  // namespace DPA2MD_GPU

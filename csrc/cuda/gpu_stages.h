@@ -1,9 +1,10 @@
-// GpuBackend: which kernels make a stage. Every stage covers all atoms (run() hands out one range).
+// GpuBackend: which kernels make a stage, for the atoms of a chunk.
 #pragma once
 
 #include "dense.h"
 #include "env_mat.h"
 #include "gpu_backend.h"
+#include "gpu_chunks.h"
 #include "repformer_node.h"
 #include "repformer_pair.h"
 #include "repinit_tables.h"
@@ -12,123 +13,144 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-template <class T>
-int GpuBackend<T>::groups() const {
-  return (state_.natoms + kGroup - 1) / kGroup;
-}
+// Items of the dense kernels; a chunk is whole groups, but for the last one.
+inline Range groups(Range a) { return {a.begin / kGroup, (a.end + kGroup - 1) / kGroup}; }
 
 // ---- forward
 
+// Those of the embeddings, and the repformers' own when `near`.
 template <class T>
-void GpuBackend<T>::env_mat(Range) {
-  start(EnvMat<T>{state_, state_.repinit}, state_.natoms);
-  if (model_.has_three_body) start(EnvMat<T>{state_, state_.three}, state_.natoms);
-  if (rep().nlayers) start(EnvMat<T>{state_, state_.near}, state_.natoms);
+void GpuBackend<T>::env_mats(Range a, bool near) {
+  fill_pairs(a);
+  const State<T> s = here(a);
+  start(EnvMat<T>{s, s.repinit}, a);
+  if (model_.has_three_body) start(EnvMat<T>{s, s.three}, a);
+  if (near) start(EnvMat<T>{s, s.near}, a);
 }
 
 template <class T>
-void GpuBackend<T>::repinit(Range) {
-  if (state_.tabulated) start(TabulatedRepinit<T>{{{state_}}}, state_.natoms, most_pairs_);
-  start(Repinit<T>{{state_}}, state_.natoms);
+void GpuBackend<T>::env_mat(Range a) {
+  env_mats(a, rep().nlayers > 0);
 }
 
 template <class T>
-void GpuBackend<T>::three_body(Range) {
-  if (state_.tabulated3) start(TabulatedThreeBody<T>{{{state_}}}, state_.natoms, most_three_);
-  start(ThreeBody<T>{{state_}}, state_.natoms, most_three_);
+void GpuBackend<T>::repinit(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated) start(TabulatedRepinit<T>{{{s}}}, a, most_pairs_);
+  start(Repinit<T>{{s}}, a);
 }
 
 template <class T>
-void GpuBackend<T>::g1_transform(Range) {
-  start(Transform<T>{state_, transform_, tebd_, g1(0), g1_slope_.data()}, groups());
+void GpuBackend<T>::three_body(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated3) start(TabulatedThreeBody<T>{{{s}}}, a, most_three_);
+  start(ThreeBody<T>{{s}}, a, most_three_);
 }
 
 template <class T>
-void GpuBackend<T>::pair_init(Range) {
-  start(PairInit<T>{state_, g2_embd_w_, g2_embd_b_, pair(0)}, state_.natoms);
+void GpuBackend<T>::g1_transform(Range a) {
+  start(Transform<T>{here(a), transform_, tebd_, g1(0), g1_slope_.data()}, groups(a));
 }
 
 template <class T>
-void GpuBackend<T>::pair_step(int l, Range) {
-  start(PairStep<T>{{state_, layers_[l], pair(l), g1(l)}, pair(l + 1)}, state_.natoms, most_near_);
+void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
+
+template <class T>
+void GpuBackend<T>::pair_step(int l, Range a) {
+  const PairState<T> from = pair(l, a), to = pair(l + 1, a);
+  start(PairStep<T>{{here(a), layers_[l], from, g1(l)}, to}, a, most_near_);
 }
 
 template <class T>
-void GpuBackend<T>::node_step(int l, Range) {
+void GpuBackend<T>::node_step(int l, Range a) {
   const LayerView<T>& w = layers_[l];
-  if (rep().has_g1_attn) start(DenseForward<T>{state_.natoms, w.attn1_query, g1(l), query_.data()}, groups());
-  start(NodeMoments<T>{{state_, w, nodes(), pair(l), g1(l)}}, state_.natoms, most_near_);
-  start(NodeUpdate<T>{state_, w, nodes(), g1(l), g1(l + 1), slope(mlp_slope_, l), slope(self_slope_, l)},
-        groups());
+  const State<T> s = here(a);
+  const NodeArrays<T> x = nodes(a);
+  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_near_);
+  start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
+        groups(a));
 }
 
 template <class T>
-void GpuBackend<T>::fitting(Range) {
+void GpuBackend<T>::fitting(Range a) {
   const bool dpa2 = model_.is_dpa2;
-  FittingKernel<T> k{state_,
+  const State<T> s = here(a);
+  FittingKernel<T> k{s,
                      fitting_,
-                     dpa2 ? rep().g1_dim : state_.repinit_width,
-                     dpa2 ? g1(rep().nlayers) : rep_out_.data(),
+                     dpa2 ? rep().g1_dim : s.repinit_width,
+                     dpa2 ? g1(rep().nlayers) : s.rep_out,
                      parameters_.data(),
-                     dpa2 ? dg1(rep().nlayers) : drep_out_.data(),
+                     dpa2 ? dg1(rep().nlayers) : s.drep_out,
                      energy_.data()};
-  start(k, groups());
-  if (!input_.forces && !sizing_) energy_.download(output_.energy, energy_.size());
+  start(k, groups(a));
+  const bool done = !input_.forces && a.end == state_.natoms && !sizing_;
+  if (done) energy_.download(output_.energy, energy_.size());
 }
 
 // ---- backward
 
 template <class T>
-void GpuBackend<T>::node_step_backward(int l, Range) {
+void GpuBackend<T>::start_g1_gradient(int l) {
+  zero(dg1(l), g1_stride_ * sizeof(T));
+}
+
+template <class T>
+void GpuBackend<T>::node_step_backward(int l, Range a) {
   const LayerView<T>& w = layers_[l];
   const bool last = l == rep().nlayers - 1, begun = rep().has_g1g1 && !last;  // by pair_step_backward
-  if (rep().has_g1_attn) start(DenseForward<T>{state_.natoms, w.attn1_query, g1(l), query_.data()}, groups());
-  start(NodeUpdateBackward<T>{state_, w, dnodes(), dg1(l + 1), slope(mlp_slope_, l), slope(self_slope_, l),
-                              dg1(l), begun},
-        groups());
-  start(NodeMomentsBackward<T>{{state_, w, nodes(), pair(l), g1(l)}, dnodes(), dpair(l), last, !begun},
-        state_.natoms, most_near_);
-  if (rep().has_g1_attn)
-    start(DenseBackward<T>{state_.natoms, w.attn1_query, dquery_.data(), dg1(l)}, groups());
+  const State<T> s = here(a);
+  const NodeArrays<T> x = nodes(a), dx = dnodes(a);
+  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  start(
+      NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
+      groups(a));
+  start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_near_);
+  if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
 
 template <class T>
-void GpuBackend<T>::pair_step_backward(int l, Range) {
-  start(PairStepBackward<T>{{state_, layers_[l], pair(l), g1(l)}, dpair(l + 1), dpair(l), dg1(l)},
-        state_.natoms, most_near_);
+void GpuBackend<T>::pair_step_backward(int l, Range a) {
+  const PairState<T> x = pair(l, a);
+  start(PairStepBackward<T>{{here(a), layers_[l], x, g1(l)}, dpair(l + 1), dpair(l), dg1(l)}, a, most_near_);
 }
 
 template <class T>
-void GpuBackend<T>::gather_g1_gradient(int l, Range) {
-  const std::int64_t* first = row_scan_.first.data() + state_.nrows + 1;
-  start(GatherG1Gradient<T>{state_, first, by_row_near_.data(), dg1(l)}, state_.nrows);
+void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
+  if (!state_.rep.reads_gg1()) return;
+  const int items = (state_.nrows + GatherG1Gradient<T>::kRows - 1) / GatherG1Gradient<T>::kRows;
+  const RowPairs near = row_pairs(1, by_row_near_, pairs_before(a.begin).near, pairs_before(a.end).near);
+  start(GatherG1Gradient<T>{here(a), near, dg1(l)}, items);
 }
 
 template <class T>
-void GpuBackend<T>::pair_init_backward(Range) {
-  start(PairInitBackward<T>{state_, g2_embd_w_, g2_embd_b_, dpair(0)}, state_.natoms, most_near_);
+void GpuBackend<T>::pair_init_backward(Range a) {
+  if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
+  start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_near_);
 }
 
 template <class T>
-void GpuBackend<T>::g1_transform_backward(Range) {
-  start(TransformBackward<T>{state_, transform_, g1_slope_.data(), dg1(0)}, groups());
+void GpuBackend<T>::g1_transform_backward(Range a) {
+  start(TransformBackward<T>{here(a), transform_, g1_slope_.data(), dg1(0)}, groups(a));
 }
 
 template <class T>
-void GpuBackend<T>::three_body_backward(Range) {
-  if (state_.tabulated3) start(TabulatedThreeBodyBackward<T>{{{state_}}}, state_.natoms, most_three_);
-  start(ThreeBodyBackward<T>{{state_}}, state_.natoms, most_three_);
+void GpuBackend<T>::three_body_backward(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated3) start(TabulatedThreeBodyBackward<T>{{{s}}}, a, most_three_);
+  start(ThreeBodyBackward<T>{{s}}, a, most_three_);
 }
 
 template <class T>
-void GpuBackend<T>::repinit_backward(Range) {
-  if (state_.tabulated) start(TabulatedRepinitBackward<T>{{{state_}}}, state_.natoms, most_pairs_);
-  start(RepinitBackward<T>{{state_}}, state_.natoms);
+void GpuBackend<T>::repinit_backward(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated) start(TabulatedRepinitBackward<T>{{{s}}}, a, most_pairs_);
+  start(RepinitBackward<T>{{s}}, a);
 }
 
 template <class T>
-void GpuBackend<T>::env_mat_backward(Range) {
-  start(EnvMatBackward<T>{state_}, state_.natoms);
+void GpuBackend<T>::env_mat_backward(Range a) {
+  start(EnvMatBackward<T>{here(a)}, a);
 }
 
 }  // namespace DPA2MD_GPU

@@ -23,13 +23,6 @@ std::string GpuBackend<T>::description() const {
 }
 
 template <class T>
-void GpuBackend<T>::run(int natoms, const std::function<void(Range)>& stage,
-                        const std::function<void(Range)>& gather) {
-  if (natoms > 0) stage({0, natoms});
-  if (gather && state_.nrows > 0) gather({0, natoms});
-}
-
-template <class T>
 void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   use_device(device_);  // of this thread
   input_ = input;
@@ -37,7 +30,9 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   upload_parameters();
   build_tables(input.pairs->types_present);
   reserve();
-  fill_pairs();
+  number_pairs();
+  zero(force_.data(), force_.size() * sizeof(double));
+  zero(virial_.data(), virial_.size() * sizeof(double));
 }
 
 // fparam, aparam (normalised) and the case embedding of every atom, as the fitting net reads them.
@@ -64,9 +59,11 @@ void GpuBackend<T>::upload_parameters() {
 // ---- results
 
 template <class T>
-void GpuBackend<T>::forces(Range) {
+void GpuBackend<T>::forces(Range a) {
   const int items = (state_.nrows + Forces<T>::kRows - 1) / Forces<T>::kRows;
-  start(Forces<T>{state_, row_scan_.first.data(), by_row_.data(), force_.data(), virial_.data()}, items);
+  const RowPairs pairs = row_pairs(0, by_row_, pairs_before(a.begin).pairs, pairs_before(a.end).pairs);
+  start(Forces<T>{here(a), a.begin, a.end, pairs, force_.data(), virial_.data()}, items);
+  if (a.end < state_.natoms) return;
   energy_.download(output_.energy, energy_.size());
   force_.download(output_.force, force_.size());
   virial_.download(output_.virial, virial_.size());
@@ -75,15 +72,17 @@ void GpuBackend<T>::forces(Range) {
 template <class T>
 void GpuBackend<T>::descriptor(Range range, double* out) {
   const int width = model_.is_dpa2 ? rep().g1_dim : state_.repinit_width, dim = model_.descriptor_dim();
-  std::vector<T> feature(static_cast<std::size_t>(state_.natoms) * width);
-  copy_to_host(feature.data(), model_.is_dpa2 ? g1(rep().nlayers) : rep_out_.data(),
-               feature.size() * sizeof(T));
+  std::vector<T> feature(static_cast<std::size_t>(range.size()) * width);
+  copy_to_host(
+      feature.data(),
+      (model_.is_dpa2 ? g1(rep().nlayers) : rep_out_.data()) + static_cast<std::size_t>(range.begin) * width,
+      feature.size() * sizeof(T));
   for (int i = range.begin; i < range.end; ++i) {
     double* row = out + static_cast<std::size_t>(i) * dim;
     const int type = host_type_[i];
     for (int c = 0; c < dim; ++c) {
       row[c] = type < 0    ? 0.0
-               : c < width ? double(feature[static_cast<std::size_t>(i) * width + c])
+               : c < width ? double(feature[static_cast<std::size_t>(i - range.begin) * width + c])
                            : double(T(model_.type_embedding(type, c - width)));
     }
   }

@@ -1,6 +1,7 @@
 // The pair list of a step on the device, from candidates that stay there until the host lists them anew. It
-// holds the same pairs as csrc/pairs.cpp would: SelectPairs marks and counts them, FillPairs writes them
-// down, and the row kernels group them by their neighbour's row. One warp an atom, or a row.
+// holds the same pairs as csrc/pairs.cpp would: SelectPairs marks and counts them, NumberPairs says which
+// pair a candidate is, the row kernels group the pairs by their neighbour's row, and FillPairs writes down
+// what a chunk of atoms has. One warp an atom, or a row.
 #pragma once
 
 #include "../pairs.h"
@@ -148,51 +149,77 @@ struct SelectPairs {
 inline int overfull_count(int code) { return code / kViewers; }
 inline int overfull_viewer(int code) { return code % kViewers; }
 
-// Writes the marked candidates down: those that most viewers see first, else in the candidates' order.
-struct FillPairs {
+// The marked candidates of an atom in their order as pairs: those that most viewers see first, else as they
+// are listed.
+struct PairOrder {
   CandidateView c;
+
+  // visit(candidate, place) for each of them.
+  template <class Visit>
+  DPA2MD_KERNEL void visit_pairs(const ThreadBlock& b, int i, Visit visit) const {
+    const std::int64_t c0 = c.first[i];
+    int done = 0;
+    for (int seen_by = kViewers; seen_by > 0; --seen_by) {
+      for (int k0 = 0; k0 < c.count(i); k0 += b.lanes) {
+        const int k = k0 + b.lane;
+        const bool here = k < c.count(i) && viewers(c.mark[c0 + k]) == seen_by;
+        const int place = done + b.lane_before(int(here));
+        if (here) visit(c0 + k, place);
+        done += b.lane_sum(int(here));
+      }
+    }
+  }
+  // each(i) for the atoms of an item
+  template <class Each>
+  DPA2MD_KERNEL void atoms(const ThreadBlock& b, int item, Each each) const {
+    const int begin = item * kWarpItems, left = c.natoms - begin;
+    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) { each(begin + k); });
+  }
+
+ private:
+  DPA2MD_KERNEL static int viewers(int mark) {
+    return (mark >> kRepinit & 1) + (mark >> kThreeBody & 1) + (mark >> kRepformer & 1);
+  }
+};
+
+struct NumberPairs : PairOrder {
   const std::int64_t *first, *near_first;  // (natoms + 1) of all pairs, of the repformers'
-  double *vec, *r;                         // (pairs, 3), (pairs)
-  std::int32_t *row, *type;                // (pairs)
+  std::int32_t* near_row;                  // (near pairs) row of the neighbour
   std::int32_t *pair_of, *near_of;         // (candidates) its pair, or -1; null without a reverse sweep
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kWarpItems, left = c.natoms - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) { fill(b, begin + k); });
+    atoms(b, item, [&](int i) {
+      for (int k = b.lane; pair_of && k < c.count(i); k += b.lanes)
+        pair_of[c.first[i] + k] = near_of[c.first[i] + k] = -1;
+      b.sync_lanes();
+      visit_pairs(b, i, [&](std::int64_t candidate, int place) {
+        const bool near = c.mark[candidate] >> kRepformer & 1;
+        const int j = c.atom[candidate];
+        if (near) near_row[near_first[i] + place] = c.row ? c.row[j] : j;
+        if (pair_of) pair_of[candidate] = static_cast<std::int32_t>(first[i] + place);
+        if (pair_of && near) near_of[candidate] = static_cast<std::int32_t>(near_first[i] + place);
+      });
+    });
   }
+};
 
- private:
-  DPA2MD_KERNEL void fill(const ThreadBlock& b, int i) const {
-    const std::int64_t c0 = c.first[i];
-    int done = 0;
-    for (int seen_by = kViewers; seen_by >= 0; --seen_by) {
-      for (int k0 = 0; k0 < c.count(i); k0 += b.lanes) {
-        const int k = k0 + b.lane;
-        const bool here = k < c.count(i) && viewers(c.mark[c0 + k]) == seen_by;
-        const int place = done + b.lane_before(int(here && seen_by > 0));
-        if (here && seen_by > 0) write(i, c0 + k, place);
-        if (here && pair_of) number(i, c0 + k, place);
-        done += b.lane_sum(int(here && seen_by > 0));
-      }
-    }
-  }
-  DPA2MD_KERNEL static int viewers(int mark) {
-    return (mark >> kRepinit & 1) + (mark >> kThreeBody & 1) + (mark >> kRepformer & 1);
-  }
-  DPA2MD_KERNEL void write(int i, std::int64_t candidate, int place) const {
-    const std::int64_t p = first[i] + place;
-    const int j = c.atom[candidate];
-    double v[3];
-    r[p] = c.vector(i, candidate, v);
-    for (int k = 0; k < 3; ++k) vec[3 * p + k] = v[k];
-    row[p] = c.row ? c.row[j] : j;
-    type[p] = c.type[j];
-  }
-  DPA2MD_KERNEL void number(int i, std::int64_t candidate, int place) const {
-    const int mark = c.mark[candidate];
-    pair_of[candidate] = mark ? static_cast<std::int32_t>(first[i] + place) : -1;
-    near_of[candidate] = mark >> kRepformer & 1 ? static_cast<std::int32_t>(near_first[i] + place) : -1;
+struct FillPairs : PairOrder {
+  const std::int64_t* first;  // (natoms + 1)
+  double *vec, *r;            // (pairs, 3), (pairs)
+  std::int32_t* type;         // (pairs) of the neighbour
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+    atoms(b, item, [&](int i) {
+      visit_pairs(b, i, [&](std::int64_t candidate, int place) {
+        const std::int64_t p = first[i] + place;
+        double v[3];
+        r[p] = c.vector(i, candidate, v);
+        for (int k = 0; k < 3; ++k) vec[3 * p + k] = v[k];
+        type[p] = c.type[c.atom[candidate]];
+      });
+    });
   }
 };
 

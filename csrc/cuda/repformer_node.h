@@ -59,17 +59,17 @@ struct NodeBase {
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, Neighbors<T>* x) const {
     const RepformerView& f = s.rep;
     const int width = f.g1, kq = f.met_g2(), kk = met();
-    const std::int64_t q0 = x->q0 = s.near.first[i], p0 = s.repinit.first[i];
+    const std::int64_t q0 = x->q0 = s.near.first[i];
     b.each(x->n, [&](int j) { x->sw[j] = s.switch_of(q0 + j); });
     if (f.node_reads_gg1()) {
       b.each(x->n * width, [&](int k) {
-        x->gg1[k] = g1[static_cast<std::int64_t>(s.row[p0 + k / width]) * width + k % width];
+        x->gg1[k] = g1[static_cast<std::int64_t>(s.near_row[q0 + k / width]) * width + k % width];
       });
     }
     if (kk) {
       b.each(x->n * kk, [&](int k) {
         const int j = k / kk, c = k % kk;
-        x->left[k] = x->sw[j] * (c < kq ? pair.g2[(q0 + j) * f.g2 + c] : pair.h2[(q0 + j) * 3 + c - kq]);
+        x->left[k] = x->sw[j] * (c < kq ? pair.g2[(q0 + j) * f.g2 + c] : pair.h2[(q0 + j) * kH2Row + c - kq]);
       });
     }
   }
@@ -80,7 +80,7 @@ struct NodeBase {
     b.each(3 * width, [&](int k) {
       T sum = 0;
       for (int j = 0; j < x.n; ++j)
-        sum += x.sw[j] * pair.h2[(x.q0 + j) * 3 + k / width] * pair.g2[(x.q0 + j) * width + k % width];
+        sum += x.sw[j] * pair.h2[(x.q0 + j) * kH2Row + k / width] * pair.g2[(x.q0 + j) * width + k % width];
       s2[k] = c * sum;
     });
   }
@@ -195,7 +195,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     T* dgg1 = s.dgg1 + q0 * f.g1;
     if (clear_pairs) {
       fill(b, n * f.g2, dpair.g2 + q0 * f.g2, T(0));
-      fill(b, n * 3, dpair.h2 + q0 * 3, T(0));
+      b.each(n * 3, [&](int k) { dpair.h2[(q0 + k / 3) * kH2Row + k % 3] = 0; });
     }
     fill(b, n, y.dsw, T(0));
     if (f.has_grrg) grrg_backward(b, y, dcat + f.cat_grrg());
@@ -223,7 +223,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     symmetrise_backward(b, y.s2, width, width, s.rep.axis, dout, s.inverse_moment(y.x.n), y.ds2, width);
     b.each_warp(y.x.n, [&](int j) {
       const T* g2 = this->pair.g2 + (y.x.q0 + j) * width;
-      const T* h2 = this->pair.h2 + (y.x.q0 + j) * 3;
+      const T* h2 = this->pair.h2 + (y.x.q0 + j) * kH2Row;
       T* dg2 = dpair.g2 + (y.x.q0 + j) * width;
       T along[3] = {0, 0, 0};
       for (int c = b.lane; c < width; c += b.lanes) {
@@ -243,7 +243,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     for (int x = 0; x < 3; ++x) {
       const T sum = b.lane_sum(along[x]);
       if (b.lane != 0) continue;
-      dpair.h2[(y.x.q0 + j) * 3 + x] += y.x.sw[j] * sum;
+      dpair.h2[(y.x.q0 + j) * kH2Row + x] += y.x.sw[j] * sum;
       y.dsw[j] += h2[x] * sum;
     }
   }
@@ -284,34 +284,41 @@ struct NodeMomentsBackward : NodeBase<T> {
       along = b.lane_sum(along);
       if (b.lane != 0) return;
       for (int x = 0; x < ks; ++x) {
-        dpair.h2[(y.x.q0 + j) * 3 + x] += y.x.sw[j] * dl[kq + x];
-        along += dl[kq + x] * this->pair.h2[(y.x.q0 + j) * 3 + x];
+        dpair.h2[(y.x.q0 + j) * kH2Row + x] += y.x.sw[j] * dl[kq + x];
+        along += dl[kq + x] * this->pair.h2[(y.x.q0 + j) * kH2Row + x];
       }
       y.dsw[j] += along;
     });
   }
 };
 
-// d g1 of a row: what its own steps left there (local rows) plus the shares of all pairs that point at it.
+// Adds to d g1 of all rows the shares of a chunk's pairs that point at them, one warp a row.
 template <class T>
 struct GatherG1Gradient {
   State<T> s;
-  const std::int64_t* first;  // of a row's near pairs
-  const std::int32_t* pair;
+  RowPairs near;
   T* dg1;
+  static constexpr int kRows = 4;  // an item
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int row, Scratch) const {
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+    const int row0 = item * kRows, left = s.nrows - row0;
+    b.each_warp(left < kRows ? left : kRows, [&](int k) { row(b, row0 + k); });
+  }
+
+ private:
+  DPA2MD_KERNEL void row(const ThreadBlock& b, int row) const {
     const int width = s.rep.g1;
     T* d = dg1 + static_cast<std::int64_t>(row) * width;
-    b.each(width, [&](int c) {
-      T sum = row < s.natoms ? d[c] : T(0);
-      if (s.rep.reads_gg1()) {
-        for (std::int64_t k = first[row]; k < first[row + 1]; ++k)
-          sum += s.dgg1[static_cast<std::int64_t>(pair[k]) * width + c];
-      }
+    std::int64_t from, to;
+    near.find(b, row, &from, &to);
+    if (from == to) return;
+    for (int c = b.lane; c < width; c += b.lanes) {
+      T sum = d[c];
+      for (std::int64_t k = from; k < to; ++k)
+        sum += s.dgg1[static_cast<std::int64_t>(near.pair[k]) * width + c];
       d[c] = sum;
-    });
+    }
   }
 };
 

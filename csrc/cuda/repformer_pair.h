@@ -9,32 +9,31 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// ---- layer 0: g2 = act(em_0 W + b), h2 = em[1:4]
+// ---- layer 0: g2 = act(em_0 W + b); h2 are the columns 1 … 3 of em, and its gradient those of d em
 
 template <class T>
 struct PairInit {
   State<T> s;
   const T *w, *bias;  // (g2)
-  PairState<T> out;
+  T* out;             // (near pairs, g2)
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch) const {
     const int d = s.rep.g2, n = s.near.count[i];
     const std::int64_t q0 = s.near.first[i];
     const T* em = s.near.em + 4 * q0;
-    T* g2 = out.g2 + q0 * d;
+    T* g2 = out + q0 * d;
     b.each(n * d, [&](int k) { g2[k] = em[k / d * 4] * w[k % d] + bias[k % d]; });
     activate_rows<T>(b, s.rep.act, n, d, g2, d, nullptr, 0);
-    b.each(n * 3, [&](int k) { out.h2[q0 * 3 + k] = em[k / 3 * 4 + 1 + k % 3]; });
   }
 };
 
-// Assigns d em.
+// Assigns the column of d em that belongs to g2.
 template <class T>
 struct PairInitBackward {
   State<T> s;
   const T *w, *bias;
-  PairState<T> d;
+  const T* dg2;  // (near pairs, g2)
 
   struct Arrays {
     T *x, *slope;  // (n, g2)
@@ -54,11 +53,10 @@ struct PairInitBackward {
     b.each_warp(n, [&](int j) {
       T sum = 0;
       for (int c = b.lane; c < width; c += b.lanes)
-        sum += d.g2[(q0 + j) * width + c] * a.slope[j * width + c] * w[c];
+        sum += dg2[(q0 + j) * width + c] * a.slope[j * width + c] * w[c];
       sum = b.lane_sum(sum);
       if (b.lane == 0) dem[4 * j] = sum;
     });
-    b.each(n * 3, [&](int k) { dem[k / 3 * 4 + 1 + k % 3] = d.h2[q0 * 3 + k]; });
   }
 };
 
@@ -77,11 +75,11 @@ struct PairBase {
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {
     const std::int64_t q0 = a->q0 = s.near.first[i];
     copy(b, a->n, s.rep.g2, in.g2 + q0 * s.rep.g2, s.rep.g2, a->g2, a->ld);
-    b.each(a->n * 3, [&](int k) { a->h2[k] = in.h2[q0 * 3 + k]; });
+    b.each(a->n * 3, [&](int k) { a->h2[k] = in.h2[(q0 + k / 3) * kH2Row + k % 3]; });
     b.each(a->n, [&](int j) { a->sw[j] = s.switch_of(q0 + j); });
   }
   DPA2MD_KERNEL const T* neighbor_g1(int i, int j) const {
-    return g1 + static_cast<std::int64_t>(s.row[s.repinit.first[i] + j]) * s.rep.g1;
+    return g1 + static_cast<std::int64_t>(s.near_row[s.near.first[i] + j]) * s.rep.g1;
   }
 };
 
@@ -119,7 +117,7 @@ struct PairStep : PairBase<T> {
     });
     if (s.rep.has_g1g1) g1g1(b, i, a, g2);
     if (this->attends()) {
-      attention(b, s, w, a.block, a.attention, a.y, g2, s.rep.update_h2 ? out.h2 + q0 * 3 : nullptr);
+      attention(b, s, w, a.block, a.attention, a.y, g2, s.rep.update_h2 ? out.h2 + q0 * kH2Row : nullptr);
     }
   }
 
@@ -135,8 +133,8 @@ struct PairStep : PairBase<T> {
   }
 };
 
-// Assigns d g2(l); adds to d h2(l) (with an updated h2 assigns it) and d sw; with g1g1 also assigns d g1(l)
-// of the atom and the pairs' shares dgg1.
+// Assigns d g2(l), in the place of d g2(l + 1); adds to d h2(l) (with an updated h2 assigns it) and d sw;
+// with g1g1 also adds to d g1(l) of the atom and assigns the pairs' shares dgg1.
 template <class T>
 struct PairStepBackward : PairBase<T> {
   PairState<T> dout, din;
@@ -166,14 +164,11 @@ struct PairStepBackward : PairBase<T> {
     const State<T>& s = this->s;
     const LayerView<T>& w = this->w;
     const int n = s.near.count[i], d = s.rep.g2, ld = this->ld();
-    if (n == 0) {
-      if (s.rep.has_g1g1) fill(b, s.rep.g1, dg1 + static_cast<std::int64_t>(i) * s.rep.g1, T(0));
-      return;
-    }
+    if (n == 0) return;
     Arrays a = arrays(&scratch, n);
     this->load(b, i, &a.block);
     const std::int64_t q0 = a.block.q0;
-    if (s.rep.update_h2) fill(b, n * 3, din.h2 + q0 * 3, T(0));
+    if (s.rep.update_h2) b.each(n * 3, [&](int k) { din.h2[(q0 + k / 3) * kH2Row + k % 3] = 0; });
     const T* up = dout.g2 + q0 * d;
     fill(b, n, a.dsw, T(0));
     forward(b, w.linear2, n, static_cast<const T*>(a.block.g2), ld, a.y, ld);
@@ -187,7 +182,8 @@ struct PairStepBackward : PairBase<T> {
     if (s.rep.has_g1g1) g1g1(b, i, a, up);
     if (this->attends()) {
       attention_backward(b, s, w, a.block, a.attention, a.y, a.dy, up,
-                         s.rep.update_h2 ? dout.h2 + q0 * 3 : nullptr, a.dg2, din.h2 + q0 * 3, a.dsw);
+                         s.rep.update_h2 ? dout.h2 + q0 * kH2Row : nullptr, a.dg2, din.h2 + q0 * kH2Row,
+                         a.dsw);
     }
     b.each(n * d, [&](int k) { din.g2[q0 * d + k] = a.dg2[k / d * ld + k % d]; });
     if (s.smooth) b.each(n, [&](int j) { s.near.dsw[q0 + j] += a.dsw[j]; });
@@ -217,7 +213,7 @@ struct PairStepBackward : PairBase<T> {
       T sum = 0;
       for (int j = 0; j < n; ++j)
         sum += a.product[j * width + c] * this->neighbor_g1(i, j)[c] * a.block.sw[j];
-      down[c] = sum;
+      down[c] += sum;
     });
   }
 };

@@ -121,13 +121,14 @@ DPA2MD_KERNEL void attention_start(const ThreadBlock& b, const State<T>& s, cons
   if (s.rep.has_g2_attn) b.each(x.n * d, [&](int k) { a.norm[k / d * x.ld + k % d] = w.attn2_bias[k % d]; });
 }
 
-// Adds the attention's update to g2 (n, g2) of the next layer; assigns its h2 (null without an h2 update).
+// Adds the attention's update to g2 (n, g2) of the next layer; assigns its h2 (rows kH2Row apart; null
+// without an h2 update).
 template <class T>
 DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
                              const PairBlock<T>& x, const Attention<T>& a, T* query, T* g2_out, T* h2_out) {
   const int n = x.n, d = s.rep.g2;
   attention_start(b, s, w, x, a);
-  if (h2_out) b.each(n * 3, [&](int k) { h2_out[k] = w.h2_alpha * x.h2[k]; });
+  if (h2_out) b.each(n * 3, [&](int k) { h2_out[k / 3 * kH2Row + k % 3] = w.h2_alpha * x.h2[k]; });
   for (int h = 0; h < s.rep.heads2; ++h) {
     attention_map<T>(b, s, w, h, x, query, nullptr, nullptr, a.map, a.ldn);
     if (s.rep.has_g2_attn) attention_value(b, s, w, h, x, a, query);
@@ -136,7 +137,7 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
       b.each(n * 3, [&](int e) {
         T sum = 0;
         for (int k = 0; k < n; ++k) sum += a.map[e / 3 * a.ldn + k] * x.h2[3 * k + e % 3];
-        h2_out[e] += scale * sum;
+        h2_out[e / 3 * kH2Row + e % 3] += scale * sum;
       });
     }
   }
@@ -210,7 +211,7 @@ DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<
     const int j = e / 3;
     T sum = 0;
     for (int k = 0; k < n; ++k) sum += (a.dhh[j * ldn + k] + a.dhh[k * ldn + j]) * x.h2[3 * k + e % 3];
-    dh2[e] += sum;
+    dh2[j * kH2Row + e % 3] += sum;
   });
   if (!s.smooth) return;
   b.each(n, [&](int j) {
@@ -220,8 +221,8 @@ DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<
   });
 }
 
-// Adds to dg2 (n, ld), dh2 (n, 3) and dsw (n). dg2_out (n, g2) and dh2_out (n, 3; null without an h2 update)
-// are of the next layer; y and z (n, ld) are overwritten.
+// Adds to dg2 (n, ld), dh2 (rows kH2Row apart) and dsw (n). dg2_out (n, g2) and dh2_out (as dh2; null without
+// an h2 update) are of the next layer; y and z (n, ld) are overwritten.
 template <class T>
 DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
                                       const PairBlock<T>& x, const Attention<T>& a, T* y, T* z,
@@ -248,8 +249,8 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
     if (dh2_out) {
       b.each(n * 3, [&](int e) {
         T sum = 0;
-        for (int j = 0; j < n; ++j) sum += map[j * ldn + e / 3] * dh2_out[3 * j + e % 3];
-        dh2[e] += scale * sum;
+        for (int j = 0; j < n; ++j) sum += map[j * ldn + e / 3] * dh2_out[j * kH2Row + e % 3];
+        dh2[e / 3 * kH2Row + e % 3] += scale * sum;
       });
     }
     if (values) {
@@ -261,7 +262,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
     }
     if (dh2_out) {
       b.each(n * n, [&](int e) {
-        const T *u = dh2_out + e / n * 3, *v = x.h2 + e % n * 3;
+        const T *u = dh2_out + e / n * kH2Row, *v = x.h2 + e % n * 3;
         dmap[e / n * ldn + e % n] += scale * (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]);
       });
     }
@@ -271,7 +272,11 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
     gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), plain(w.attn2_map_t + head, d), dg2, ld, true);
   }
   attention_factors_backward(b, s, x, a, dh2, dsw);
-  if (dh2_out) b.each(n * 3, [&](int e) { dh2[e] += w.h2_alpha * dh2_out[e]; });
+  if (!dh2_out) return;
+  b.each(n * 3, [&](int e) {
+    const int at = e / 3 * kH2Row + e % 3;
+    dh2[at] += w.h2_alpha * dh2_out[at];
+  });
 }
 
 }  // namespace DPA2MD_GPU

@@ -23,16 +23,19 @@ inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
 inline void copy_to_host(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }
+inline void zero(void* p, std::size_t bytes) {
+  if (bytes) check(cudaMemsetAsync(p, 0, bytes));
+}
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
 
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads)
-    run_items(const __grid_constant__ Kernel kernel, int items, char* slab, std::size_t stride) {
+    run_items(const __grid_constant__ Kernel kernel, int begin, int end, char* slab, std::size_t stride) {
   extern __shared__ __align__(16) char shared[];
   const int t = threadIdx.x;
   const ThreadBlock b{t, static_cast<int>(blockDim.x), t % 32, 32, t / 32, static_cast<int>(blockDim.x) / 32};
   char* scratch = slab ? slab + blockIdx.x * stride : shared;
-  for (int item = blockIdx.x; item < items; item += gridDim.x) {
+  for (int item = begin + blockIdx.x; item < end; item += gridDim.x) {
     kernel(b, item, Scratch(scratch));
     __syncthreads();
   }
@@ -47,17 +50,22 @@ inline std::size_t slab_bytes(int items, std::size_t bytes) {
   return bytes <= most ? 0 : slab_blocks(items) * bytes;
 }
 
-// kernel(block, item, scratch) for every item; `bytes` of scratch, in shared memory or in `slab`
+// Atoms of a chunk (gpu_chunks.h): many enough that the end of a kernel, when few of its blocks still run,
+// does not matter.
+inline int chunk_atoms() { return 65536; }
+
+// kernel(block, item, scratch) for items begin … end - 1; `bytes` of scratch, in shared memory or in `slab`
 // (slab_bytes). Does not wait.
 template <class Kernel>
-void launch(const Kernel& kernel, int items, std::size_t bytes, char* slab) {
+void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* slab) {
+  const int items = end - begin;
   if (items == 0) return;
   const auto run = run_items<Kernel>;
   if (slab) {
-    run<<<slab_blocks(items), kThreads>>>(kernel, items, slab, bytes);
+    run<<<slab_blocks(items), kThreads>>>(kernel, begin, end, slab, bytes);
   } else {
     check(cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-    run<<<items, kThreads, bytes>>>(kernel, items, nullptr, 0);
+    run<<<items, kThreads, bytes>>>(kernel, begin, end, nullptr, 0);
   }
   check(cudaGetLastError());
 }

@@ -1,6 +1,7 @@
 // What the kernels see of the model and of the step: plain structures of device pointers and sizes, handed
-// over by value. T is float or double: features and their gradients; distances, energies and forces are
-// double.
+// over by value. Atoms and pairs have the same numbers in all arrays: of one that holds a chunk of atoms
+// only, the pointer is where the first atom's entry would be (gpu_chunks.h). T is float or double: features
+// and their gradients; distances, energies and forces are double.
 #pragma once
 
 #include <cstdint>
@@ -108,7 +109,8 @@ struct State {
   int natoms = 0, nrows = 0;
   bool forces = false;
   const double *vec = nullptr, *r = nullptr;            // (pairs, 3), (pairs)
-  const std::int32_t *row = nullptr, *type = nullptr;   // (pairs) of the neighbour
+  const std::int32_t* type = nullptr;                   // (pairs) of the neighbour
+  const std::int32_t* near_row = nullptr;               // (near pairs) row of the neighbour
   const int *center_type = nullptr, *zeroed = nullptr;  // (natoms)
   EnvView<T> repinit, three, near;                      // near: the repformers' neighbours
   T* moment = nullptr;                                  // (natoms, 4, ng)
@@ -129,7 +131,26 @@ struct State {
 // The pair state of a layer.
 template <class T>
 struct PairState {
-  T *g2, *h2;  // (near pairs, g2), (near pairs, 3)
+  T *g2, *h2;  // (near pairs, g2), (near pairs, 3) with rows kH2Row apart
+};
+constexpr int kH2Row = 4;  // h2 of layer 0 are columns of em
+
+// The pairs of every row of neighbours, ascending, of which a kernel wants those of a chunk of atoms.
+struct RowPairs {
+  const std::int64_t* first;  // (nrows + 1)
+  const std::int32_t* pair;
+  std::int64_t begin, end;  // numbers of the chunk's pairs
+
+  // Where they stand: from … to - 1. All lanes of a warp call.
+  DPA2MD_KERNEL void find(const ThreadBlock& b, int row, std::int64_t* from, std::int64_t* to) const {
+    int before = 0, through = 0;
+    for (std::int64_t k = first[row] + b.lane; k < first[row + 1]; k += b.lanes) {
+      before += pair[k] < begin;
+      through += pair[k] < end;
+    }
+    *from = first[row] + b.lane_sum(before);
+    *to = first[row] + b.lane_sum(through);
+  }
 };
 
 }  // namespace DPA2MD_GPU

@@ -1,6 +1,7 @@
 // k domains with ghosts and an exchange give what one periodic box gives. Usage: test_exchange MODEL.dpa2 ...
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <random>
@@ -189,11 +190,18 @@ void test_model(const std::string& path) {
   compare(evaluate_domains(path, "float64", box, split(box, owners(box, 3, true), 3, rcut, reach),
                            "cuda-emulation"),
           whole, 1e-10, (path + " on emulated GPUs").c_str());
+  setenv("DPA2MD_EMULATED_CHUNK", "16", 1);  // fewer than the domain's atoms
+  compare(evaluate_domains(path, "float64", box, split(box, owners(box, 1, false), 1, rcut, reach),
+                           "cuda-emulation"),
+          whole, 1e-10, (path + " in chunks on an emulated GPU").c_str());
+  unsetenv("DPA2MD_EMULATED_CHUNK");
   // A domain without atoms takes part in every exchange.
   std::vector<int> owner = owners(box, 2, false);
   for (int& o : owner) o *= 2;
   compare(evaluate_domains(path, "float64", box, split(box, owner, 3, rcut, reach)), whole, 1e-10,
           (path + " with an empty domain").c_str());
+  compare(evaluate_domains(path, "float64", box, split(box, owner, 3, rcut, reach), "cuda-emulation"), whole,
+          1e-10, (path + " with an empty domain on emulated GPUs").c_str());
   // float32 rows travel too; its rounding is 6e-8 of sums of a few hundred terms.
   Engine single(path, "float32", 1, "cpu", false);
   compare(evaluate_domains(path, "float32", box, split(box, owners(box, 3, false), 3, rcut, reach)),

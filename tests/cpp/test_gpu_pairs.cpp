@@ -207,6 +207,7 @@ int main(int argc, char** argv) {
     for (const std::string& path : model_files(argv[a])) {
       for (const char* threads : {"1", "8", "-8"}) {
         setenv("DPA2MD_EMULATED_THREADS", threads, 1);
+        setenv("DPA2MD_EMULATED_CHUNK", threads[0] == '1' ? "65536" : "16", 1);
         // the emulated threads of a block belong to a thread of the host
         std::thread([&] {
           Pair pair(path);
