@@ -4,6 +4,7 @@
 #include <cmath>
 #include <initializer_list>
 
+#include "compressed_table.h"
 #include "folding.h"
 
 namespace dpa2md {
@@ -27,6 +28,16 @@ std::vector<double> type_inputs(const Model& m, std::initializer_list<int> types
   return out;
 }
 
+// Value and slope of a compressed model's fine pieces; the first and the last go on beyond their ends, so
+// that there is no kink.
+void compressed_function(const EmbeddingTable& t, int ng, double x, double* value, double* slope) {
+  const int cells = static_cast<int>((t.upper - t.lower) / t.stride0);
+  const int cell = std::clamp(static_cast<int>((x - t.lower) / t.stride0), 0, cells - 1);
+  const double h = x - (t.lower + cell * t.stride0);
+  const double* a = t.coefficients.data.data() + static_cast<std::size_t>(cell) * 6 * ng;
+  for (int m = 0; m < ng; ++m) compressed_value(a + 6 * m, h, 0.0, value + m, slope + m);
+}
+
 // Value and slope of c g(c), summed over the given type inputs.
 void triple_function(const Net& net, const std::vector<std::vector<double>>& rests, double c, double* value,
                      double* slope) {
@@ -42,12 +53,15 @@ void triple_function(const Net& net, const std::vector<std::vector<double>>& res
 }  // namespace
 
 // Concat mode: a function for every (centre, neighbour). Strip mode: one net for all types, but its input
-// depends on the centre's davg and dstd.
+// depends on the centre's davg and dstd. A compressed model's table has small cells, each with six numbers a
+// channel: larger ones, which neighbours share, are faster. (Not of a model in float32: DeePMD-kit makes such
+// coefficients in float32, and their slopes jump too much from cell to cell for another table to follow.)
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance) {
   const Embedding& e = model.repinit;
   std::vector<RepinitTable> out;
-  if (e.net.empty()) return out;
+  const bool compressed = e.net.empty();
+  if (compressed && model.precision == "float32") return out;
   for (int a = 0; a < model.ntypes(); ++a) {
     if (!present[a]) continue;
     if (e.strip) out.push_back({a, -1, {}});
@@ -63,9 +77,12 @@ std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector
     if (!e.strip)
       rest = e.one_side ? type_inputs(model, {t.neighbor}) : type_inputs(model, {t.neighbor, t.center});
     const double avg = e.davg(t.center, 0), std = e.dstd(t.center, 0);
-    t.table =
-        tabulate(e.ng, -avg / std, (closest - avg) / std, tolerance, kMaxCells,
-                 [&](double x, double* value, double* slope) { evaluate_net(e.net, x, rest, value, slope); });
+    double lower = -avg / std, upper = (closest - avg) / std;
+    if (compressed) lower = std::max(lower, e.table.lower), upper = std::min(upper, e.table.upper);
+    t.table = tabulate(e.ng, lower, upper, tolerance, kMaxCells, [&](double x, double* value, double* slope) {
+      compressed ? compressed_function(e.table, e.ng, x, value, slope)
+                 : evaluate_net(e.net, x, rest, value, slope);
+    });
   }
   return out;
 }

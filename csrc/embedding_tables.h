@@ -32,7 +32,7 @@ struct ThreeBodyTables {
 // the cancellation of nearly equal nodes leaves, a hundredth of what the parity tests would notice.
 inline double table_tolerance(bool single) { return single ? 2e-9 : 2e-13; }
 
-// Of the types with `present` set. Empty for a compressed model.
+// Of the types with `present` set; of a compressed model in float64 as far as its fine cells reach.
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance);
 ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance);

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from compressed import compress
 from conftest import TOLERANCES
 from dpa2md.engine import Engine
 from dpa2md.structures import equilibrated_water
@@ -98,3 +99,26 @@ def test_atoms_too_close_for_the_tables():
         pair.positions[1, 2] = distance
         a, b = (e.compute_atoms([pair])[0] for e in (with_tables, without))
         assert np.abs(a.forces - b.forces).max() <= TOLERANCES["forces"]
+
+
+@pytest.mark.parametrize("name", ["strip", "se_atten_v2"])
+@pytest.mark.parametrize("closest", [None, 0.42])
+def test_compressed_models(name, closest, evaluate, tmp_path):
+    """Larger cells stand in for those of a compressed model's file, up to where these become coarse."""
+    model, structure = MODELS[name], STRUCTURES["water"]
+    positions = structure.positions.copy()
+    if closest:
+        away = positions[1] - positions[0]
+        positions[1] = positions[0] + closest * away / np.linalg.norm(away)
+    path = tmp_path / "compressed.dpa2"
+    compress(evaluate.path(model), 8.0, path)
+    with_tables, without, uncompressed = (
+        e.compute(positions, model.types(structure), cell=structure.cell, pbc=structure.pbc)
+        for e in (*engines(path, "float64"), engines(evaluate.path(model), "float64")[1])
+    )
+    scale = max(1, np.abs(without.forces).max())
+    assert not np.array_equal(with_tables.forces, without.forces)
+    assert np.abs(with_tables.forces - without.forces).max() <= TOLERANCES["forces"] * scale
+    # what compression itself costs: nothing in fine cells, a little in coarse ones
+    allowed = 1e-5 if closest else 1e-9
+    assert np.abs(without.forces - uncompressed.forces).max() <= allowed * scale

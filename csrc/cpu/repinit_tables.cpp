@@ -31,19 +31,17 @@ void CpuBackend<T>::compressed_place(T x, TablePlace<T>* p) const {
         padded(model_.repinit.ng, lanes<T>()), p);
 }
 
-// Places of all neighbours in their tables; null when one of them has no table or lies outside.
+// Places of all neighbours in their tables, or else in a compressed model's own; null when there is none or
+// one of them lies outside.
 template <class T>
 TablePlace<T>* CpuBackend<T>::repinit_places(int i, bool slopes, Arena& arena) {
   const int n = pairs().repinit.count[i];
   if (pairs().center_type[i] < 0) return nullptr;
   TablePlace<T>* places = arena.take<TablePlace<T>>(n);
-  if (w_repinit_.compressed.empty()) {
-    if (w_repinit_.tables.empty()) return nullptr;
-    for (int j = 0; j < n; j += lanes<T>()) {
-      if (!repinit_places_lanes(i, j, slopes, places)) return nullptr;
-    }
-    return places;
-  }
+  bool inside = !w_repinit_.tables.empty();
+  for (int j = 0; inside && j < n; j += lanes<T>()) inside = repinit_places_lanes(i, j, slopes, places);
+  if (inside) return places;
+  if (w_repinit_.compressed.empty()) return nullptr;
   const T* em = env_repinit_.em.data() + 4 * env_row(env_repinit_, i);
   for (int j = 0; j < n; ++j) compressed_place(em[4 * j], &places[j]);
   return places;

@@ -40,7 +40,6 @@ void CpuBackend<T>::build_radial_table() {
 template <class T>
 void CpuBackend<T>::build_repinit_tables() {
   const int nt = model_.ntypes();
-  if (model_.repinit.net.empty()) return;
   w_repinit_.tables.start(nt, model_.repinit.ng, lanes<T>());
   for (const RepinitTable& made : tabulate_repinit(model_, tabulated_, table_tolerance(single()))) {
     const Table<T>* table = w_repinit_.tables.add(made.table);
@@ -51,8 +50,12 @@ void CpuBackend<T>::build_repinit_tables() {
   make_room_for_units(w_repinit_.tables.units());
 }
 
+// For an embedding's tables, and for a compressed model's own.
+
 template <class T>
 void CpuBackend<T>::make_room_for_units(int count) {
+  if (!model_.repinit.table.empty())
+    count = std::max(count, 3 * static_cast<int>(model_.repinit.table.coefficients.shape[0]));
   unit_count_ = padded(count, 16);  // threads share no cache line
   unit_slot_.assign(static_cast<std::size_t>(threads_) * unit_count_, -1);
 }

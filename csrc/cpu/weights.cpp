@@ -131,8 +131,7 @@ void CpuBackend<T>::prepare() {
     if (!e.table.empty()) w->compressed = coefficients_by_power<T>(e);
   };
   embedding(m.repinit, &w_repinit_);
-  if (!m.repinit.table.empty())
-    make_room_for_units(3 * static_cast<int>(m.repinit.table.coefficients.shape[0]));
+  if (!m.repinit.table.empty()) make_room_for_units(0);
   w_repinit_.empty = cast_padded<T>(fold_empty_slots(m), m.repinit.ng);
   repinit_width_ = m.repinit.ng * m.repinit_axis;
   env_repinit_.block = &m.repinit;
