@@ -3,8 +3,8 @@
     python benchmarks/against_deepmd.py FOLDER --peer-python PYTHON [NAME ...] [--atoms 768] [--steps 5]
         [--csv F.csv] [--plot F.png]
 
-FOLDER holds what `published_models.py` wrote (NAME-float32.pt, ...) or the same models frozen by DeePMD-kit
-(NAME-float32.pth); NAME is such a file's name without its ending, by default all that there are. Each model is
+FOLDER holds what `published_models.py` wrote (NAME-float32.pt, ...) or what DeePMD-kit made of it: frozen or compressed
+(.pth), compiled (.pt2, by `dp convert-backend`); NAME is such a file's name without its ending, by default all that there are. Each model is
 evaluated by both programs in turn (`dpa2md bench --against`): one core, processor time, energy, forces and virial of the
 shipped liquid water, repeated. Leave the machine alone meanwhile.
 
@@ -79,11 +79,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.plot:
         check_matplotlib()
-    models = sorted(p for p in args.folder.iterdir() if p.suffix in {".pt", ".pth"})
+    models = sorted(p for p in args.folder.iterdir() if p.suffix in {".pt", ".pth", ".pt2"})
     if args.names:
         models = [p for name in args.names for p in models if p.stem == name]
     if not models:
-        parser.error(f"{args.folder} has no .pt or .pth file of these names")
+        parser.error(f"{args.folder} has no .pt, .pth or .pt2 file of these names")
     rows = []
     for model in models:
         rows.append(measured(model, args.peer_python, args.atoms, args.steps))

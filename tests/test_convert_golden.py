@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,42 @@ def test_all_formats_give_the_same_records(name):
         pytest.importorskip("yaml")
     path = GOLDEN / name
     assert_same(load_records(path), load_records(path.with_suffix(".pt")))
+
+
+@needs_golden
+def test_compiled_files_hold_the_same_numbers(tmp_path):
+    """A .pt2 file: code in a folder of the file's name, the model as JSON in another."""
+    h5py = pytest.importorskip("h5py")
+
+    def written_out(node, file):
+        if isinstance(node, dict):
+            return {
+                key: {name: array(file, at) for name, at in value.items()}
+                if key == "@variables"
+                else written_out(value, file)
+                for key, value in node.items()
+            }
+        return [written_out(value, file) for value in node] if isinstance(node, list) else node
+
+    def array(file, name):
+        if isinstance(name, list):
+            return [array(file, part) for part in name]
+        if not isinstance(name, str) or name not in file:
+            return name
+        value = file[name][()]
+        return {"@class": "np.ndarray", "dtype": value.dtype.name, "value": value.tolist()}
+
+    with h5py.File(GOLDEN / "medium-like.dp") as file:
+        tree = written_out(json.loads(file.attrs["json"]), file)
+    path = tmp_path / "water.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("water/data/aotinductor/model/code.so", b"\x7fELF")
+        archive.writestr("model/extra/model.json", json.dumps(tree))
+    assert_same(load_records(path), load_records(GOLDEN / "medium-like.pt"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("elsewhere/x", b"")
+    with pytest.raises(ModelError, match="not laid out"):
+        load_records(path)
 
 
 @needs_golden

@@ -13,9 +13,13 @@ from .errors import ModelError
 
 
 class TorchZip:
-    """The zip container of a ``.pt``, ``.pth`` or ``.pt2`` file; `close` it after use."""
+    """The zip container of a ``.pt``, ``.pth`` or ``.pt2`` file; `close` it after use.
 
-    def __init__(self, path: str | os.PathLike):
+    All entries lie in one folder, named after the file; `beside` is another one that may be there, too.
+    """
+
+    def __init__(self, path: str | os.PathLike, beside: str | None = None):
+        self._beside = beside
         self._size = os.path.getsize(path)
         try:
             self._zip = zipfile.ZipFile(path)
@@ -35,7 +39,7 @@ class TorchZip:
         self._zip.close()
 
     def _check_members(self) -> dict[str, zipfile.ZipInfo]:
-        """Map names inside the archive's one top folder to its entries, refusing zip bombs."""
+        """Map names inside the archive's top folder to its entries, refusing zip bombs."""
         members: dict[str, zipfile.ZipInfo] = {}
         folders = set()
         total = 0
@@ -46,7 +50,7 @@ class TorchZip:
             if name in members:
                 raise ModelError(f"The archive holds {info.filename!r} twice; the file is damaged.")
             members[name] = info
-        if total > self._size or len(folders) != 1:
+        if total > self._size or len(folders - {self._beside}) > 1 or not folders:
             raise ModelError("The archive is not laid out as torch does it; the file is damaged.")
         return members
 

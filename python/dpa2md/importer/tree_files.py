@@ -139,8 +139,8 @@ def _yaml_scalar(yaml: Any, resolver: Any, event: Any) -> Any:
 
 @contextmanager
 def read_pt2(path: Path) -> Iterator[Contents]:
-    """A `.pt2` file, of which only the JSON with the weights is read."""
-    with closing(TorchZip(path)) as archive:
+    """A `.pt2` file, of which only the JSON with the weights is read, which DeePMD-kit puts beside torch's folder."""
+    with closing(TorchZip(path, beside="model")) as archive:
         name = "extra/model.json"
         if name not in archive.names():
             raise UnsupportedModelError(
