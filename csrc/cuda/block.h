@@ -10,9 +10,11 @@
 #if defined(__CUDACC__)
 #define DPA2MD_GPU gpu
 #define DPA2MD_UNROLL _Pragma("unroll")
+#define DPA2MD_NOINLINE __noinline__  // what is long and called from many places
 #else
 #define DPA2MD_GPU gpu_emulated
 #define DPA2MD_UNROLL _Pragma("GCC unroll 4")
+#define DPA2MD_NOINLINE
 #include "fibers.h"
 #endif
 #define DPA2MD_KERNEL DPA2MD_DEVICE_TOO

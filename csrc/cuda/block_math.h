@@ -2,31 +2,16 @@
 // functions ends with a barrier: what it wrote can be read by all threads.
 #pragma once
 
-#include "block.h"
+#include "tensor.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Element (i, k) is data[i * row + k * col].
-template <class T>
-struct Matrix {
-  const T* data;
-  int row, col;
-};
-template <class T>
-DPA2MD_KERNEL Matrix<T> plain(const T* a, int ld) {
-  return {a, ld, 1};
-}
-template <class T>
-DPA2MD_KERNEL Matrix<T> transposed(const T* a, int ld) {
-  return {a, 1, ld};
-}
-
 // R x R elements of c a thread at a time, held in registers over the whole contraction. Neighbouring threads
 // have neighbouring columns.
 template <int R, class T>
-DPA2MD_KERNEL void gemm_tiles(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c,
-                              int ldc, bool add) {
+DPA2MD_KERNEL DPA2MD_NOINLINE void gemm_tiles(const ThreadBlock& b, int m, int n, int k, Matrix<T> x,
+                                              Matrix<T> y, T* c, int ldc, bool add) {
   const int rows = (m + R - 1) / R, columns = (n + R - 1) / R;
   for (int tile = b.thread; tile < rows * columns; tile += b.threads) {
     const int i0 = tile / columns, j0 = tile % columns;
@@ -60,10 +45,17 @@ DPA2MD_KERNEL void gemm_tiles(const ThreadBlock& b, int m, int n, int k, Matrix<
   }
 }
 
-// c (m, n) [+]= x (m, k) y (k, n)
+// c (m, n) [+]= x (m, k) y (k, n): on tensor cores where it fills half of their tiles.
 template <class T>
 DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c, int ldc,
                         bool add) {
+#if defined(__CUDA_ARCH__) && !defined(DPA2MD_NO_TENSOR_CORES)
+  if (m > 8 && n >= 8 && k >= 4) {
+    gemm_tensor(b, m, n, k, x, y, c, ldc, add);
+    b.sync();
+    return;
+  }
+#endif
   if (m * n >= 12 * b.threads) {
     gemm_tiles<4>(b, m, n, k, x, y, c, ldc, add);
   } else if (m * n >= 2 * b.threads) {

@@ -171,7 +171,7 @@ struct NodeMomentsBackward : NodeBase<T> {
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
-    const std::size_t kk = this->met(), ld = f.g1 | 1;  // odd: columns of it lie in different memory banks
+    const std::size_t kk = this->met(), ld = spread<T>(f.g1);
     const std::size_t moments = f.has_grrg ? 3 * f.g2 : 0;
     return {this->neighbors(scratch, n),
             scratch->take<T>(static_cast<std::size_t>(f.met_h2()) * f.g1),

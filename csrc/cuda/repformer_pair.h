@@ -69,7 +69,7 @@ struct PairBase {
   PairState<T> in;
   const T* g1;  // (nrows, g1), read with g1g1
 
-  DPA2MD_KERNEL int ld() const { return s.rep.g2 | 1; }  // odd: columns lie in different memory banks
+  DPA2MD_KERNEL int ld() const { return spread<T>(s.rep.g2); }
   DPA2MD_KERNEL bool attends() const { return s.rep.has_g2_attn || s.rep.update_h2; }
   // The pair state of an atom into scratch.
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {

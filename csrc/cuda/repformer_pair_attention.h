@@ -37,7 +37,7 @@ struct Attention {
   T *dhh, *dww;             // (n, ldn), over all heads
   DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back) {
     const bool any = f.has_g2_attn || f.update_h2;
-    ldn = n | 1;
+    ldn = spread<T>(n);
     const std::size_t square = any ? static_cast<std::size_t>(n) * ldn : 0;
     const std::size_t row = any ? static_cast<std::size_t>(n) * ld : 0;
     map = s->take<T>(square);
