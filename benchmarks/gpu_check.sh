@@ -7,8 +7,10 @@
 #   test      pytest -m cuda: parity with DeePMD-kit on the GPU
 #   sanitize  compute-sanitizer's memcheck, racecheck and initcheck on small systems
 #   time      dpa2md bench: the shipped model and the given ones, both precisions, the time of every stage, memory
+#             foretold and 2 million atoms of the given ones
 #
-# Tables and logs land in benchmarks/results/<GPU>-*. Needs nvcc >= 12, CMake, a C++ compiler and a Python (PYTHON,
+# Tables and logs land in benchmarks/results/<GPU>-* (RESULTS names another folder). CMAKE_ARGS are for the build:
+# -DDPA2MD_CUDA_TENSOR_CORES=OFF to compare with. Needs nvcc >= 12, CMake, a C++ compiler and a Python (PYTHON,
 # python3 unless set) with numpy, pybind11 and pytest; `time` needs ase, too. No network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +27,10 @@ wanted() { [[ ",$only," == *",$1,"* ]]; }
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | sed -n 1p)
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | sed -n 1p | tr -d .)
 device=$(tr '[:upper:]' '[:lower:]' <<<"$gpu" | tr -cs '[:alnum:]' - | sed 's/-$//')
-results=benchmarks/results
+results=${RESULTS:-benchmarks/results}
+run_on=${DPA2MD_CHECK_DEVICE:-cuda}        # tests of this script run its timings on a CPU,
+atoms=${DPA2MD_CHECK_ATOMS:-192 1536 12288}  # with fewer atoms
+many=${DPA2MD_CHECK_MANY:-2000000}
 mkdir -p "$results"
 export PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 export PYTHONUNBUFFERED=1 DPA2MD_REQUIRE=cuda
@@ -37,7 +42,7 @@ if wanted build; then
   cmake -S . -B build/gpu "${generator[@]}" -DDPA2MD_INPLACE=ON -DDPA2MD_CUDA=ON -DDPA2MD_LAMMPS=OFF \
     -DCMAKE_CUDA_ARCHITECTURES="$capability" -DCMAKE_CUDA_FLAGS="-Xptxas -v -lineinfo" \
     -DPython_EXECUTABLE="$(command -v "$python")" \
-    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)"
+    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" ${CMAKE_ARGS:-}
   cmake --build build/gpu --parallel --target _core 2>&1 | tee build/gpu/build.log
 fi
 
@@ -58,18 +63,23 @@ if wanted time; then
   measure() {  # name, arguments of dpa2md bench
     local name=$1
     shift
-    "$python" -m dpa2md bench --device cuda "$@" --csv "$results/$device-$name.csv"
+    # shellcheck disable=SC2086  # one word an argument
+    "$python" -m dpa2md bench "$@" --device "$run_on" --atoms $atoms --csv "$results/$device-$name.csv"
   }
   for precision in float32 float64; do
-    measure "shipped-$precision" --precision "$precision" --atoms 192 1536 12288
+    measure "shipped-$precision" --precision "$precision"
     for model in "${models[@]}"; do
-      measure "$(basename "$model" .dpa2)-$precision" --model "$model" --precision "$precision" --atoms 192 1536 12288
+      measure "$(basename "$model" .dpa2)-$precision" "$model" --precision "$precision"
     done
   done
   for model in "${models[@]}"; do
-    "$python" -m dpa2md info "$model" --device cuda --precision float32 --atoms 1000000 \
-      | tee "$results/$device-$(basename "$model" .dpa2)-memory.txt"
-    "$python" -m dpa2md bench --device cuda --model "$model" --precision float32 --atoms 12288 --stages \
-      | tee "$results/$device-$(basename "$model" .dpa2)-stages.txt"
+    name=$(basename "$model" .dpa2)
+    "$python" -m dpa2md bench "$model" --device "$run_on" --precision float32 --atoms ${atoms##* } --stages \
+      | tee "$results/$device-$name-stages.txt"
+    {
+      "$python" -m dpa2md info "$model" --device "$run_on" --precision float32 --atoms "$many"
+      # too many for this GPU: it says so
+      "$python" -m dpa2md bench "$model" --device "$run_on" --precision float32 --atoms "$many" --steps 2 || true
+    } 2>&1 | tee "$results/$device-$name-memory.txt"
   done
 fi

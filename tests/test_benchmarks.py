@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,33 @@ def test_missing_valgrind_is_said(tmp_path, monkeypatch):
         done.stderr
         == "valgrind, which counts the instructions, is missing: apt install valgrind.\n"
     )
+
+
+def test_timings_of_a_gpu(tmp_path):
+    """The script's commands are those that the program knows; here a CPU stands in for the GPU."""
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text('#!/bin/sh\ncase "$*" in *name*) echo "Test GPU 1";; *) echo 9.0;; esac\n')
+    fake.chmod(0o755)
+    model = small_model(tmp_path).rename(tmp_path / "tiny.dpa2")
+    results = tmp_path / "results"
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "RESULTS": str(results),
+        "DPA2MD_CHECK_DEVICE": "cpu",
+        "DPA2MD_CHECK_ATOMS": "192",
+        "DPA2MD_CHECK_MANY": "384",
+    }
+    done = subprocess.run(
+        [BENCHMARKS / "gpu_check.sh", "--only", "time", model],
+        text=True,
+        capture_output=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = ["shipped-float32.csv", "shipped-float64.csv", "tiny-float32.csv", "tiny-float64.csv"]
+    names += ["tiny-memory.txt", "tiny-stages.txt"]
+    assert sorted(path.name for path in results.iterdir()) == [f"test-gpu-1-{n}" for n in names]
+    assert "repinit" in (results / "test-gpu-1-tiny-stages.txt").read_text()
+    assert "384" in (results / "test-gpu-1-tiny-memory.txt").read_text()

@@ -125,7 +125,7 @@ class GpuBackend final : public Backend {
   CandidateView candidates() const;
   void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
   void select_pairs();
-  void divide();
+  void divide(const PairNumbers& total);
   std::vector<int> atom_counts(int which) const;
   void describe_pairs(PairList* out) const;
   void number_pairs();

@@ -20,7 +20,7 @@ void GpuBackend<T>::run(int, const std::function<void(Range)>& stage,
 
 // The chunks, and the pairs before each of them.
 template <class T>
-void GpuBackend<T>::divide() {
+void GpuBackend<T>::divide(const PairNumbers& total) {
   const int n = state_.natoms;
   chunks_.clear();
   for (int begin = 0; begin == 0 || begin < n; begin += chunk_atoms())
@@ -36,7 +36,8 @@ void GpuBackend<T>::divide() {
                    sizeof(first));
       return first;
     };
-    before_[k + 1] = {before(kRepinit), before(kThreeBody), before(kRepformer)};
+    const bool last = k + 1 == chunks_.size();
+    before_[k + 1] = last ? total : PairNumbers{before(kRepinit), before(kThreeBody), before(kRepformer)};
     const auto most = [&](std::size_t* size, std::int64_t PairNumbers::* of) {
       *size = std::max(*size, static_cast<std::size_t>(before_[k + 1].*of - before_[k].*of));
     };

@@ -143,7 +143,7 @@ void GpuBackend<T>::select_pairs() {
   atom_scan_.total.download(total, 2 * kCounts);
   const std::int64_t* most = total + kCounts;
   sizes_.pairs = total[kRepinit], sizes_.near = total[kRepformer];
-  divide();
+  divide({total[kRepinit], total[kThreeBody], total[kRepformer]});
   most_pairs_ = static_cast<int>(most[kRepinit]);
   most_three_ = static_cast<int>(most[kThreeBody]);
   most_near_ = static_cast<int>(most[kRepformer]);

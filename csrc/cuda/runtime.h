@@ -64,7 +64,9 @@ void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* s
   if (slab) {
     run<<<slab_blocks(items), kThreads>>>(kernel, begin, end, slab, bytes);
   } else {
-    check(cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+    constexpr std::size_t unasked = 48 << 10;  // what every kernel may have
+    if (bytes > unasked)
+      check(cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
     run<<<items, kThreads, bytes>>>(kernel, begin, end, nullptr, 0);
   }
   check(cudaGetLastError());
