@@ -87,6 +87,8 @@ class Backend {
   virtual void descriptor(Range, double* out) = 0;
   // For a step of `natoms` atoms with as many neighbours each as in the last step.
   virtual DeviceMemory memory(std::int64_t /*natoms*/) { return {}; }
+  // Whether build_pairs finds the candidates too, from bins (Candidates::bins).
+  virtual bool searches() const { return false; }
   // Builds the pair list on the backend's own device, and of *out all but the pairs themselves; false: it
   // wants a list of the host.
   virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, PairList* /*out*/) { return false; }

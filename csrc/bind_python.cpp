@@ -81,6 +81,7 @@ class PeriodicEngine {
       const ThreadScope scope(engine_.threads());
       if (!neighbors_ || skin != skin_)
         neighbors_ = std::make_unique<NeighborList>(engine_.model().rcut(), skin_ = skin);
+      neighbors_->leave_search(engine_.searches());
       rebuilt = neighbors_->update(x, type, start, boxes);
       Atoms atoms{n, n, x, type, nullptr, &neighbors_->candidates()};
       result = &engine_.compute(atoms, forces, fp, ap, frame.data(), nullptr);

@@ -30,6 +30,9 @@ class Engine {
   int threads() const { return threads_; }
   std::string description() const { return backend_->description(); }
 
+  // Whether candidates may be left to the device (NeighborList::leave_search).
+  bool searches() const { return backend_->searches(); }
+
   // Types (ntypes) that atoms of the run may have, whether or not this rank sees them: what is prepared for
   // the types in use (tables, and so their rounding) is then the same on every rank.
   void expect_types(const std::vector<char>& types) { expected_types_ = types; }

@@ -129,6 +129,7 @@ void AtomBins::wrap_atoms(const double* x, Grid& grid, int frame) {
     weight *= width;
     grid.wrapped &= lowest[a] == highest[a];
   }
+  grid.nkeys = weight;
   lowest_wrap = lowest;
   for (auto& w : wrap)
     for (int a = 0; a < 3; ++a) w[a] -= lowest[a];  // only differences count in keys, so keep them small

@@ -20,8 +20,9 @@ namespace {
 using std::int32_t;
 using std::int64_t;
 
-constexpr double kLargest = 1e9;  // angstrom, of rcut and skin
-constexpr int kBlock = 128;       // atoms a thread takes at a time
+constexpr double kLargest = 1e9;                // angstrom, of rcut and skin
+constexpr int kBlock = 128;                     // atoms a thread takes at a time
+constexpr int64_t kMostDeviceShifts = 1 << 16;  // that a device is given, whether in use or not
 
 // A shift in use: unique per frame.
 struct ShiftKey {
@@ -81,6 +82,7 @@ void for_blocks(int64_t nblocks, Body body) {
 
 struct NeighborList::Impl {
   double rcut, skin;
+  bool leaves_search = false;
   Candidates out;
 
   // State of the last build, for reuse.
@@ -99,8 +101,11 @@ struct NeighborList::Impl {
   double motion(const double* x, const Grid& grid, const Cell& cell, const Cell& built_cell) const;
   void build(const double* x, const int* type, const std::vector<int>& frame_start,
              const std::vector<Cell>& cells);
+  void list_pairs(int natoms);
   void search(PairBlock& block, int64_t begin, int64_t end);
   void number_shifts();
+  bool number_all_shifts();
+  void add_shift(const ShiftKey& shift);
   void copy_rows(const PairBlock& block, int64_t begin, int64_t end);
   void set_shift_vectors(const std::vector<Cell>& cells);
 };
@@ -162,6 +167,23 @@ void NeighborList::Impl::build(const double* x, const int* type, const std::vect
   for (size_t f = 0; f < cells.size(); ++f)
     bins.add_frame(x, type, frame_start[f], frame_start[f + 1], cells[f], rcut + skin);
 
+  out.version = next_list_version();
+  if (leaves_search && number_all_shifts()) {
+    out.bins = &bins;
+    out.first.clear(), out.atom.clear(), out.shift.clear();
+  } else {
+    out.bins = nullptr;
+    list_pairs(natoms);
+  }
+  built_x.assign(x, x + 3 * int64_t{natoms});
+  built_virtual.resize(natoms);
+  for (int i = 0; i < natoms; ++i) built_virtual[i] = type[i] < 0;
+  built_frame_start = frame_start;
+  built_cells = cells;
+  valid = true;
+}
+
+void NeighborList::Impl::list_pairs(int natoms) {
   const auto nsorted = static_cast<int64_t>(bins.atom_of.size());
   const int64_t nblocks = (nsorted + kBlock - 1) / kBlock;
   blocks.resize(nblocks);
@@ -171,16 +193,8 @@ void NeighborList::Impl::build(const double* x, const int* type, const std::vect
   std::partial_sum(out.first.begin(), out.first.end(), out.first.begin());
   out.atom.resize(out.first.back());
   out.shift.resize(out.first.back());
-  out.version = next_list_version();
   for_blocks(nblocks,
              [&](int64_t b) { copy_rows(blocks[b], b * kBlock, std::min(nsorted, (b + 1) * kBlock)); });
-
-  built_x.assign(x, x + 3 * int64_t{natoms});
-  built_virtual.resize(natoms);
-  for (int i = 0; i < natoms; ++i) built_virtual[i] = type[i] < 0;
-  built_frame_start = frame_start;
-  built_cells = cells;
-  valid = true;
 }
 
 // Collects the pairs of atoms begin ... end - 1 in bin order; their number goes to out.first, one place up.
@@ -231,21 +245,42 @@ void NeighborList::Impl::number_shifts() {
   shifts.erase(std::unique(shifts.begin(), shifts.end()), shifts.end());
   if (shifts.size() >= static_cast<size_t>(std::numeric_limits<int32_t>::max()))
     throw Error("the frames need more than 2^31 different image shifts: give fewer frames at a time.");
-  shift_numbers.resize(shifts.size());
-  for (size_t n = 0; n < shifts.size(); ++n) {
-    const Grid& g = bins.grids[shifts[n].grid];
-    // Digits of a balanced mixed-radix number, highest first: what remains is less than half a weight.
-    int64_t rest = shifts[n].key;
-    std::array<int64_t, 3> s{};
-    for (int a = 2; a >= 0; --a) {
-      s[a] = floor_divide(rest + g.key_weight[a] / 2, g.key_weight[a]);
-      rest -= s[a] * g.key_weight[a];
-    }
-    for (int b = 0; b < 3; ++b) {
-      shift_numbers[n][b] = 0;
-      for (int a = 0; a < 3; ++a) shift_numbers[n][b] += s[a] * g.lattice.to_cell[3 * a + b];
+  shift_numbers.clear();
+  for (const ShiftKey& shift : shifts) add_shift(shift);
+}
+
+// Numbers all shifts that atoms of a frame may have, whether or not they do; false when they are too many.
+bool NeighborList::Impl::number_all_shifts() {
+  int64_t total = 0;
+  for (const Grid& g : bins.grids) total += std::min(g.nkeys, kMostDeviceShifts + 1);
+  if (total > kMostDeviceShifts) return false;
+  shifts.clear();
+  shift_numbers.clear();
+  out.zero_shift.clear();
+  for (size_t f = 0; f < bins.grids.size(); ++f) {
+    const int64_t half = bins.grids[f].nkeys / 2;
+    out.zero_shift.push_back(1 + static_cast<int64_t>(shifts.size()) + half);
+    for (int64_t key = -half; key <= half; ++key) {
+      shifts.push_back({static_cast<int32_t>(f), key});
+      add_shift(shifts.back());
     }
   }
+  return true;
+}
+
+void NeighborList::Impl::add_shift(const ShiftKey& shift) {
+  const Grid& g = bins.grids[shift.grid];
+  // Digits of a balanced mixed-radix number, highest first: what remains is less than half a weight.
+  int64_t rest = shift.key;
+  std::array<int64_t, 3> s{}, of_cell{};
+  for (int a = 2; a >= 0; --a) {
+    s[a] = floor_divide(rest + g.key_weight[a] / 2, g.key_weight[a]);
+    rest -= s[a] * g.key_weight[a];
+  }
+  for (int b = 0; b < 3; ++b) {
+    for (int a = 0; a < 3; ++a) of_cell[b] += s[a] * g.lattice.to_cell[3 * a + b];
+  }
+  shift_numbers.push_back(of_cell);
 }
 
 void NeighborList::Impl::copy_rows(const PairBlock& block, int64_t begin, int64_t end) {
@@ -291,6 +326,11 @@ NeighborList::NeighborList(double rcut, double skin) : impl_(std::make_unique<Im
 NeighborList::~NeighborList() = default;
 NeighborList::NeighborList(NeighborList&&) noexcept = default;
 NeighborList& NeighborList::operator=(NeighborList&&) noexcept = default;
+
+void NeighborList::leave_search(bool to_device) {
+  if (impl_->leaves_search != to_device) impl_->valid = false;
+  impl_->leaves_search = to_device;
+}
 
 bool NeighborList::update(const double* x, const int* type, const std::vector<int>& frame_start,
                           const std::vector<Cell>& cells) {

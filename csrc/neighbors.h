@@ -10,6 +10,8 @@
 
 namespace dpa2md {
 
+struct AtomBins;
+
 // A full list (i->j and j->i) in CSR form over centre atoms. An atom's own images are in its row; the atom
 // itself (zero shift) is not. Coincident atoms (r = 0) are kept. The order within a row does not depend on
 // the number of threads.
@@ -20,6 +22,10 @@ struct Candidates {
   std::vector<std::int32_t> shift;  // index into shift vectors; 0 is always the zero shift
   std::vector<double>
       shift_vectors;  // (nshifts, 3): neighbour image = x[atom] + shift_vectors[shift], angstrom
+  // Not null: the search is left to a device, and first, atom and shift are empty. The shift of frame f with
+  // the key k (neighbor_bins.h) is number zero_shift[f] + k.
+  const AtomBins* bins = nullptr;
+  std::vector<std::int64_t> zero_shift;
 };
 
 // Never 0, never the same twice.
@@ -32,6 +38,10 @@ class NeighborList {
   ~NeighborList();
   NeighborList(NeighborList&&) noexcept;
   NeighborList& operator=(NeighborList&&) noexcept;
+
+  // From the next rebuild on, atoms are only put into bins, unless there are very many shifts: a device
+  // searches them.
+  void leave_search(bool to_device);
 
   // Brings candidates up to date for these positions; returns true when the list was rebuilt, false when it
   // was reused. After a rebuild it holds every pair with r <= rcut + skin. It is reused when frames,

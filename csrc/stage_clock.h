@@ -72,6 +72,7 @@ class StageClock final : public Backend {
     inner_->wait();
     return built;
   }
+  bool searches() const override { return inner_->searches(); }
   void wait() override { inner_->wait(); }
   bool single() const override { return inner_->single(); }
   std::string description() const override { return inner_->description(); }

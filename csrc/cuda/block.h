@@ -24,6 +24,18 @@ namespace DPA2MD_GPU {
 
 constexpr int kThreads = 128;  // of a block on the device
 
+// Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
+// on no order.
+DPA2MD_KERNEL inline int atomic_add(int* to, int n) {
+#if defined(__CUDA_ARCH__)
+  return atomicAdd(to, n);
+#else
+  const int before = *to;  // the emulated device runs one thread at a time
+  *to += n;
+  return before;
+#endif
+}
+
 // Every thread of a block runs the same code; between two calls of sync() a thread must not read what another
 // one writes. Lanes are the threads of one warp, which can add up without sync().
 struct ThreadBlock {

@@ -11,6 +11,7 @@
 
 #include "../backend.h"
 #include "../model.h"
+#include "../neighbor_bins.h"
 #include "dense.h"
 #include "device.h"
 #include "pair_list.h"
@@ -24,11 +25,12 @@ struct PairNumbers {
   std::int64_t pairs = 0, three = 0, near = 0;
 };
 
-// What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts; all
-// pairs and those of the shorter prefixes; the most of these that a chunk has; whether there is a reverse
-// sweep.
+// What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts, and
+// where they are searched on the device, atoms in bins, bins, frames; all pairs and those of the shorter
+// prefixes; the most of these that a chunk has; whether there is a reverse sweep.
 struct StepSizes {
   std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, near = 0;
+  std::size_t binned = 0, bins = 0, frames = 0;
   std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_near = 0;
   bool forces = false;
 
@@ -41,7 +43,7 @@ struct StepSizes {
     };
     scale(static_cast<double>(n) / static_cast<double>(natoms),
           {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
-           &StepSizes::pairs, &StepSizes::near});
+           &StepSizes::pairs, &StepSizes::near, &StepSizes::binned, &StepSizes::bins});
     const auto in_chunk = static_cast<double>(std::min<std::int64_t>(n, chunk_atoms()));
     scale(in_chunk / static_cast<double>(chunk),
           {&StepSizes::chunk, &StepSizes::chunk_pairs, &StepSizes::chunk_three, &StepSizes::chunk_near});
@@ -64,6 +66,7 @@ class GpuBackend final : public Backend {
  public:
   GpuBackend(const Model& model, int device, bool tables);
 
+  bool searches() const override { return true; }
   bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override;
   void begin(const StepInput& input, const StepOutput& output) override;
   void run(int natoms, const std::function<void(Range)>& stage,
@@ -117,10 +120,9 @@ class GpuBackend final : public Backend {
     Buffer<std::int64_t> first, tile, total;
     Buffer<int> tile_most;
   };
-  void upload_candidates(const Atoms& atoms, bool forces);
+  void list_candidates(const Atoms& atoms, bool forces);
   void upload_list(const Atoms& atoms);
   bool host_row_known(const Atoms& atoms) const;
-  void upload_rows(const Atoms& atoms);
   void upload_atoms(const Atoms& atoms);
   CandidateView candidates() const;
   void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
@@ -145,6 +147,15 @@ class GpuBackend final : public Backend {
   T* slope(const Buffer<T>& kept, int layer, Range) const;
   RowPairs row_pairs(int which, const Buffer<std::int32_t>& pairs, std::int64_t begin,
                      std::int64_t end) const;
+
+  // ---- gpu_candidates.h
+  struct Sums {
+    std::int64_t total;
+    int most;
+  };
+  Sums scan_alone(int n, const Buffer<int>& count, ScanBuffers* to);
+  void search(const Atoms& atoms);
+  void group_rows();
 
   // ---- gpu_step.h
   void upload_parameters();
@@ -206,13 +217,21 @@ class GpuBackend final : public Backend {
 
   // ---- candidates: what the host knows of those that are on the device
   std::uint64_t list_version_ = 0;  // 0: none that can be used again
-  bool rows_known_ = false;         // row_first_, row_candidate_ are there, too
+  bool rows_known_ = false;         // row_scan of candidates and row_candidate_ are there, too
   int positions_ = 0, most_candidates_ = 0;
   std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
   std::vector<char> types_present_;
   Buffer<double> x_, shift_vectors_;
   Buffer<int> position_type_, position_row_;
-  Buffer<std::int64_t> candidate_first_, row_first_;
+  Buffer<int> candidate_count_, candidate_row_count_;
+  ScanBuffers candidate_scan_, candidate_row_scan_;  // where an atom's, a row's candidates begin
+  struct BinBuffers {
+    Buffer<Grid> grids;
+    Buffer<double> px, py, pz, ux, uy, uz;
+    Buffer<std::int64_t> wrap_key, zero_shift;
+    Buffer<std::int32_t> atom_of, grid_of, bin_start;
+  };
+  BinBuffers bins_;
   Buffer<std::int32_t> candidate_atom_, candidate_shift_, row_candidate_;  // see pair_list.h
   Buffer<unsigned char> mark_;
   const char *model_exclude_ = nullptr, *descriptor_exclude_ = nullptr;  // (nt, nt)

@@ -21,14 +21,26 @@ std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
       need(&x_, 3 * z.positions),
       need(&position_type_, z.positions),
       need(&position_row_, host_row_.empty() ? 0 : z.positions),
-      need(&candidate_first_, n + 1),
+      need(&candidate_count_, n),
       need(&candidate_atom_, z.candidates),
       need(&candidate_shift_, z.candidates),
       need(&shift_vectors_, 3 * z.shifts),
       need(&mark_, z.candidates),
       need(&count_, kCounts * n),
       need(&zeroed_, n),
-      need(&row_first_, rows),
+      need(&candidate_row_count_, back * z.nrows),
+      need(&bins_.grids, z.frames),
+      need(&bins_.px, z.binned),
+      need(&bins_.py, z.binned),
+      need(&bins_.pz, z.binned),
+      need(&bins_.ux, z.binned),
+      need(&bins_.uy, z.binned),
+      need(&bins_.uz, z.binned),
+      need(&bins_.wrap_key, z.binned),
+      need(&bins_.atom_of, z.binned),
+      need(&bins_.grid_of, z.binned),
+      need(&bins_.zero_shift, z.frames),
+      need(&bins_.bin_start, z.bins),
       need(&row_candidate_, back * z.candidates),
       need(&row_count_, 2 * rows),
   };
@@ -38,6 +50,8 @@ std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
                           need(&s->tile_most, tiles), need(&s->total, 2 * arrays)})
       out.push_back(x);
   };
+  add(&candidate_scan_, 1, n);
+  add(&candidate_row_scan_, back, z.nrows);
   add(&atom_scan_, kCounts, n);
   add(&row_scan_, 2 * back, z.nrows);
   return out;

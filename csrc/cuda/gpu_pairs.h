@@ -3,10 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
-#include "../error.h"
 #include "gpu_backend.h"
+#include "gpu_candidates.h"
 #include "gpu_chunks.h"
 #include "pair_list.h"
 #include "scan.h"
@@ -20,7 +19,7 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) 
   check_atoms(model_, atoms);
   state_.natoms = atoms.natoms, state_.nrows = atoms.nrows;
   state_.forces = forces;
-  upload_candidates(atoms, forces);
+  list_candidates(atoms, forces);
   upload_atoms(atoms);
   sizes_.natoms = atoms.natoms, sizes_.nrows = atoms.nrows, sizes_.positions = positions_;
   sizes_.pairs = sizes_.near = 0;
@@ -33,10 +32,17 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) 
 
 // The candidates, when they are others than before; their shifts follow the cell at every step.
 template <class T>
-void GpuBackend<T>::upload_candidates(const Atoms& atoms, bool forces) {
+void GpuBackend<T>::list_candidates(const Atoms& atoms, bool forces) {
   const Candidates& c = *atoms.candidates;
-  if (c.version == 0 || c.version != list_version_ || !host_row_known(atoms)) upload_list(atoms);
-  if (forces && !rows_known_) upload_rows(atoms);
+  if (c.version == 0 || c.version != list_version_ || !host_row_known(atoms)) {
+    list_version_ = 0;  // until all of it is there
+    rows_known_ = false;
+    c.bins ? search(atoms) : upload_list(atoms);
+    host_row_.assign(atoms.row, atoms.row ? atoms.row + positions_ : nullptr);
+    position_row_.upload(host_row_);
+    list_version_ = c.version;
+  }
+  if (forces && !rows_known_) group_rows();
   shift_vectors_.upload(c.shift_vectors);
   sizes_.shifts = c.shift_vectors.size() / 3;
 }
@@ -44,22 +50,17 @@ void GpuBackend<T>::upload_candidates(const Atoms& atoms, bool forces) {
 template <class T>
 void GpuBackend<T>::upload_list(const Atoms& atoms) {
   const Candidates& c = *atoms.candidates;
-  list_version_ = 0;  // until all of it is there
-  rows_known_ = false;
-  if (c.atom.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
-    throw Error("a GPU takes no more than 2^31 pairs of atoms: use fewer atoms or more GPUs.");
+  check_candidates(static_cast<std::int64_t>(c.atom.size()));
   positions_ = atoms.natoms;
   for (const std::int32_t j : c.atom) positions_ = std::max(positions_, j + 1);
   most_candidates_ = 0;
   for (int i = 0; i < atoms.natoms; ++i)
     most_candidates_ = std::max(most_candidates_, static_cast<int>(c.first[i + 1] - c.first[i]));
-  host_row_.assign(atoms.row, atoms.row ? atoms.row + positions_ : nullptr);
-  candidate_first_.upload(c.first.data(), atoms.natoms + 1);
+  candidate_scan_.first.upload(c.first.data(), atoms.natoms + 1);
   candidate_atom_.upload(c.atom);
   candidate_shift_.upload(c.shift);
-  position_row_.upload(host_row_);
   sizes_.candidates = c.atom.size();
-  list_version_ = c.version;
+  sizes_.binned = sizes_.bins = sizes_.frames = 0;
 }
 
 // Whether the rows of all positions are those of the list that is there.
@@ -68,22 +69,6 @@ bool GpuBackend<T>::host_row_known(const Atoms& atoms) const {
   if (!atoms.row) return host_row_.empty();
   return static_cast<int>(host_row_.size()) == positions_ &&
          std::equal(host_row_.begin(), host_row_.end(), atoms.row);
-}
-
-// The candidates by the row of their neighbour, ascending within a row.
-template <class T>
-void GpuBackend<T>::upload_rows(const Atoms& atoms) {
-  const Candidates& c = *atoms.candidates;
-  const auto row = [&](std::size_t k) { return atoms.row ? atoms.row[c.atom[k]] : c.atom[k]; };
-  std::vector<std::int64_t> first(atoms.nrows + 1, 0);
-  for (std::size_t k = 0; k < c.atom.size(); ++k) ++first[row(k) + 1];
-  for (int r = 0; r < atoms.nrows; ++r) first[r + 1] += first[r];
-  std::vector<std::int64_t> next(first.begin(), first.end() - 1);
-  std::vector<std::int32_t> candidate(c.atom.size());
-  for (std::size_t k = 0; k < c.atom.size(); ++k) candidate[next[row(k)]++] = static_cast<std::int32_t>(k);
-  row_first_.upload(first);
-  row_candidate_.upload(candidate);
-  rows_known_ = true;
 }
 
 // Positions, and types where they are others than before.
@@ -109,7 +94,7 @@ CandidateView GpuBackend<T>::candidates() const {
           x_.data(),
           position_type_.data(),
           host_row_.empty() ? nullptr : position_row_.data(),
-          candidate_first_.data(),
+          candidate_scan_.first.data(),
           candidate_atom_.data(),
           candidate_shift_.data(),
           shift_vectors_.data(),
@@ -202,7 +187,7 @@ void GpuBackend<T>::number_pairs() {
   start(NumberPairs{{candidates()}, s.repinit.first, s.near.first, near_row_.data(), pair_of, near_of},
         items);
   if (!s.forces) return;
-  const RowView rows{s.nrows, row_first_.data(), row_candidate_.data(), {pair_of, near_of}};
+  const RowView rows{s.nrows, candidate_row_scan_.first.data(), row_candidate_.data(), {pair_of, near_of}};
   const int row_items = (s.nrows + kWarpItems - 1) / kWarpItems;
   start(CountRows{rows, row_count_.data()}, row_items);
   scan(2, s.nrows, row_count_, &row_scan_);

@@ -41,6 +41,7 @@ void evaluate(Engine* engine, int n, int nfparam, int naparam) {
     for (const double v : numbers(naparam)) aparam.push_back(v);
   }
   NeighborList list(engine->model().rcut(), 0.0);
+  list.leave_search(engine->searches());
   list.update(x.data(), type.data(), {0, n}, {cell});
   const Atoms atoms{n, n, x.data(), type.data(), nullptr, &list.candidates()};
   const Result& r = engine->compute(atoms, true, nfparam ? fparam.data() : nullptr,

@@ -36,6 +36,7 @@ void step(Engine* engine, int side, bool forces) {
   }
   const double edge = kSpacing * side;
   NeighborList list(engine->model().rcut(), 0.5);
+  list.leave_search(engine->searches());
   list.update(x.data(), type.data(), {0, n}, {{{edge, 0, 0, 0, edge, 0, 0, 0, edge}, {true, true, true}}});
   const std::vector<double> fparam(engine->model().fitting.nfparam() + 1, 0.2),
       aparam(static_cast<std::size_t>(n) * engine->model().fitting.naparam() + 1, 0.2);

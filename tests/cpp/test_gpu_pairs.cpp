@@ -62,6 +62,14 @@ const Cell kWire{{0.4, 2.0, 0.3, 2.1, 0, 0, 0, 0, 2.2}, {true, false, false}};
 const Cell kOpen{{2.0, 0, 0, 0, 2.0, 0, 0, 0, 2.0}, {false, false, false}};
 const Cell kTight{{1.5, 0, 0, 0, 1.5, 0, 0, 0, 1.5}, {true, true, true}};
 
+constexpr double kFewShifts = 6.5;  // marks the cell whose atoms are too far apart for a device's numbers
+
+// The same list twice: of the host, and left to the device.
+struct Lists {
+  NeighborList host, device;
+  Lists(double rcut, double skin) : host(rcut, skin), device(rcut, skin) { device.leave_search(true); }
+};
+
 // One engine on the host, one on the emulated device.
 class Pair {
  public:
@@ -72,16 +80,21 @@ class Pair {
 
   const Model& model() const { return host_.model(); }
 
-  void compare(const char* what, const System& s, NeighborList* list, bool forces = true) {
-    list->update(s.x.data(), s.type.data(), s.frame_start, s.cells);
-    const Atoms atoms{s.size(), s.size(), s.x.data(), s.type.data(), nullptr, &list->candidates()};
+  void compare(const char* what, const System& s, Lists* lists, bool forces = true) {
+    const auto atoms_of = [&](NeighborList* list) {
+      list->update(s.x.data(), s.type.data(), s.frame_start, s.cells);
+      return Atoms{s.size(), s.size(), s.x.data(), s.type.data(), nullptr, &list->candidates()};
+    };
+    const Atoms atoms = atoms_of(&lists->host), binned = atoms_of(&lists->device);
+    CHECK(!atoms.candidates->bins);
+    CHECK(binned.candidates->bins ? binned.candidates->atom.empty() : s.cells[0].h[0] == kFewShifts);
     std::vector<int> frame(s.size());
     for (std::size_t f = 0; f < s.cells.size(); ++f)
       std::fill(frame.begin() + s.frame_start[f], frame.begin() + s.frame_start[f + 1], static_cast<int>(f));
     const std::vector<double> fparam(model().fitting.nfparam() * s.cells.size() + 1, 0.2);
     const std::vector<double> aparam(model().fitting.naparam() * frame.size() + 1, 0.2);
     const Result& a = host_.compute(atoms, forces, fparam.data(), aparam.data(), frame.data(), nullptr);
-    const Result& b = device_.compute(atoms, forces, fparam.data(), aparam.data(), frame.data(), nullptr);
+    const Result& b = device_.compute(binned, forces, fparam.data(), aparam.data(), frame.data(), nullptr);
     same(what, a.energy, b.energy);
     same(what, a.force, b.force);
     same(what, a.virial, b.virial);
@@ -126,8 +139,8 @@ void test_cells(Pair* pair) {
   const double rcut = pair->model().rcut();
   const int nt = pair->model().ntypes();
   const auto compare = [&](const char* what, const System& s) {
-    NeighborList list(rcut, 0.0);
-    pair->compare(what, s, &list);
+    Lists lists(rcut, 0.0);
+    pair->compare(what, s, &lists);
   };
   compare("cubic", lattice(kCubic, 3, 2, 2, 0.2, nt, 1));
   compare("skewed", lattice(kSkewed, 2, 2, 1, 0.2, nt, 2));
@@ -140,6 +153,13 @@ void test_cells(Pair* pair) {
   CHECK(pair->overfull() > 0);
   compare("one isolated atom", lattice(kOpen, 1, 1, 1, 0.0, nt, 7));
   CHECK(pair->empty() > 0);
+  // Atoms anywhere, as a run leaves them that does not wrap; so far away that the host searches.
+  for (const int far : {2, 40000}) {
+    System s = lattice(kCubic, 3, 2, 2, 0.2, nt, 12);
+    if (far > 2) s.cells[0].h[0] = kFewShifts;
+    for (int i = 0; i < s.size(); ++i) s.x[3 * i + i % 3] += (i % 5 - 2) * far * s.cells[0].h[4 * (i % 3)];
+    compare("atoms of other cells", s);
+  }
   System frames = lattice(kCubic, 2, 2, 1, 0.2, nt, 8);
   const System open = lattice(kOpen, 2, 2, 1, 0.2, nt, 9);
   frames.add_frame(open.cells[0], open.x, open.type);
@@ -159,7 +179,7 @@ void test_cells(Pair* pair) {
 // What stays on the device from step to step: candidates, their rows, types.
 void test_steps(Pair* pair) {
   const int nt = pair->model().ntypes();
-  NeighborList list(pair->model().rcut(), 1.0), other(pair->model().rcut(), 1.0);
+  Lists list(pair->model().rcut(), 1.0), other(pair->model().rcut(), 1.0);
   System s = lattice(kCubic, 3, 2, 2, 0.2, nt, 21);
   const System t = lattice(kSkewed, 2, 2, 1, 0.2, nt, 22);
   std::mt19937 random(23);
