@@ -78,9 +78,11 @@ class Backend {
   virtual void env_mat_backward(Range) = 0;  // one 3-vector a pair
   virtual void forces(Range) = 0;            // those vectors, to both rows of a pair: forces and virial
 
-  virtual void* g1_rows(int layer) = 0;  // (nrows, g1_dim)
+  // For an exchange between ranks, which reads and changes the local rows `sent` and the ghosts' rows; a
+  // backend on a device hands out copies of them.
+  virtual void set_sent_rows(const std::vector<int>& /*sent*/) {}  // once a step
+  virtual void* g1_rows(int layer) = 0;                            // (nrows, g1_dim)
   virtual void* g1_gradient_rows(int layer) = 0;
-  // Rows of g1_rows and g1_gradient_rows that the caller changed; a backend on a device hands out copies.
   virtual void put_g1_rows(int /*layer*/) {}
   virtual void put_g1_gradient_rows(int /*layer*/) {}
   // (natoms, descriptor_dim) of the step since `begin`, once all its stages have run

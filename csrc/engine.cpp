@@ -152,6 +152,7 @@ void Engine::sweep(bool forces, Exchange* exchange) {
     return [&b, l](Range a) { b.gather_g1_gradient(l, a); };
   };
 
+  if (exchange) b.set_sent_rows(exchange->sent_rows());
   if (last >= 0) b.run(natoms, [&](Range a) { embedding(a); });
   for (int l = 0; l <= last; ++l) {
     if (exchange) {

@@ -3,6 +3,8 @@
 // threads.
 #pragma once
 
+#include <vector>
+
 namespace dpa2md {
 
 class Exchange {
@@ -12,6 +14,8 @@ class Exchange {
   virtual void forward(void* rows, int width, bool single) = 0;
   // Adds ghost rows into their owners' rows.
   virtual void reverse(void* rows, int width, bool single) = 0;
+  // Local rows that forward reads and reverse adds to, ascending: no others of the local ones need be there.
+  virtual const std::vector<int>& sent_rows() const = 0;
 };
 
 }  // namespace dpa2md

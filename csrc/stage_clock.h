@@ -61,6 +61,7 @@ class StageClock final : public Backend {
   void repinit_backward(Range a) override { time("repinit_backward", &Backend::repinit_backward, a); }
   void env_mat_backward(Range a) override { time("env_mat_backward", &Backend::env_mat_backward, a); }
   void forces(Range a) override { time("forces", &Backend::forces, a); }
+  void set_sent_rows(const std::vector<int>& sent) override { inner_->set_sent_rows(sent); }
   void* g1_rows(int layer) override { return inner_->g1_rows(layer); }
   void* g1_gradient_rows(int layer) override { return inner_->g1_gradient_rows(layer); }
   void put_g1_rows(int layer) override { inner_->put_g1_rows(layer); }

@@ -35,9 +35,23 @@ void GhostExchange::find_owners(int nlocal, int nall, Owners* owners) {
   owners->index.resize(nall);
   for (int i = 0; i < nlocal; ++i) owners->index[i] = i;
   owners_ = owners;
+  sent_.assign(nall, 0);
   const MessageSize size(pair_, kOwnerSize);
   comm_->forward_comm(pair_);
   owners_ = nullptr;
+}
+
+// An image of an own atom is sent from the row of that atom.
+void GhostExchange::find_sent_rows() {
+  std::vector<char> local(atoms_->natoms(), 0);
+  for (std::size_t i = 0; i < sent_.size(); ++i) {
+    const int r = atoms_->row_of_index(static_cast<int>(i));
+    if (sent_[i] && r >= 0 && !is_remote(r)) local[r] = 1;
+  }
+  sent_rows_.clear();
+  for (std::size_t r = 0; r < local.size(); ++r) {
+    if (local[r]) sent_rows_.push_back(static_cast<int>(r));
+  }
 }
 
 void GhostExchange::start(void* rows, int width, bool single) {
@@ -63,6 +77,7 @@ void GhostExchange::reverse(void* rows, int width, bool single) {
 int GhostExchange::pack_forward(int n, const int* list, double* buf) {
   if (owners_) {
     for (int k = 0; k < n; ++k) {
+      sent_[list[k]] = 1;
       *buf++ = owners_->rank[list[k]];
       *buf++ = owners_->index[list[k]];
     }

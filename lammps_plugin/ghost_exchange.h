@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "../csrc/exchange.h"
 #include "local_atoms.h"
@@ -26,10 +27,13 @@ class GhostExchange : public Exchange {
 
   // Tells every ghost its owner, without an atom map. Collective.
   void find_owners(int nlocal, int nall, Owners* owners);
+  // Afterwards, when the atoms know their rows.
+  void find_sent_rows();
 
   // Collective. rows (nrows, width)
   void forward(void* rows, int width, bool single) override;
   void reverse(void* rows, int width, bool single) override;
+  const std::vector<int>& sent_rows() const override { return sent_rows_; }
 
   // What LAMMPS calls back, see Pair.
   int pack_forward(int n, const int* list, double* buf);
@@ -48,6 +52,8 @@ class GhostExchange : public Exchange {
   LAMMPS_NS::Comm*& comm_;
   LAMMPS_NS::Pair* pair_;
   const LocalAtoms* atoms_;
+  std::vector<char> sent_;      // (nall) indices that LAMMPS sends
+  std::vector<int> sent_rows_;  // their local rows
   // the message under way
   Owners* owners_ = nullptr;  // or else rows:
   char* rows_ = nullptr;

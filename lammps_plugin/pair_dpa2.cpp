@@ -65,6 +65,7 @@ void PairDPA2::rebuild() {
   const std::string failure =
       failure_of([&] { atoms_.rebuild(*list, nlocal, atom->type, has_element_, owners, comm->me); });
   if (!failure.empty()) stop_here(failure);
+  exchange_.find_sent_rows();
   has_list_ = true;
 }
 

@@ -70,6 +70,29 @@ class Buffer : public Storage {
   std::size_t size() const { return bytes_ / sizeof(T); }
 };
 
+// Memory of the host that the device reads and writes, too.
+template <class T>
+class HostBuffer {
+ public:
+  HostBuffer() = default;
+  HostBuffer(const HostBuffer&) = delete;
+  HostBuffer& operator=(const HostBuffer&) = delete;
+  ~HostBuffer() { release_host(data_); }
+
+  void resize(std::size_t n) {
+    if (n <= capacity_) return;
+    release_host(std::exchange(data_, nullptr));
+    capacity_ = 0;
+    data_ = static_cast<T*>(allocate_host(n * sizeof(T)));
+    capacity_ = n;
+  }
+  T* data() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t capacity_ = 0;
+};
+
 // The model's arrays in the backend's precision, uploaded once. Null for an empty one.
 template <class T>
 class WeightStore {

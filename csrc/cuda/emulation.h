@@ -36,6 +36,13 @@ inline void release(void* p, std::size_t bytes) {
   std::free(p);
   allocated_bytes -= bytes;
 }
+inline void* allocate_host(std::size_t bytes) {
+  void* p = std::malloc(bytes);
+  if (bytes && !p) throw std::bad_alloc();
+  std::memset(p, 0xff, bytes);
+  return p;
+}
+inline void release_host(void* p) { std::free(p); }
 // DPA2MD_EMULATED_MEMORY: bytes of the device (no end unless set).
 inline std::size_t free_memory() {
   const auto all = static_cast<std::size_t>(wanted("DPA2MD_EMULATED_MEMORY", INT64_MAX));

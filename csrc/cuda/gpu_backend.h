@@ -90,10 +90,11 @@ class GpuBackend final : public Backend {
   void env_mat_backward(Range) override;
   void forces(Range) override;
   void descriptor(Range, double* out) override;
-  void* g1_rows(int layer) override { return take_rows(g1(layer)); }
-  void put_g1_rows(int layer) override { put_rows(g1(layer)); }
-  void* g1_gradient_rows(int layer) override { return take_rows(dg1(layer)); }
-  void put_g1_gradient_rows(int layer) override { put_rows(dg1(layer)); }
+  void set_sent_rows(const std::vector<int>& sent) override { sent_.upload(sent); }
+  void* g1_rows(int layer) override;
+  void put_g1_rows(int layer) override;
+  void* g1_gradient_rows(int layer) override;
+  void put_g1_gradient_rows(int layer) override;
   void wait() override { wait_for_device(); }
   DeviceMemory memory(std::int64_t natoms) override;
   bool single() const override { return sizeof(T) == 4; }
@@ -185,8 +186,9 @@ class GpuBackend final : public Backend {
   const Repformer& rep() const { return model_.repformer; }
   T* g1(int l) const { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
   T* dg1(int l) const { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
-  T* take_rows(const T* rows);
-  void put_rows(T* rows);
+  // ---- gpu_exchange.h
+  void move_sent_rows(const T* from, T* to, bool add);
+  std::size_t ghosts_at() const { return static_cast<std::size_t>(state_.natoms) * rep().g1_dim; }
 
   const Model& model_;
   int device_;
@@ -213,7 +215,8 @@ class GpuBackend final : public Backend {
   std::vector<PairNumbers> before_;                            // (chunks + 1) pairs before each chunk
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;  // of a layer
   int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;        // neighbours of one atom
-  std::vector<T> host_rows_;                                   // what an exchange sees
+  HostBuffer<T> host_rows_;                                    // what an exchange sees, (nrows, g1)
+  Buffer<int> sent_;                                           // rows of it that it reads
 
   // ---- candidates: what the host knows of those that are on the device
   std::uint64_t list_version_ = 0;  // 0: none that can be used again

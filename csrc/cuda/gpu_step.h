@@ -88,18 +88,5 @@ void GpuBackend<T>::descriptor(Range range, double* out) {
   }
 }
 
-// ---- rows that an exchange changes: copies on the host
-
-template <class T>
-T* GpuBackend<T>::take_rows(const T* rows) {
-  host_rows_.resize(g1_stride_);
-  copy_to_host(host_rows_.data(), rows, g1_stride_ * sizeof(T));
-  return host_rows_.data();
-}
-template <class T>
-void GpuBackend<T>::put_rows(T* rows) {
-  copy_to_device(rows, host_rows_.data(), g1_stride_ * sizeof(T));
-}
-
 }  // namespace DPA2MD_GPU
 }  // namespace dpa2md

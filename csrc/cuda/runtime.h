@@ -17,6 +17,13 @@ inline void* allocate(std::size_t bytes) {
   return p;
 }
 inline void release(void* p, std::size_t) { cudaFree(p); }  // also after a failure, so without a check
+// Locked, and at the same address for the device.
+inline void* allocate_host(std::size_t bytes) {
+  void* p = nullptr;
+  if (bytes) check(cudaMallocHost(&p, bytes));
+  return p;
+}
+inline void release_host(void* p) { cudaFreeHost(p); }
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -148,7 +149,15 @@ class Meeting {
 class ThreadExchange : public dpa2md::Exchange {
  public:
   ThreadExchange(const std::vector<Domain>& domains, int mine, Meeting* meeting)
-      : domains_(domains), mine_(mine), meeting_(*meeting) {}
+      : domains_(domains), mine_(mine), meeting_(*meeting) {
+    std::set<int> sent;
+    for (const Domain& d : domains) {
+      for (const Remote& r : d.remote) {
+        if (r.domain == mine) sent.insert(static_cast<int>(r.owner_row));
+      }
+    }
+    sent_.assign(sent.begin(), sent.end());
+  }
 
   void forward(void* rows, int width, bool single) override {
     ++forwards;
@@ -158,6 +167,7 @@ class ThreadExchange : public dpa2md::Exchange {
     ++reverses;
     single ? add<float>(rows, width) : add<double>(rows, width);
   }
+  const std::vector<int>& sent_rows() const override { return sent_; }
   int forwards = 0, reverses = 0;
 
  private:
@@ -187,4 +197,5 @@ class ThreadExchange : public dpa2md::Exchange {
   const std::vector<Domain>& domains_;
   const int mine_;
   Meeting& meeting_;
+  std::vector<int> sent_;
 };
