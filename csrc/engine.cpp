@@ -62,6 +62,7 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
   }
   StepInput input{&pairs_, forces, fparam, frame, aparam};
   backend_->begin(input, {result_.energy.data(), result_.force.data(), result_.virial.data()});
+  if (exchange) backend_->set_sent_rows(exchange->sent_rows());
   sweep(forces, exchange);
 
   for (int i = 0; i < atoms.natoms; ++i) {
@@ -152,7 +153,6 @@ void Engine::sweep(bool forces, Exchange* exchange) {
     return [&b, l](Range a) { b.gather_g1_gradient(l, a); };
   };
 
-  if (exchange) b.set_sent_rows(exchange->sent_rows());
   if (last >= 0) b.run(natoms, [&](Range a) { embedding(a); });
   for (int l = 0; l <= last; ++l) {
     if (exchange) {
