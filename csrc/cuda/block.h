@@ -24,6 +24,18 @@ namespace DPA2MD_GPU {
 
 constexpr int kThreads = 128;  // of a block on the device
 
+// Kernels with long products say how many threads a block may have when there are too few blocks for the
+// device:
+//   static constexpr int kMostThreads
+template <class Kernel, class = void>
+struct MostThreads {
+  static constexpr int value = kThreads;
+};
+template <class Kernel>
+struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
+  static constexpr int value = Kernel::kMostThreads;
+};
+
 // Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
 // on no order.
 DPA2MD_KERNEL inline int atomic_add(int* to, int n) {

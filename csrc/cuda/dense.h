@@ -8,6 +8,7 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 constexpr int kGroup = 16;  // atoms of an item
+constexpr int kDenseThreads = 512;
 
 struct Rows {
   int begin, count;
@@ -20,6 +21,7 @@ DPA2MD_KERNEL inline Rows group_rows(int item, int natoms) {
 // g1 of layer 0: act( [D | three-body] W + tebd_transform(t_i) )
 template <class T>
 struct Transform {
+  static constexpr int kMostThreads = kDenseThreads;
   State<T> s;
   Linear<T> linear;  // no weight: the widths agree
   const T* tebd;     // (nt, g1) or null
@@ -48,6 +50,7 @@ struct Transform {
 
 template <class T>
 struct TransformBackward {
+  static constexpr int kMostThreads = kDenseThreads;
   State<T> s;
   Linear<T> linear;
   const T* slope;
@@ -71,6 +74,7 @@ struct TransformBackward {
 // y (natoms, out) = x (natoms, in) W, or in reverse dx [+]= dy W^T.
 template <class T>
 struct DenseForward {
+  static constexpr int kMostThreads = kDenseThreads;
   int natoms;
   Linear<T> linear;
   const T* x;
@@ -84,6 +88,7 @@ struct DenseForward {
 };
 template <class T>
 struct DenseBackward {
+  static constexpr int kMostThreads = kDenseThreads;
   int natoms;
   Linear<T> linear;
   const T* dy;
@@ -108,6 +113,7 @@ struct NodeArrays {
 //   g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 cat) + s4 attention
 template <class T>
 struct NodeUpdate {
+  static constexpr int kMostThreads = kDenseThreads;
   State<T> s;
   LayerView<T> w;
   NodeArrays<T> a;
@@ -149,6 +155,7 @@ struct NodeUpdate {
 // Adds to d g1 of the atoms themselves, assigns the gradients of what NodeMoments gathered.
 template <class T>
 struct NodeUpdateBackward {
+  static constexpr int kMostThreads = kDenseThreads;
   State<T> s;
   LayerView<T> w;
   NodeArrays<T> d;
@@ -190,6 +197,7 @@ struct NodeUpdateBackward {
 // Energies and, since dE/dE_i = 1, the descriptor's gradient in the same sweep.
 template <class T>
 struct FittingKernel {
+  static constexpr int kMostThreads = kDenseThreads;
   State<T> s;
   FittingView<T> f;
   int width;            // of the feature

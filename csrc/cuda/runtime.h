@@ -36,7 +36,7 @@ inline void zero(void* p, std::size_t bytes) {
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
 
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(MostThreads<Kernel>::value)
     run_items(const __grid_constant__ Kernel kernel, int begin, int end, char* slab, std::size_t stride) {
   extern __shared__ __align__(16) char shared[];
   const int t = threadIdx.x;
@@ -68,13 +68,15 @@ void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* s
   const int items = end - begin;
   if (items == 0) return;
   const auto run = run_items<Kernel>;
+  const int threads =
+      items < attribute(cudaDevAttrMultiProcessorCount) ? MostThreads<Kernel>::value : kThreads;
   if (slab) {
-    run<<<slab_blocks(items), kThreads>>>(kernel, begin, end, slab, bytes);
+    run<<<slab_blocks(items), threads>>>(kernel, begin, end, slab, bytes);
   } else {
     constexpr std::size_t unasked = 48 << 10;  // what every kernel may have
     if (bytes > unasked)
       check(cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-    run<<<items, kThreads, bytes>>>(kernel, begin, end, nullptr, 0);
+    run<<<items, threads, bytes>>>(kernel, begin, end, nullptr, 0);
   }
   check(cudaGetLastError());
 }
