@@ -48,8 +48,10 @@ inline std::size_t free_memory() {
   const auto all = static_cast<std::size_t>(wanted("DPA2MD_EMULATED_MEMORY", INT64_MAX));
   return all - std::min(all, allocated_bytes.load());
 }
-inline void copy_to_device(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
-inline void copy_to_host(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  if (bytes) std::memcpy(to, from, bytes);
+}
+inline void copy_to_host(void* to, const void* from, std::size_t bytes) { copy_to_device(to, from, bytes); }
 inline void zero(void* p, std::size_t bytes) {
   if (bytes) std::memset(p, 0, bytes);
 }
