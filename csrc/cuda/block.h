@@ -130,7 +130,19 @@ struct ThreadBlock {
     for (int k = thread; k < count; k += threads) f(k);
     sync();
   }
-  // The same with a warp for every k.
+  // f(k, row, column) for the numbers k of a matrix; no division where its rows fill warps.
+  template <class F>
+  DPA2MD_KERNEL void each_of(int rows, int width, F f) const {
+    if (width >= lanes / 2) {
+      for (int r = warp; r < rows; r += warps) {
+        for (int c = lane; c < width; c += lanes) f(r * width + c, r, c);
+      }
+    } else {
+      for (int k = thread; k < rows * width; k += threads) f(k, k / width, k % width);
+    }
+    sync();
+  }
+  // The same as each() with a warp for every k.
   template <class F>
   DPA2MD_KERNEL void each_warp(int count, F f) const {
     for (int k = warp; k < count; k += warps) f(k);

@@ -74,7 +74,7 @@ DPA2MD_KERNEL void fill(const ThreadBlock& b, int count, T* x, T value) {
 // (rows, width) from one leading dimension to another
 template <class T>
 DPA2MD_KERNEL void copy(const ThreadBlock& b, int rows, int width, const T* from, int ldf, T* to, int ldt) {
-  b.each(rows * width, [&](int k) { to[k / width * ldt + k % width] = from[k / width * ldf + k % width]; });
+  b.each_of(rows, width, [&](int, int r, int c) { to[r * ldt + c] = from[r * ldf + c]; });
 }
 
 // x (rows, width) in place -> act(x); slope, when given, -> act'(x)
@@ -82,15 +82,14 @@ template <class T>
 DPA2MD_KERNEL void activate_rows(const ThreadBlock& b, const Activation& act, int rows, int width, T* x,
                                  int ldx, T* slope, int lds) {
   dispatch(act, [&](auto kind) {
-    for (int k = b.thread; k < rows * width; k += b.threads) {
+    b.each_of(rows, width, [&](int, int r, int c) {
       T y, d;
-      T* at = x + k / width * ldx + k % width;
+      T* at = x + r * ldx + c;
       activate<decltype(kind)::value>(act, *at, &y, &d);
       *at = y;
-      if (slope) slope[k / width * lds + k % width] = d;
-    }
+      if (slope) slope[r * lds + c] = d;
+    });
   });
-  b.sync();
 }
 
 // x W + b with the weight in both orders; null without a bias.
@@ -104,7 +103,7 @@ struct Linear {
 template <class T>
 DPA2MD_KERNEL void forward(const ThreadBlock& b, const Linear<T>& l, int rows, const T* x, int ldx, T* y,
                            int ldy) {
-  if (l.b) b.each(rows * l.out, [&](int k) { y[k / l.out * ldy + k % l.out] = l.b[k % l.out]; });
+  if (l.b) b.each_of(rows, l.out, [&](int, int r, int c) { y[r * ldy + c] = l.b[c]; });
   gemm(b, rows, l.out, l.in, plain(x, ldx), plain(l.w, l.out), y, ldy, l.b != nullptr);
 }
 // dx (rows, columns) [+]= dy (rows, out) w^T, the first `columns` of the inputs
@@ -159,12 +158,12 @@ DPA2MD_KERNEL void forward(const ThreadBlock& b, const NetView<T>& net, int rows
       fill(b, rows * out, slope, T(1));
     }
     if (l.idt || l.skip) {
-      b.each(rows * out, [&](int e) {
+      b.each_of(rows, out, [&](int e, int r, int c) {
         if (l.idt) {
-          y[e] *= l.idt[e % out];
-          if (slope) slope[e] *= l.idt[e % out];
+          y[e] *= l.idt[c];
+          if (slope) slope[e] *= l.idt[c];
         }
-        if (l.skip) y[e] += x[e / out * in + e % out % in];
+        if (l.skip) y[e] += x[r * in + c % in];
       });
     }
     if (slope) slope += rows * out;
@@ -182,9 +181,9 @@ DPA2MD_KERNEL void backward(const ThreadBlock& b, const NetView<T>& net, int row
     const int in = k ? l.linear.in : columns, out = l.linear.out;
     T *dy = buffers->x, *dx = buffers->y;
     slope -= rows * out;
-    b.each(rows * in, [&](int e) {
+    b.each_of(rows, in, [&](int e, int r, int c) {
       T sum = 0;
-      for (int copy = 0; copy < l.skip; ++copy) sum += dy[e / in * out + e % in + copy * l.linear.in];
+      for (int copy = 0; copy < l.skip; ++copy) sum += dy[r * out + c + copy * l.linear.in];
       dx[e] = sum;
     });
     b.each(rows * out, [&](int e) { dy[e] *= slope[e]; });

@@ -39,9 +39,9 @@ struct Transform {
       copy(b, rows.count, width, x, width, g1 + at, width);
     }
     if (tebd) {
-      b.each(rows.count * width, [&](int k) {
-        const int t = s.center_type[rows.begin + k / width];
-        g1[at + k] += tebd[(t < 0 ? 0 : t) * width + k % width];
+      b.each_of(rows.count, width, [&](int k, int m, int c) {
+        const int t = s.center_type[rows.begin + m];
+        g1[at + k] += tebd[(t < 0 ? 0 : t) * width + c];
       });
     }
     activate_rows(b, s.rep.act, rows.count, width, g1 + at, width, slope + at, width);
@@ -129,25 +129,25 @@ struct NodeUpdate {
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const RepformerView& f = s.rep;
     const Rows rows = group_rows(item, s.natoms);
-    const int width = f.g1, size = rows.count * width;
+    const int width = f.g1;
     const std::int64_t r = rows.begin, at = r * width;
     T* y = arrays(&scratch, 0).y;
     forward(b, w.mlp, rows.count, a.cat + r * w.mlp.in, w.mlp.in, y, width);
     activate_rows(b, f.act, rows.count, width, y, width, mlp_slope ? mlp_slope + at : nullptr, width);
-    b.each(size, [&](int k) {
-      T sum = w.g1_alpha * g1[at + k] + w.scale_mlp[k % width] * y[k];
-      if (f.has_conv && f.conv_outside) sum += w.scale_conv[k % width] * a.conv[at + k];
+    b.each_of(rows.count, width, [&](int k, int, int c) {
+      T sum = w.g1_alpha * g1[at + k] + w.scale_mlp[c] * y[k];
+      if (f.has_conv && f.conv_outside) sum += w.scale_conv[c] * a.conv[at + k];
       out[at + k] = sum;
     });
     if (f.mlp_outside) {
       forward(b, w.self, rows.count, g1 + at, width, y, width);
       activate_rows(b, f.act, rows.count, width, y, width, self_slope ? self_slope + at : nullptr, width);
-      b.each(size, [&](int k) { out[at + k] += w.scale_self[k % width] * y[k]; });
+      b.each_of(rows.count, width, [&](int k, int, int c) { out[at + k] += w.scale_self[c] * y[k]; });
     }
     if (f.has_g1_attn) {
       const int in = f.heads1 * width;
       forward(b, w.attn1_value, rows.count, a.weighted + r * in, in, y, width);
-      b.each(size, [&](int k) { out[at + k] += w.scale_attn1[k % width] * y[k]; });
+      b.each_of(rows.count, width, [&](int k, int, int c) { out[at + k] += w.scale_attn1[c] * y[k]; });
     }
   }
 };
@@ -171,24 +171,26 @@ struct NodeUpdateBackward {
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const RepformerView& f = s.rep;
     const Rows rows = group_rows(item, s.natoms);
-    const int width = f.g1, size = rows.count * width;
+    const int width = f.g1;
     const std::int64_t r = rows.begin, at = r * width;
     T* dy = arrays(&scratch, 0).dy;
-    b.each(size, [&](int k) {
+    b.each_of(rows.count, width, [&](int k, int, int c) {
       dg1[at + k] += w.g1_alpha * dout[at + k];
-      if (f.has_conv && f.conv_outside) d.conv[at + k] = w.scale_conv[k % width] * dout[at + k];
-      dy[k] = w.scale_mlp[k % width] * dout[at + k] * mlp_slope[at + k];
+      if (f.has_conv && f.conv_outside) d.conv[at + k] = w.scale_conv[c] * dout[at + k];
+      dy[k] = w.scale_mlp[c] * dout[at + k] * mlp_slope[at + k];
     });
     backward(b, w.mlp, rows.count, dy, width, d.cat + r * w.mlp.in, w.mlp.in, false, w.mlp.in);
     if (f.mlp_outside) {
-      b.each(size, [&](int k) { dy[k] = w.scale_self[k % width] * dout[at + k] * self_slope[at + k]; });
+      b.each_of(rows.count, width,
+                [&](int k, int, int c) { dy[k] = w.scale_self[c] * dout[at + k] * self_slope[at + k]; });
       backward(b, w.self, rows.count, dy, width, dg1 + at, width, true, width);
     } else {
-      b.each(size, [&](int k) { dg1[at + k] += d.cat[(r + k / width) * w.mlp.in + k % width]; });
+      b.each_of(rows.count, width,
+                [&](int k, int m, int c) { dg1[at + k] += d.cat[(r + m) * w.mlp.in + c]; });
     }
     if (f.has_g1_attn) {
       const int in = f.heads1 * width;
-      b.each(size, [&](int k) { dy[k] = w.scale_attn1[k % width] * dout[at + k]; });
+      b.each_of(rows.count, width, [&](int k, int, int c) { dy[k] = w.scale_attn1[c] * dout[at + k]; });
       backward(b, w.attn1_value, rows.count, dy, width, d.weighted + r * in, in, false, in);
     }
   }
@@ -248,9 +250,9 @@ struct FittingKernel {
  private:
   DPA2MD_KERNEL void input(const ThreadBlock& b, Rows rows, bool vacuum, T* x) const {
     const int in = f.net.inputs, tebd_end = width + f.tebd;
-    b.each(rows.count * in, [&](int k) {
-      const std::int64_t i = rows.begin + k / in;
-      const int c = k % in, t = s.center_type[i] < 0 ? 0 : s.center_type[i];
+    b.each_of(rows.count, in, [&](int k, int m, int c) {
+      const std::int64_t i = rows.begin + m;
+      const int t = s.center_type[i] < 0 ? 0 : s.center_type[i];
       x[k] = c >= tebd_end ? parameters[i * f.parameters + c - tebd_end]
              : vacuum      ? T(0)
              : c < width   ? feature[i * width + c]

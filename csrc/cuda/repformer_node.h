@@ -13,8 +13,7 @@ namespace DPA2MD_GPU {
 // out[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis, with S (3, width), rows `ld` apart
 template <class T>
 DPA2MD_KERNEL void symmetrise(const ThreadBlock& b, const T* s, int ld, int width, int axis, T* out) {
-  b.each(axis * width, [&](int k) {
-    const int a = k / width, d = k % width;
+  b.each_of(axis, width, [&](int k, int a, int d) {
     out[k] = (s[a] * s[d] + s[ld + a] * s[ld + d] + s[2 * ld + a] * s[2 * ld + d]) / 3;
   });
 }
@@ -22,13 +21,12 @@ DPA2MD_KERNEL void symmetrise(const ThreadBlock& b, const T* s, int ld, int widt
 template <class T>
 DPA2MD_KERNEL void symmetrise_backward(const ThreadBlock& b, const T* s, int ld, int width, int axis,
                                        const T* dout, T scale, T* ds, int ldd) {
-  b.each(3 * width, [&](int k) {
-    const T* row = s + k / width * ld;
-    const int d = k % width;
+  b.each_of(3, width, [&](int, int x, int d) {
+    const T* row = s + x * ld;
     T sum = 0;
     for (int a = 0; a < axis; ++a) sum += row[a] * dout[a * width + d];
     for (int e = 0; d < axis && e < width; ++e) sum += row[e] * dout[d * width + e];
-    ds[k / width * ldd + d] = scale * sum / 3;
+    ds[x * ldd + d] = scale * sum / 3;
   });
 }
 
@@ -62,13 +60,12 @@ struct NodeBase {
     const std::int64_t q0 = x->q0 = s.near.first[i];
     b.each(x->n, [&](int j) { x->sw[j] = s.switch_of(q0 + j); });
     if (f.node_reads_gg1()) {
-      b.each(x->n * width, [&](int k) {
-        x->gg1[k] = g1[static_cast<std::int64_t>(s.near_row[q0 + k / width]) * width + k % width];
+      b.each_of(x->n, width, [&](int k, int j, int c) {
+        x->gg1[k] = g1[static_cast<std::int64_t>(s.near_row[q0 + j]) * width + c];
       });
     }
     if (kk) {
-      b.each(x->n * kk, [&](int k) {
-        const int j = k / kk, c = k % kk;
+      b.each_of(x->n, kk, [&](int k, int j, int c) {
         x->left[k] = x->sw[j] * (c < kq ? pair.g2[(q0 + j) * f.g2 + c] : pair.h2[(q0 + j) * kH2Row + c - kq]);
       });
     }
@@ -77,10 +74,10 @@ struct NodeBase {
   DPA2MD_KERNEL void pair_moments(const ThreadBlock& b, const Neighbors<T>& x, T* s2) const {
     const int width = s.rep.g2;
     const T c = s.inverse_moment(x.n);
-    b.each(3 * width, [&](int k) {
+    b.each_of(3, width, [&](int k, int a, int d) {
       T sum = 0;
       for (int j = 0; j < x.n; ++j)
-        sum += x.sw[j] * pair.h2[(x.q0 + j) * kH2Row + k / width] * pair.g2[(x.q0 + j) * width + k % width];
+        sum += x.sw[j] * pair.h2[(x.q0 + j) * kH2Row + a] * pair.g2[(x.q0 + j) * width + d];
       s2[k] = c * sum;
     });
   }
@@ -257,9 +254,8 @@ struct NodeMomentsBackward : NodeBase<T> {
     const T inv = s.inverse_count(n);
     if (kq) {
       const T* dconv = f.conv_outside ? d.conv + static_cast<std::int64_t>(i) * width : nullptr;
-      b.each(kq * width, [&](int k) {
-        const int c = k % width;
-        y.dproduct[k / width * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.cat_conv() + k / width]);
+      b.each_of(kq, width, [&](int k, int m, int c) {
+        y.dproduct[m * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.cat_conv() + m]);
       });
     }
     if (ks) {

@@ -23,7 +23,7 @@ struct PairInit {
     const std::int64_t q0 = s.near.first[i];
     const T* em = s.near.em + 4 * q0;
     T* g2 = out + q0 * d;
-    b.each(n * d, [&](int k) { g2[k] = em[k / d * 4] * w[k % d] + bias[k % d]; });
+    b.each_of(n, d, [&](int k, int j, int c) { g2[k] = em[4 * j] * w[c] + bias[c]; });
     activate_rows<T>(b, s.rep.act, n, d, g2, d, nullptr, 0);
   }
 };
@@ -48,7 +48,7 @@ struct PairInitBackward {
     const T* em = s.near.em + 4 * q0;
     T* dem = s.near.dem + 4 * q0;
     const Arrays a = arrays(&scratch, n);
-    b.each(n * width, [&](int k) { a.x[k] = em[k / width * 4] * w[k % width] + bias[k % width]; });
+    b.each_of(n, width, [&](int k, int j, int c) { a.x[k] = em[4 * j] * w[c] + bias[c]; });
     activate_rows(b, s.rep.act, n, width, a.x, width, a.slope, width);
     b.each_warp(n, [&](int j) {
       T sum = 0;
@@ -111,9 +111,9 @@ struct PairStep : PairBase<T> {
     T* g2 = out.g2 + q0 * d;
     forward(b, w.linear2, n, static_cast<const T*>(a.block.g2), ld, a.y, ld);
     activate_rows<T>(b, s.rep.act, n, d, a.y, ld, nullptr, 0);
-    b.each(n * d, [&](int k) {
-      const int at = k / d * ld + k % d;
-      g2[k] = w.g2_alpha * a.block.g2[at] + w.scale_linear2[k % d] * a.y[at];
+    b.each_of(n, d, [&](int k, int j, int c) {
+      const int at = j * ld + c;
+      g2[k] = w.g2_alpha * a.block.g2[at] + w.scale_linear2[c] * a.y[at];
     });
     if (s.rep.has_g1g1) g1g1(b, i, a, g2);
     if (this->attends()) {
@@ -125,11 +125,11 @@ struct PairStep : PairBase<T> {
   DPA2MD_KERNEL void g1g1(const ThreadBlock& b, int i, const Arrays& a, T* g2) const {
     const int n = a.block.n, d = this->s.rep.g2, width = this->s.rep.g1;
     const T* own = this->g1 + static_cast<std::int64_t>(i) * width;
-    b.each(n * width, [&](int k) {
-      a.product[k] = own[k % width] * this->neighbor_g1(i, k / width)[k % width] * a.block.sw[k / width];
+    b.each_of(n, width, [&](int k, int j, int c) {
+      a.product[k] = own[c] * this->neighbor_g1(i, j)[c] * a.block.sw[j];
     });
     forward(b, this->w.g1g1, n, static_cast<const T*>(a.product), width, a.y, a.block.ld);
-    b.each(n * d, [&](int k) { g2[k] += this->w.scale_g1g1[k % d] * a.y[k / d * a.block.ld + k % d]; });
+    b.each_of(n, d, [&](int k, int j, int c) { g2[k] += this->w.scale_g1g1[c] * a.y[j * a.block.ld + c]; });
   }
 };
 
@@ -173,9 +173,9 @@ struct PairStepBackward : PairBase<T> {
     fill(b, n, a.dsw, T(0));
     forward(b, w.linear2, n, static_cast<const T*>(a.block.g2), ld, a.y, ld);
     activate_rows(b, s.rep.act, n, d, a.y, ld, a.dy, ld);
-    b.each(n * d, [&](int k) {
-      const int at = k / d * ld + k % d;
-      a.dy[at] *= up[k] * w.scale_linear2[k % d];
+    b.each_of(n, d, [&](int k, int j, int c) {
+      const int at = j * ld + c;
+      a.dy[at] *= up[k] * w.scale_linear2[c];
       a.dg2[at] = w.g2_alpha * up[k];
     });
     backward(b, w.linear2, n, static_cast<const T*>(a.dy), ld, a.dg2, ld, true, d);
@@ -185,7 +185,7 @@ struct PairStepBackward : PairBase<T> {
                          s.rep.update_h2 ? dout.h2 + q0 * kH2Row : nullptr, a.dg2, din.h2 + q0 * kH2Row,
                          a.dsw);
     }
-    b.each(n * d, [&](int k) { din.g2[q0 * d + k] = a.dg2[k / d * ld + k % d]; });
+    b.each_of(n, d, [&](int k, int j, int c) { din.g2[q0 * d + k] = a.dg2[j * ld + c]; });
     if (s.smooth) b.each(n, [&](int j) { s.near.dsw[q0 + j] += a.dsw[j]; });
   }
 
@@ -194,7 +194,7 @@ struct PairStepBackward : PairBase<T> {
     const State<T>& s = this->s;
     const int n = a.block.n, d = s.rep.g2, width = s.rep.g1, ld = a.block.ld;
     const T* own = this->g1 + static_cast<std::int64_t>(i) * width;
-    b.each(n * d, [&](int k) { a.dy[k / d * ld + k % d] = up[k] * this->w.scale_g1g1[k % d]; });
+    b.each_of(n, d, [&](int k, int j, int c) { a.dy[j * ld + c] = up[k] * this->w.scale_g1g1[c]; });
     backward(b, this->w.g1g1, n, static_cast<const T*>(a.dy), ld, a.product, width, false, width);
     b.each_warp(n, [&](int j) {
       const T* other = this->neighbor_g1(i, j);

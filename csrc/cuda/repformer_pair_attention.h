@@ -118,7 +118,8 @@ template <class T>
 DPA2MD_KERNEL void attention_start(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
                                    const PairBlock<T>& x, const Attention<T>& a) {
   const int d = s.rep.g2;
-  if (s.rep.has_g2_attn) b.each(x.n * d, [&](int k) { a.norm[k / d * x.ld + k % d] = w.attn2_bias[k % d]; });
+  if (s.rep.has_g2_attn)
+    b.each_of(x.n, d, [&](int, int j, int c) { a.norm[j * x.ld + c] = w.attn2_bias[c]; });
 }
 
 // Adds the attention's update to g2 (n, g2) of the next layer; assigns its h2 (rows kH2Row apart; null
@@ -143,9 +144,8 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
   }
   if (!s.rep.has_g2_attn) return;
   attention_normalise(b, s, x, a);
-  b.each(n * d, [&](int k) {
-    const int c = k % d;
-    g2_out[k] += w.scale_attn2[c] * (a.norm[k / d * x.ld + c] * w.ln_w[c] + w.ln_b[c]);
+  b.each_of(n, d, [&](int k, int j, int c) {
+    g2_out[k] += w.scale_attn2[c] * (a.norm[j * x.ld + c] * w.ln_w[c] + w.ln_b[c]);
   });
 }
 

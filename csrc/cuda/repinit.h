@@ -67,9 +67,9 @@ struct RepinitBase {
       c->g = c->raw;
       return;
     }
-    b.each(n * ng, [&](int k) {
-      const std::int64_t p = p0 + k / ng;
-      c->g[k] = c->raw[k] * (T(1) + gate(i, p)[k % ng] * opening(p));
+    b.each_of(n, ng, [&](int k, int j, int m) {
+      const std::int64_t p = p0 + j;
+      c->g[k] = c->raw[k] * (T(1) + gate(i, p)[m] * opening(p));
     });
   }
 
@@ -85,9 +85,9 @@ struct RepinitBase {
       if (e.empty) m += empty * e.empty[static_cast<std::int64_t>(s.center_type[i]) * 4 * ng + k];
       kept[k] = moment[k] = m / T(s.repinit.nsel);
     });
-    b.each(ng * axis, [&](int k) {
+    b.each_of(ng, axis, [&](int k, int g, int a) {
       T sum = 0;
-      for (int c = 0; c < 4; ++c) sum += moment[c * ng + k / axis] * moment[c * ng + k % axis];
+      for (int c = 0; c < 4; ++c) sum += moment[c * ng + g] * moment[c * ng + a];
       out[k] = sum;
     });
   }
@@ -96,9 +96,8 @@ struct RepinitBase {
     const int ng = s.embedding.ng, axis = s.repinit_axis;
     const T* moment = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
     const T* dout = s.drep_out + static_cast<std::int64_t>(i) * s.repinit_width;
-    b.each(4 * ng, [&](int k) {
-      const T* m = moment + k / ng * ng;
-      const int g = k % ng;
+    b.each_of(4, ng, [&](int k, int c, int g) {
+      const T* m = moment + c * ng;
       T sum = 0;
       for (int a = 0; a < axis; ++a) sum += dout[g * axis + a] * m[a];
       for (int h = 0; g < axis && h < ng; ++h) sum += dout[h * axis + g] * m[h];

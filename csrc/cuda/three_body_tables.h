@@ -8,7 +8,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-constexpr int kTripleChannels = 8;  // that a thread sums at once
+constexpr int kTripleChannels = 8;  // that a thread sums at once; rows of the tables are multiples of it
 
 template <class T>
 struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
@@ -80,12 +80,13 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
       typename ThreeBodyBase<T>::Triple t;
       this->find(i, j, k, &p, &t);
       const T weight = j == k ? T(0.5) : T(1);
+      T g[kTripleChannels], slope[kTripleChannels];
+      for (int c = 0; c < kTripleChannels; c += 4)
+        look_up_four(p, e.table_channels, m0 + c, g + c, slope + c);
       DPA2MD_UNROLL
       for (int c = 0; c < kTripleChannels; ++c) {
-        T g, slope;
-        look_up(p, e.table_channels, m0 + c, &g, &slope);
-        if (e.strip && m0 + c < e.ng) g *= T(2) + this->both(t, m0 + c) * this->opening(t);
-        sum[c] += weight * g;
+        if (e.strip && m0 + c < e.ng) g[c] *= T(2) + this->both(t, m0 + c) * this->opening(t);
+        sum[c] += weight * g[c];
       }
     }
     for (int c = 0; c < kTripleChannels; ++c) {
@@ -147,15 +148,17 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
     this->find(i, j, k, &p, &t);
     const T opening = this->opening(t);
     T dc = 0, dopening = 0;
-    for (int m = 0; m < e.ng; ++m) {
-      T g, slope;
-      look_up(p, e.table_channels, m, &g, &slope);
-      if (e.strip) {
-        const T gates = this->both(t, m);
-        dopening += dout[m] * gates * g;
-        slope *= T(2) + gates * opening;
+    for (int m = 0; m < e.ng; m += 4) {
+      T g[4], slope[4];
+      look_up_four(p, e.table_channels, m, g, slope);
+      for (int c = 0; c < 4 && m + c < e.ng; ++c) {
+        if (e.strip) {
+          const T gates = this->both(t, m + c);
+          dopening += dout[m + c] * gates * g[c];
+          slope[c] *= T(2) + gates * opening;
+        }
+        dc += dout[m + c] * slope[c];
       }
-      dc += dout[m] * slope;
     }
     // j = k has half the weight, and both its directions are e_j
     a.dc[j * a.ld + k] = a.dc[k * a.ld + j] = this->norm() * dc;
