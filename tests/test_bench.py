@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 
-import numpy as np
 import pytest
 from ase import Atoms
 from dpa2md.bench import replicated
@@ -85,8 +84,15 @@ def test_refusals(capsys, tmp_path):
 def test_replicated():
     atoms = Atoms("H", cell=[1, 2, 8], pbc=[True, True, False])
     result = replicated(atoms, 16)
-    assert len(result) == 16 and np.allclose(result.cell.lengths(), [8, 4, 8])
+    assert len(result) == 16 and sorted(result.cell.lengths()) == pytest.approx([4, 8, 8])
     assert len(replicated(result, 3)) == 16
+    wire = Atoms("H2", cell=[9, 9, 3], pbc=[False, False, True])
+    assert len(replicated(wire, 7)) == 8
+    slab = Atoms("H", cell=[3, 3, 50], pbc=True)  # longer than any cube of so few
+    assert replicated(slab, 30).cell.lengths() == pytest.approx([18, 18, 50])
+    many = replicated(Atoms("H4", cell=[2, 2, 2], pbc=True), 8001)
+    assert 8001 <= len(many) < 8100  # not the next power of two
+    assert many.cell.lengths().max() <= 2 * many.cell.lengths().min()
     with pytest.raises(RunError, match="without periodic directions"):
         replicated(Atoms("H"), 2)
 

@@ -83,23 +83,33 @@ class Timing:
 
 
 def replicated(atoms: Atoms, natoms: int) -> Atoms:
-    """`atoms` repeated along its periodic directions, shortest side first, to at least `natoms` atoms.
+    """`atoms` repeated along its periodic directions to at least `natoms` atoms: as few more as a shape allows that
+    is at most twice as long as wide.
 
     Raises
     ------
     RunError
         When the structure has no periodic direction to repeat it in.
     """
-    result = atoms.copy()
-    while len(result) < natoms:
-        sides = np.where(result.pbc, result.cell.lengths(), np.inf)
-        if not np.isfinite(sides).any() or not len(result):
-            raise RunError(
-                f"A structure of {len(atoms)} atoms without periodic directions can't be repeated to {natoms}; "
-                "leave out --atoms."
-            )
-        result = result.repeat([2 if k == np.argmin(sides) else 1 for k in range(3)])
-    return result
+    copies = -(-natoms // len(atoms)) if len(atoms) else natoms
+    if copies <= 1:
+        return atoms.copy()
+    if not atoms.pbc.any() or not len(atoms):
+        raise RunError(
+            f"A structure of {len(atoms)} atoms without periodic directions can't be repeated to {natoms}; "
+            "leave out --atoms."
+        )
+    sides = atoms.cell.lengths()[atoms.pbc]
+    edge = (copies * sides.prod()) ** (1 / len(sides))  # of a cube
+    some = np.meshgrid(*(np.arange(1, int(np.ceil(2 * edge / side)) + 1) for side in sides[:-1]))
+    others = np.array([axis.ravel() for axis in some]) if some else np.ones((0, 1), dtype=int)
+    counts = np.vstack([others, -(-copies // others.prod(axis=0))])
+    lengths = sides[:, None] * counts
+    aspect = lengths.max(axis=0) / lengths.min(axis=0)
+    best = np.lexsort((aspect, counts.prod(axis=0) * np.maximum(1, aspect / 2)))[0]
+    repeats = np.ones(3, dtype=int)
+    repeats[atoms.pbc] = counts[:, best]
+    return atoms.repeat(repeats)
 
 
 def measure(
