@@ -49,7 +49,7 @@ DPA2MD_KERNEL DPA2MD_NOINLINE void gemm_tiles(const ThreadBlock& b, int m, int n
 template <class T>
 DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c, int ldc,
                         bool add) {
-#if defined(__CUDA_ARCH__) && !defined(DPA2MD_NO_TENSOR_CORES)
+#if !defined(DPA2MD_NO_TENSOR_CORES)
   if (m > 8 && n >= 8 && k >= 4) {
     gemm_tensor(b, m, n, k, x, y, c, ldc, add);
     b.sync();

@@ -46,6 +46,15 @@ DPA2MD_KERNEL inline void split_tf32(float x, float* high, float* low) {
   *low = x - *high;
 }
 
+// What a tensor core sees of a float: 10 bits behind the point.
+DPA2MD_KERNEL inline float seen_tf32(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  bits &= 0xffffe000u;
+  std::memcpy(&x, &bits, sizeof(bits));
+  return x;
+}
+
 // One lane's part of a tile of c (m, n) [+]= x (m, k) y (k, n).
 template <class T, int NT>
 struct TensorTile {
@@ -163,6 +172,36 @@ __device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, Matrix<T>
     gemm_tensor<2>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
   } else {
     gemm_tensor<1>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
+  }
+}
+
+#elif defined(__CUDACC__)
+
+// Of the host, which never runs a kernel.
+template <class T>
+void gemm_tensor(const ThreadBlock&, int, int, int, Matrix<T>, Matrix<T>, T*, int, bool) {}
+
+#else
+
+// The emulated device: the same roundings, in plain loops.
+inline float multiply_add(float x, float y, float sum) {
+  float x_high, x_low, y_high, y_low;
+  split_tf32(x, &x_high, &x_low), split_tf32(y, &y_high, &y_low);
+  sum += seen_tf32(x_low) * y_high;
+  sum += x_high * seen_tf32(y_low);
+  return sum + x_high * y_high;
+}
+inline double multiply_add(double x, double y, double sum) { return sum + x * y; }
+
+template <class T>
+void gemm_tensor(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c, int ldc,
+                 bool add) {
+  for (int e = b.thread; e < m * n; e += b.threads) {
+    const T *left = x.data + e / n * x.row, *right = y.data + e % n * y.col;
+    T sum = 0;
+    for (int p = 0; p < k; ++p) sum = multiply_add(left[p * x.col], right[p * y.row], sum);
+    T* to = c + e / n * ldc + e % n;
+    *to = add ? *to + sum : sum;
   }
 }
 

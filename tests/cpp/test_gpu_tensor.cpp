@@ -2,8 +2,6 @@
 // another, and the product of their fragments is made here, by the tables of the PTX manual.
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
@@ -17,15 +15,6 @@ namespace {
 
 constexpr int kLanes = 32;
 
-// What a tensor core sees of a float: tf32 has 10 bits behind the point.
-float seen(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  bits &= 0xffffe000u;
-  std::memcpy(&x, &bits, sizeof(bits));
-  return x;
-}
-
 // D = A B + C for mma.m16n8k8 with tf32; a (lane, 4), b (lane, 2), c (lane, 4). "Warp-level Matrix
 // Instructions", PTX ISA: of A row = groupID (a0, a2) or groupID + 8 (a1, a3), column = threadID_in_group
 // (a0, a1) or + 4 (a2, a3); of B row = threadID_in_group (b0) or + 4 (b1), column = groupID; of C row =
@@ -34,12 +23,12 @@ void mma(const float (*a)[4], const float (*b)[2], float (*c)[4]) {
   float left[16][8], right[8][8];
   for (int lane = 0; lane < kLanes; ++lane) {
     const int group = lane >> 2, thread = lane % 4;
-    left[group][thread] = seen(a[lane][0]);
-    left[group + 8][thread] = seen(a[lane][1]);
-    left[group][thread + 4] = seen(a[lane][2]);
-    left[group + 8][thread + 4] = seen(a[lane][3]);
-    right[thread][group] = seen(b[lane][0]);
-    right[thread + 4][group] = seen(b[lane][1]);
+    left[group][thread] = seen_tf32(a[lane][0]);
+    left[group + 8][thread] = seen_tf32(a[lane][1]);
+    left[group][thread + 4] = seen_tf32(a[lane][2]);
+    left[group + 8][thread + 4] = seen_tf32(a[lane][3]);
+    right[thread][group] = seen_tf32(b[lane][0]);
+    right[thread + 4][group] = seen_tf32(b[lane][1]);
   }
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 4; ++i) {
@@ -199,7 +188,7 @@ void test_split() {
   for (const float x : numbers<float>(1000)) {
     float high, low;
     split_tf32(x, &high, &low);
-    CHECK(high + low == x && seen(high) == high);
+    CHECK(high + low == x && seen_tf32(high) == high);
     CHECK(std::abs(low) <= std::ldexp(std::abs(x), -11));
   }
   float high, low;
