@@ -159,6 +159,9 @@ class GpuBackend final : public Backend {
   void group_rows();
 
   // ---- gpu_step.h
+  double* force() const { return results_.data() + state_.natoms; }
+  double* virial() const { return force() + 3 * static_cast<std::size_t>(state_.nrows); }
+  void download_results();
   void upload_parameters();
 
   // ---- gpu_memory.h
@@ -260,7 +263,9 @@ class GpuBackend final : public Backend {
   Buffer<T> h2_, dh2_;                           // (near pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;
-  Buffer<double> pair_force_, energy_, force_, virial_;
+  Buffer<double> pair_force_;
+  Buffer<double> results_;  // energies (natoms), forces (nrows, 3), virials (nrows, 9): one transfer
+  HostBuffer<double> host_results_;
 };
 
 }  // namespace DPA2MD_GPU

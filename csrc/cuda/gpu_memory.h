@@ -101,9 +101,7 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&dquery_, back * attention),
       need(&weighted_, attention),
       need(&pair_force_, back * 3 * z.chunk_pairs),
-      need(&energy_, n),
-      need(&force_, back * 3 * z.nrows),
-      need(&virial_, back * 9 * z.nrows),
+      need(&results_, n + back * (3 + 9) * z.nrows),
   };
   const auto add = [&](EnvBuffers* env, std::size_t pairs) {
     for (const Need& x : {need(&env->em, 4 * pairs), need(&env->dem, back * 4 * pairs), need(&env->sw, pairs),

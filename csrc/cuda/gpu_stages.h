@@ -82,10 +82,10 @@ void GpuBackend<T>::fitting(Range a) {
                      dpa2 ? g1(rep().nlayers) : s.rep_out,
                      parameters_.data(),
                      dpa2 ? dg1(rep().nlayers) : s.drep_out,
-                     energy_.data()};
+                     results_.data()};
   start(k, groups(a));
   const bool done = !input_.forces && a.end == state_.natoms && !sizing_;
-  if (done) energy_.download(output_.energy, energy_.size());
+  if (done) download_results();
 }
 
 // ---- backward

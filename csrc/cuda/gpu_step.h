@@ -31,8 +31,8 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   build_tables(input.pairs->types_present);
   reserve();
   number_pairs();
-  zero(force_.data(), force_.size() * sizeof(double));
-  zero(virial_.data(), virial_.size() * sizeof(double));
+  const std::size_t back = results_.size() - state_.natoms;
+  if (back) zero(force(), back * sizeof(double));
 }
 
 // fparam, aparam (normalised) and the case embedding of every atom, as the fitting net reads them.
@@ -62,11 +62,21 @@ template <class T>
 void GpuBackend<T>::forces(Range a) {
   const int items = (state_.nrows + Forces<T>::kRows - 1) / Forces<T>::kRows;
   const RowPairs pairs = row_pairs(0, by_row_, pairs_before(a.begin).pairs, pairs_before(a.end).pairs);
-  start(Forces<T>{here(a), a.begin, a.end, pairs, force_.data(), virial_.data()}, items);
+  start(Forces<T>{here(a), a.begin, a.end, pairs, force(), virial()}, items);
   if (a.end < state_.natoms) return;
-  energy_.download(output_.energy, energy_.size());
-  force_.download(output_.force, force_.size());
-  virial_.download(output_.virial, virial_.size());
+  download_results();
+}
+
+template <class T>
+void GpuBackend<T>::download_results() {
+  host_results_.resize(results_.size());
+  copy_to_host(host_results_.data(), results_.data(), results_.size() * sizeof(double));
+  const double* from = host_results_.data();
+  const auto take = [&](double* to, std::size_t n) { std::copy_n(from, n, to), from += n; };
+  take(output_.energy, state_.natoms);
+  if (!state_.forces) return;
+  take(output_.force, 3 * static_cast<std::size_t>(state_.nrows));
+  take(output_.virial, 9 * static_cast<std::size_t>(state_.nrows));
 }
 
 template <class T>
