@@ -32,8 +32,11 @@ run_on=${DPA2MD_CHECK_DEVICE:-cuda}        # tests of this script run its timing
 atoms=${DPA2MD_CHECK_ATOMS:-192 1536 12288}  # with fewer atoms
 many=${DPA2MD_CHECK_MANY:-2000000}
 mkdir -p "$results"
-export PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
-export PYTHONUNBUFFERED=1 DPA2MD_REQUIRE=cuda
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" PYTHONUNBUFFERED=1 DPA2MD_REQUIRE=cuda
+# what is built here goes before what is installed
+if wanted build || compgen -G 'python/dpa2md/_core*.so' >/dev/null; then
+  export PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}"
+fi
 echo "$gpu, compute capability $capability"
 
 if wanted build; then
