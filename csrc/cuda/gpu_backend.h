@@ -173,7 +173,7 @@ class GpuBackend final : public Backend {
   void reserve_scratch();
   void reserve();
 
-  // A kernel for its items: a range of atoms or of what else they are, `each` to an item.
+  // Starts a kernel for some of its items (atoms, groups of them, rows, ...).
   template <class Kernel>
   void start(const Kernel& kernel, Range items, int most_neighbors = 0) {
     Scratch bytes(nullptr);
