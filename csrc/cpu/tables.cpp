@@ -51,7 +51,6 @@ void CpuBackend<T>::build_repinit_tables() {
 }
 
 // For an embedding's tables, and for a compressed model's own.
-
 template <class T>
 void CpuBackend<T>::make_room_for_units(int count) {
   if (!model_.repinit.table.empty())

@@ -150,6 +150,16 @@ struct ThreadBlock {
   }
 };
 
+// Kernels that give a warp to each of many things (atoms, rows) take some of them as an item.
+constexpr int kWarpItems = 4;
+inline int warp_items(int count) { return (count + kWarpItems - 1) / kWarpItems; }
+// f(k) by a warp for every k < count that belongs to the item
+template <class F>
+DPA2MD_KERNEL void each_of_item(const ThreadBlock& b, int item, int count, F f) {
+  const int begin = item * kWarpItems, left = count - begin;
+  b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) { f(begin + k); });
+}
+
 // A stack of arrays for the work on one item: shared memory where it fits, else global memory. From a null
 // pointer it only counts the bytes.
 class Scratch {

@@ -44,10 +44,9 @@ struct CountCandidates {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kWarpItems, left = v.atoms - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) {
-      const int found = v.visit_hits(b, begin + k, [](std::int32_t, std::int64_t, int) {});
-      if (b.lane == 0) count[v.atom_of[begin + k]] = found;
+    each_of_item(b, item, v.atoms, [&](int k) {
+      const int found = v.visit_hits(b, k, [](std::int32_t, std::int64_t, int) {});
+      if (b.lane == 0) count[v.atom_of[k]] = found;
     });
   }
 };
@@ -59,9 +58,7 @@ struct FillCandidates {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kWarpItems, left = v.atoms - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int m) {
-      const int k = begin + m;
+    each_of_item(b, item, v.atoms, [&](int k) {
       const std::int64_t to = first[v.atom_of[k]];
       const std::int64_t zero = v.zero_shift[v.bins.grid_of[k]] + v.wrap_key[k];
       v.visit_hits(b, k, [&](std::int32_t hit, std::int64_t key, int place) {

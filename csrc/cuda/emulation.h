@@ -25,17 +25,6 @@ inline long long wanted(const char* variable, long long otherwise) {
 
 inline std::atomic<std::size_t> allocated_bytes{0};
 
-inline void* allocate(std::size_t bytes) {
-  void* p = std::malloc(bytes);
-  if (bytes && !p) throw std::bad_alloc();
-  std::memset(p, 0xff, bytes);
-  allocated_bytes += bytes;
-  return p;
-}
-inline void release(void* p, std::size_t bytes) {
-  std::free(p);
-  allocated_bytes -= bytes;
-}
 inline void* allocate_host(std::size_t bytes) {
   void* p = std::malloc(bytes);
   if (bytes && !p) throw std::bad_alloc();
@@ -43,6 +32,15 @@ inline void* allocate_host(std::size_t bytes) {
   return p;
 }
 inline void release_host(void* p) { std::free(p); }
+inline void* allocate(std::size_t bytes) {
+  void* p = allocate_host(bytes);
+  allocated_bytes += bytes;
+  return p;
+}
+inline void release(void* p, std::size_t bytes) {
+  release_host(p);
+  allocated_bytes -= bytes;
+}
 // DPA2MD_EMULATED_MEMORY: bytes of the device (no end unless set).
 inline std::size_t free_memory() {
   const auto all = static_cast<std::size_t>(wanted("DPA2MD_EMULATED_MEMORY", INT64_MAX));

@@ -84,13 +84,11 @@ struct Forces {
   State<T> s;
   int begin, end;  // the chunk's atoms
   RowPairs pairs;
-  double *force, *virial;          // (nrows, 3), (nrows, 9)
-  static constexpr int kRows = 4;  // an item
+  double *force, *virial;  // (nrows, 3), (nrows, 9)
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int row0 = item * kRows, left = s.nrows - row0;
-    b.each_warp(left < kRows ? left : kRows, [&](int k) { row(b, row0 + k); });
+    each_of_item(b, item, s.nrows, [&](int k) { row(b, k); });
   }
 
  private:

@@ -133,6 +133,8 @@ class GpuBackend final : public Backend {
   void describe_pairs(PairList* out) const;
   void number_pairs();
   void fill_pairs(Range);
+
+  // ---- gpu_stages.h
   void env_mats(Range, bool near);
 
   // ---- gpu_chunks.h
@@ -157,6 +159,10 @@ class GpuBackend final : public Backend {
   Sums scan_alone(int n, const Buffer<int>& count, ScanBuffers* to);
   void search(const Atoms& atoms);
   void group_rows();
+
+  // ---- gpu_exchange.h
+  void move_sent_rows(const T* from, T* to, bool add);
+  std::size_t ghosts_at() const { return static_cast<std::size_t>(state_.natoms) * rep().g1_dim; }
 
   // ---- gpu_step.h
   double* force() const { return results_.data() + state_.natoms; }
@@ -189,9 +195,6 @@ class GpuBackend final : public Backend {
   const Repformer& rep() const { return model_.repformer; }
   T* g1(int l) const { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
   T* dg1(int l) const { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
-  // ---- gpu_exchange.h
-  void move_sent_rows(const T* from, T* to, bool add);
-  std::size_t ghosts_at() const { return static_cast<std::size_t>(state_.natoms) * rep().g1_dim; }
 
   const Model& model_;
   int device_;

@@ -35,7 +35,7 @@ void GpuBackend<T>::search(const Atoms& atoms) {
                      bins_.wrap_key.data(),
                      bins_.atom_of.data(),
                      bins_.zero_shift.data()};
-  const int items = (v.atoms + kWarpItems - 1) / kWarpItems;
+  const int items = warp_items(v.atoms);
   candidate_count_.resize(atoms.natoms);
   zero(candidate_count_.data(), candidate_count_.size() * sizeof(int));  // virtual atoms have none
   start(CountCandidates{v, candidate_count_.data()}, items);

@@ -18,9 +18,8 @@ struct MoveRows {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kWarpItems, left = count - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) {
-      const std::int64_t at = static_cast<std::int64_t>(rows[begin + k]) * width;
+    each_of_item(b, item, count, [&](int k) {
+      const std::int64_t at = static_cast<std::int64_t>(rows[k]) * width;
       for (int c = b.lane; c < width; c += b.lanes) {
         const T x = from ? from[at + c] : T(0);
         to[at + c] = add ? to[at + c] + x : x;
@@ -32,7 +31,7 @@ struct MoveRows {
 template <class T>
 void GpuBackend<T>::move_sent_rows(const T* from, T* to, bool add) {
   const int count = static_cast<int>(sent_.size());
-  start(MoveRows<T>{count, rep().g1_dim, sent_.data(), from, to, add}, (count + kWarpItems - 1) / kWarpItems);
+  start(MoveRows<T>{count, rep().g1_dim, sent_.data(), from, to, add}, warp_items(count));
 }
 
 template <class T>

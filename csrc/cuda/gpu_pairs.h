@@ -122,7 +122,7 @@ void GpuBackend<T>::select_pairs() {
   for (int v = 0; v < kViewers; ++v) {
     if (blocks[v]) kernel.cutoff[v] = {blocks[v]->rcut, blocks[v]->nsel};
   }
-  start(kernel, (n + kWarpItems - 1) / kWarpItems);
+  start(kernel, warp_items(n));
   scan(kCounts, n, count_, &atom_scan_);
   std::int64_t total[2 * kCounts];
   atom_scan_.total.download(total, 2 * kCounts);
@@ -183,12 +183,12 @@ void GpuBackend<T>::number_pairs() {
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
   auto* pair_of = s.forces ? reinterpret_cast<std::int32_t*>(dg2_.data()) : nullptr;
   auto* near_of = s.forces ? pair_of + sizes_.candidates : nullptr;
-  const int items = (s.natoms + kWarpItems - 1) / kWarpItems;
+  const int items = warp_items(s.natoms);
   start(NumberPairs{{candidates()}, s.repinit.first, s.near.first, near_row_.data(), pair_of, near_of},
         items);
   if (!s.forces) return;
   const RowView rows{s.nrows, candidate_row_scan_.first.data(), row_candidate_.data(), {pair_of, near_of}};
-  const int row_items = (s.nrows + kWarpItems - 1) / kWarpItems;
+  const int row_items = warp_items(s.nrows);
   start(CountRows{rows, row_count_.data()}, row_items);
   scan(2, s.nrows, row_count_, &row_scan_);
   start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_near_.data()}, row_items);
@@ -203,7 +203,7 @@ void GpuBackend<T>::fill_pairs(Range a) {
                   moved(vec_.data(), before, 3),
                   moved(r_.data(), before, 1),
                   moved(type_.data(), before, 1)},
-        Range{a.begin / kWarpItems, (a.end + kWarpItems - 1) / kWarpItems});
+        Range{a.begin / kWarpItems, warp_items(a.end)});
 }
 
 }  // namespace DPA2MD_GPU

@@ -118,7 +118,7 @@ void GpuBackend<T>::pair_step_backward(int l, Range a) {
 template <class T>
 void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
   if (!state_.rep.reads_gg1()) return;
-  const int items = (state_.nrows + GatherG1Gradient<T>::kRows - 1) / GatherG1Gradient<T>::kRows;
+  const int items = warp_items(state_.nrows);
   const RowPairs near = row_pairs(1, by_row_near_, pairs_before(a.begin).near, pairs_before(a.end).near);
   start(GatherG1Gradient<T>{here(a), near, dg1(l)}, items);
 }

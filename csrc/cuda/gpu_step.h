@@ -60,7 +60,7 @@ void GpuBackend<T>::upload_parameters() {
 
 template <class T>
 void GpuBackend<T>::forces(Range a) {
-  const int items = (state_.nrows + Forces<T>::kRows - 1) / Forces<T>::kRows;
+  const int items = warp_items(state_.nrows);
   const RowPairs pairs = row_pairs(0, by_row_, pairs_before(a.begin).pairs, pairs_before(a.end).pairs);
   start(Forces<T>{here(a), a.begin, a.end, pairs, force(), virial()}, items);
   if (a.end < state_.natoms) return;

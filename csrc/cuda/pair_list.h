@@ -10,8 +10,6 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-constexpr int kWarpItems = 4;  // atoms or rows of an item, a warp each
-
 // Who sees a pair: bits of a mark. The pairs of each are the nearest of the next, so that pairs that more of
 // them see come first.
 enum { kRepinit, kThreeBody, kRepformer, kViewers };
@@ -66,8 +64,7 @@ struct SelectPairs {
   }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const Arrays a = arrays(&scratch, 0);
-    const int begin = item * kWarpItems, left = c.natoms - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) { select(b, begin + k, a.r + k * most); });
+    each_of_item(b, item, c.natoms, [&](int i) { select(b, i, a.r + (i - item * kWarpItems) * most); });
   }
 
  private:
@@ -169,12 +166,6 @@ struct PairOrder {
       }
     }
   }
-  // each(i) for the atoms of an item
-  template <class Each>
-  DPA2MD_KERNEL void atoms(const ThreadBlock& b, int item, Each each) const {
-    const int begin = item * kWarpItems, left = c.natoms - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) { each(begin + k); });
-  }
 
  private:
   DPA2MD_KERNEL static int viewers(int mark) {
@@ -189,7 +180,7 @@ struct NumberPairs : PairOrder {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    atoms(b, item, [&](int i) {
+    each_of_item(b, item, c.natoms, [&](int i) {
       for (int k = b.lane; pair_of && k < c.count(i); k += b.lanes)
         pair_of[c.first[i] + k] = near_of[c.first[i] + k] = -1;
       b.sync_lanes();
@@ -211,7 +202,7 @@ struct FillPairs : PairOrder {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    atoms(b, item, [&](int i) {
+    each_of_item(b, item, c.natoms, [&](int i) {
       visit_pairs(b, i, [&](std::int64_t candidate, int place) {
         const std::int64_t p = first[i] + place;
         double v[3];
@@ -254,13 +245,12 @@ struct CountRows {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kWarpItems, left = v.nrows - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) {
+    each_of_item(b, item, v.nrows, [&](int row) {
       int n[2] = {0, 0};
-      v.entries(b, begin + k, n, [](int, int, int) {});
+      v.entries(b, row, n, [](int, int, int) {});
       if (b.lane != 0) return;
       for (int which = 0; which < 2; ++which)
-        count[static_cast<std::int64_t>(which) * v.nrows + begin + k] = n[which];
+        count[static_cast<std::int64_t>(which) * v.nrows + row] = n[which];
     });
   }
 };
@@ -272,11 +262,10 @@ struct FillRows {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int begin = item * kWarpItems, left = v.nrows - begin;
-    b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) {
-      const std::int64_t* at[2] = {first + begin + k, first + v.nrows + 1 + begin + k};
+    each_of_item(b, item, v.nrows, [&](int row) {
+      const std::int64_t* at[2] = {first + row, first + v.nrows + 1 + row};
       int n[2] = {0, 0};
-      v.entries(b, begin + k, n,
+      v.entries(b, row, n,
                 [&](int which, int number, int place) { (which ? near : all)[*at[which] + place] = number; });
     });
   }

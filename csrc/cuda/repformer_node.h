@@ -294,12 +294,10 @@ struct GatherG1Gradient {
   State<T> s;
   RowPairs near;
   T* dg1;
-  static constexpr int kRows = 4;  // an item
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    const int row0 = item * kRows, left = s.nrows - row0;
-    b.each_warp(left < kRows ? left : kRows, [&](int k) { row(b, row0 + k); });
+    each_of_item(b, item, s.nrows, [&](int k) { row(b, k); });
   }
 
  private:

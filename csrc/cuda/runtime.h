@@ -68,8 +68,9 @@ void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* s
   const int items = end - begin;
   if (items == 0) return;
   const auto run = run_items<Kernel>;
-  const int threads =
-      items < attribute(cudaDevAttrMultiProcessorCount) ? MostThreads<Kernel>::value : kThreads;
+  constexpr int most = MostThreads<Kernel>::value;
+  const bool few = most > kThreads && items < attribute(cudaDevAttrMultiProcessorCount);
+  const int threads = few ? most : kThreads;
   if (slab) {
     run<<<slab_blocks(items), threads>>>(kernel, begin, end, slab, bytes);
   } else {
