@@ -12,7 +12,7 @@ BUILD_DIR ?=
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CPP_FILES := $(shell find csrc tests/cpp lammps_plugin -name '*.cpp' -o -name '*.h' -o -name '*.cu' 2>/dev/null)
+CPP_FILES := $(shell find csrc tests/cpp tests/ptx lammps_plugin -name '*.cpp' -o -name '*.h' -o -name '*.cu' 2>/dev/null)
 PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize

@@ -3,6 +3,7 @@ kernels, run by the host (csrc/cuda/block.h), or on another architecture (test_a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ class EvaluateProgram:
     """Called like `Evaluator`. One run of the program does all structures of a model.
 
     `threads` of an emulated block; negative: the last one runs first (csrc/cuda/fibers.h). `tables`: as
-    Engine's. `chunk`: atoms that an emulated device takes at once.
+    Engine's. `chunk`: atoms that an emulated device takes at once. `structures`: those that
+    it can be asked for.
     """
 
     def __init__(
@@ -27,11 +29,13 @@ class EvaluateProgram:
         threads: int = 1,
         tables: bool = True,
         chunk: int | None = None,
+        structures: Iterable[str] = STRUCTURES,
     ):
         self._program, self._evaluator, self._device = program, evaluator, device
         self._threads = threads
         self._embedding = "tables" if tables else "nets"
         self._chunk = chunk
+        self._structures = {name: STRUCTURES[name] for name in structures}
         self._results: dict = {}
 
     def __call__(
@@ -43,7 +47,7 @@ class EvaluateProgram:
         return self._results[key][structure.name]
 
     def _evaluate(self, model: Golden, precision: str | None) -> dict[str, Results]:
-        texts = [described(model, s) for s in STRUCTURES.values()]
+        texts = [described(model, s) for s in self._structures.values()]
         path = self._evaluator.path(model)
         numbers = iter(
             evaluated(
@@ -62,7 +66,7 @@ class EvaluateProgram:
             return np.array([next(numbers) for _ in range(int(np.prod(shape)))]).reshape(shape)
 
         out = {}
-        for name, structure in STRUCTURES.items():
+        for name, structure in self._structures.items():
             n = len(structure)
             energies, forces, virials = take(n), take(n, 3), take(n, 3, 3)
             out[name] = Results(

@@ -1,0 +1,40 @@
+"""Builds the CUDA backend with nvcc, and programs that run its PTX without a GPU (tests/ptx)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from conftest import skip_or_fail
+from cpp_programs import ROOT, run, search_path
+
+BUILD = ROOT / "build" / "cuda"
+
+
+def build_cuda(target: str) -> str:
+    """What the compilers said; skips the test without nvcc. For an A100 and newer; ptxas reports registers."""
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    cmake, ninja = (shutil.which(name, path=search_path()) for name in ("cmake", "ninja"))
+    if not nvcc or not cmake:
+        skip_or_fail("nvcc", "compiling the CUDA code needs nvcc >= 12 and cmake")
+    options = ["CUDA=ON", "PTX=ON", "TESTS=ON", "PORTABLE=ON"]
+    configure = [cmake, "-S", str(ROOT), "-B", str(BUILD), *(f"-DDPA2MD_{o}" for o in options)]
+    configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_ARCHITECTURES=80"]
+    configure += ["-DCMAKE_CUDA_FLAGS=-Xptxas -v"]
+    if ninja and not (BUILD / "CMakeCache.txt").exists():
+        configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    build = [cmake, "--build", str(BUILD), "--target", target, "--parallel", str(os.cpu_count())]
+    for command in (configure, build):
+        done = run(command)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output[-4000:]
+    return output
+
+
+def program(name: str) -> Path:
+    """Of tests/cpp or tests/ptx, freshly built."""
+    build_cuda(name)
+    return next(
+        path for folder in ("cpp", "ptx") if (path := BUILD / "tests" / folder / name).is_file()
+    )

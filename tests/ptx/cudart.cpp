@@ -1,0 +1,179 @@
+// CUDA's run-time library for the machine (machine.h): what the CUDA backend calls of it. Launches and fills
+// wait until the host waits for the device, as they may on a GPU.
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "machine.h"
+
+namespace {
+
+using ptx::u32;
+
+// An H100's.
+constexpr int kMultiprocessors = 132, kSharedBytes = 227 << 10, kSharedBytesUnasked = 48 << 10;
+constexpr std::size_t kMemory = std::size_t{4} << 30;
+
+struct Function {
+  std::string name;
+  std::size_t shared_bytes = kSharedBytesUnasked;
+};
+
+std::map<const void*, Function>& functions() {
+  static std::map<const void*, Function> all;
+  return all;
+}
+
+cudaError_t last_error = cudaSuccess;
+cudaError_t lost = cudaSuccess;  // a kernel's error stays
+std::deque<std::function<bool()>> queue;
+
+cudaError_t error(cudaError_t e) { return e == cudaSuccess ? e : last_error = e; }
+
+cudaError_t finish() {
+  while (!queue.empty()) {
+    if (lost == cudaSuccess && !queue.front()()) lost = cudaErrorLaunchFailure;
+    queue.pop_front();
+  }
+  return error(lost);
+}
+
+struct Configuration {
+  dim3 blocks, threads;
+  std::size_t shared_bytes;
+} configuration;
+
+}  // namespace
+
+extern "C" {
+
+// ---- what nvcc's host code calls
+
+void** __cudaRegisterFatBinary(void*) {
+  static void* handle;
+  return &handle;
+}
+void __cudaRegisterFatBinaryEnd(void**) {}
+char __cudaInitModule(void**) { return 1; }
+void __cudaUnregisterFatBinary(void**) {}
+void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*,
+                            dim3*, int*) {
+  functions()[host] = {name};
+}
+unsigned __cudaPushCallConfiguration(dim3 blocks, dim3 threads, std::size_t shared_bytes, cudaStream_t) {
+  configuration = {blocks, threads, shared_bytes};
+  return 0;
+}
+cudaError_t __cudaPopCallConfiguration(dim3* blocks, dim3* threads, std::size_t* shared_bytes, void*) {
+  *blocks = configuration.blocks, *threads = configuration.threads,
+  *shared_bytes = configuration.shared_bytes;
+  return cudaSuccess;
+}
+cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
+  *kernel = reinterpret_cast<cudaKernel_t>(&functions().at(host));
+  return cudaSuccess;
+}
+cudaError_t __cudaLaunchKernel(cudaKernel_t handle, dim3 blocks, dim3 threads, void** arguments,
+                               std::size_t shared_bytes, cudaStream_t) {
+  const auto& f = *reinterpret_cast<const Function*>(handle);
+  const ptx::Kernel* kernel = ptx::Kernel::find(f.name);
+  if (!kernel) return error(cudaErrorInvalidDeviceFunction);
+  if (threads.x > kernel->most_threads || blocks.x == 0 || shared_bytes > f.shared_bytes)
+    return error(cudaErrorInvalidValue);
+  const auto& sizes = kernel->parameter_bytes;
+  std::vector<std::shared_ptr<unsigned char[]>> copies;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    copies.emplace_back(new unsigned char[sizes[k] + 16]);
+    std::memcpy(copies.back().get(), arguments[k], sizes[k]);
+  }
+  queue.push_back([=] {
+    std::vector<unsigned char*> parameters;
+    for (const auto& c : copies) parameters.push_back(c.get());
+    return ptx::launch(*kernel, blocks.x, threads.x, shared_bytes, parameters.data());
+  });
+  return cudaSuccess;
+}
+
+// ---- what the backend calls
+
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return error(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
+cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int) {
+  std::snprintf(id, length, "0000:00:00.0");
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {};
+  std::strcpy(properties->name, "PTX run by the host");
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
+  switch (which) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = kMultiprocessors;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = kSharedBytes;
+      return cudaSuccess;
+    default:
+      return error(cudaErrorInvalidValue);
+  }
+}
+cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute which, int value) {
+  if (which != cudaFuncAttributeMaxDynamicSharedMemorySize || value > kSharedBytes)
+    return error(cudaErrorInvalidValue);
+  functions().at(host).shared_bytes = value;
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *total = kMemory, *free = kMemory - ptx::allocated_bytes();
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  if (bytes > kMemory - ptx::allocated_bytes()) return error(cudaErrorMemoryAllocation);
+  *p = ptx::allocate(bytes, false);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
+  return *p = ptx::allocate(bytes, true), cudaSuccess;
+}
+cudaError_t cudaFree(void* p) {
+  finish();
+  return error(!p || ptx::release(p) ? cudaSuccess : cudaErrorInvalidValue);
+}
+cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  if (const cudaError_t e = finish()) return e;
+  const bool up = kind == cudaMemcpyHostToDevice;
+  if (up ? !ptx::host_writes(to, bytes) : !ptx::host_reads(from, bytes)) return error(cudaErrorInvalidValue);
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t) {
+  queue.push_back([=] {
+    if (!ptx::host_writes(p, bytes)) return false;
+    std::memset(p, value, bytes);
+    return true;
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() { return finish(); }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+const char* cudaGetErrorName(cudaError_t e) {
+  static std::string name;
+  return (name = "error " + std::to_string(e)).c_str();
+}
+const char* cudaGetErrorString(cudaError_t) { return "see above"; }
+
+}  // extern "C"

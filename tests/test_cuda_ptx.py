@@ -1,0 +1,72 @@
+"""What nvcc makes of the CUDA backend, kernels and host code, run without a GPU (tests/ptx): it gives DeePMD-kit's
+numbers, and no access of memory is out of bounds, unaligned, of what nothing has written, or in a race."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from conftest import golden_models
+from cpp_programs import run
+from cuda_programs import program
+from evaluate_program import EvaluateProgram
+from golden.suite import STRUCTURES
+from test_parity import check_float32, check_float64
+
+pytestmark = pytest.mark.timeout(3600)  # the first test builds
+
+# Between them they start every kernel; DPA2MD_PTX=all takes every model (two hours).
+ALL = os.environ.get("DPA2MD_PTX") == "all"
+MODELS = () if ALL else ("small", "strip", "full")
+# of some ten atoms, with and without a box
+SMALL = ("molecule", "wire", "isolated", "tilted", "overfull")
+
+FAULTS = {
+    1: "reads outside memory",
+    2: "writes outside memory",
+    3: "writes outside memory",
+    4: "is not aligned",
+    5: "reads what nothing has written",
+    6: "races (write after read)",
+    7: "races (write after write)",
+    8: "races (write after read)",
+    9: "races (read after write)",
+    10: "races (write after write)",
+    11: "meets threads that wait elsewhere",
+    12: "waits for threads that do not come",
+    13: "races (write after write)",
+    14: "the host copies what nothing has written",
+}
+
+
+@pytest.mark.parametrize("fault", [0, *FAULTS])
+def test_the_machine_finds_faults(fault):
+    """Each of the kernel's in tests/ptx/faults.cu, and none where there is none."""
+    done = run([str(program("faults")), str(fault)])
+    if fault == 0:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 1
+        assert FAULTS[fault] in done.stderr
+
+
+@pytest.fixture(scope="module")
+def evaluate_program():
+    return program("evaluate")
+
+
+@pytest.mark.parametrize("tables", [True, False], ids=["tables", "nets"])
+@golden_models(*MODELS)
+def test_float64(model, tables, evaluate_program, evaluate):
+    on_machine = EvaluateProgram(
+        evaluate_program, evaluate, "cuda", tables=tables, structures=SMALL
+    )
+    for name in SMALL:
+        if name in model.structures:
+            check_float64(model, STRUCTURES[name], on_machine)
+
+
+@golden_models(*MODELS)
+def test_float32(model, evaluate_program, evaluate):
+    on_machine = EvaluateProgram(evaluate_program, evaluate, "cuda", structures=SMALL)
+    check_float32(model, on_machine, "float32", SMALL)
