@@ -20,8 +20,14 @@ namespace {
 using ptx::u32;
 
 // An H100's.
-constexpr int kMultiprocessors = 132, kSharedBytes = 227 << 10, kSharedBytesUnasked = 48 << 10;
+constexpr int kSharedBytes = 227 << 10, kSharedBytesUnasked = 48 << 10;
 constexpr std::size_t kMemory = std::size_t{4} << 30;
+
+// DPA2MD_PTX_MULTIPROCESSORS: few make kernels believe that a system is large
+int multiprocessors() {
+  const char* text = std::getenv("DPA2MD_PTX_MULTIPROCESSORS");
+  return text ? std::atoi(text) : 132;
+}
 
 struct Function {
   std::string name;
@@ -121,7 +127,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
   switch (which) {
     case cudaDevAttrMultiProcessorCount:
-      *value = kMultiprocessors;
+      *value = multiprocessors();
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = kSharedBytes;

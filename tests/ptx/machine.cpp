@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "memory.h"
+#include "profile.h"
 
 #if !defined(__x86_64__)
 #error "the fibers of this machine are written for x86-64"
@@ -160,6 +161,10 @@ class Block {
 };
 Block* Block::current_block = nullptr;
 
+void Thread::visit(const Run* run) {
+  if (profiling) profile_run(*this, run);
+}
+
 bool Thread::on_stack(u64 at) const { return block->on_stack(*this, at); }
 void Thread::load(u64* at, u32 bytes, const Site* site) { look(at, bytes, *this, site, Access::load); }
 void Thread::store(u64* at, u32 bytes, const Site* site) { look(at, bytes, *this, site, Access::store); }
@@ -171,6 +176,7 @@ u32 Thread::atomic_add(u64 at, u32 value, const Site* site) {
 }
 
 void Thread::barrier(const Site* site) {
+  if (profiling && block->all()->arrived + 1 == ntid) profile_together();
   block->wait(block->all(), *this, site);
   ++barriers;
 }
@@ -263,11 +269,13 @@ const Kernel* Kernel::find(const std::string& name) {
 bool launch(const Kernel& kernel, u32 blocks, u32 threads, std::size_t shared_bytes,
             unsigned char* const* parameters) {
   const int before = now.errors;
+  if (profiling) profile_launch(kernel, blocks);
   now.kernel = &kernel;
   now.parameters = parameters;
   ++now.number;
   for (u32 k = 0; k < blocks && now.errors == before; ++k) {
     Block(kernel, k, blocks, threads, clear_shared(shared_bytes), parameters).run();
+    if (profiling) profile_block_end();
   }
   return now.errors == before;
 }

@@ -33,6 +33,7 @@ struct MmaF64 {
 };
 
 class Block;
+struct Run;
 
 struct Thread {
   u32 tid, ntid, ctaid, nctaid;
@@ -44,6 +45,8 @@ struct Thread {
   u32 warp() const { return tid / 32; }
 
   bool on_stack(u64 at) const;
+  // Goes through instructions between two branches (profile.h).
+  void visit(const Run* run);
 
   // Checks an access of generic or global space; one that cannot be done goes elsewhere, so that the kernel
   // can go on.

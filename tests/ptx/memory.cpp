@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 
+#include "profile.h"
+
 namespace ptx {
 
 Now now;
@@ -142,6 +144,7 @@ void look(u64* at, u32 bytes, const Thread& t, const Site* site, Access access) 
     *at = u64(elsewhere);
     return;
   }
+  if (profiling) profile_access(t, site, *at, bytes, access != Access::load, region == &shared_memory);
   if (bytes < region->size) region->split();
   region->each(*at, bytes, [&](Grain* g) { look_at(g, t, site, access); });
 }

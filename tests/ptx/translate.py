@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+from costs import PIPES, cost
 
 # Types of registers, variables and instructions.
 TYPES = {
@@ -65,6 +68,7 @@ class Function:
         self.lines: list[str] = []
         self.symbols = {p: f"u64({p})" for p, _, _ in params}
         self.shared: set[str] = set()
+        self.run: Counter[str] | None = None  # costs since the last label or branch
 
     def operand(self, text: str, kind: str) -> str:
         """A source operand as a C++ expression of the type."""
@@ -125,11 +129,20 @@ class Function:
         for k in range(0, len(names), 16):
             self.lines.append(f"{kind} {', '.join(n + '{}' for n in names[k : k + 16])};")
 
-    def instruction(self, text: str, site: int) -> None:
+    def instruction(self, text: str, site: int, location: str, runs: list) -> None:
         guard = ""
         if match := re.match(r"@(!?)%(\w+)\s+", text):
             guard, text = f"if ({match[1]}{match[2]}) ", text[match.end() :]
         opcode, _, rest = text.partition(" ")
+        if self.run is None:
+            self.run = Counter()
+            runs.append((location, self.run))
+            self.lines.append(f"t.visit(runs + {len(runs) - 1});")
+        pipe, times = cost(opcode)
+        if pipe:
+            self.run[pipe] += times
+        if opcode.startswith(("bra", "call", "ret")):
+            self.run = None
         code = self.translated(opcode.split("."), split_operands(rest), site)
         self.lines.append(f"{guard}{{ {code} }}" if guard else code)
 
@@ -315,6 +328,7 @@ class Module:
     def __init__(self, text: str):
         self.functions: list[Function] = []
         self.sites: list[tuple[int, str]] = []  # line of the PTX, source
+        self.runs: list[tuple[str, Counter[str]]] = []  # source, costs
         self.files: dict[str, str] = {}
         self.shared: set[str] = set()
         self.location = ""
@@ -329,6 +343,7 @@ class Module:
                 self.locate(line)
             elif function and (match := re.fullmatch(r"(\$?\w+):", line)):
                 function.lines.append(f"{label(match[1])}:;")
+                function.run = None
             elif line == "{" and function is None:
                 function, statement, depth = self.begin(statement), "", 1
             elif line == "{":
@@ -378,23 +393,29 @@ class Module:
         else:
             if SEEN.match(statement):
                 self.sites.append((line, self.location))
-            function.instruction(statement, len(self.sites) - 1)
+            function.instruction(statement, len(self.sites) - 1, self.location, self.runs)
+
+    def source(self, location: str) -> str:
+        file, _, line = location.partition(":")
+        return f'"{self.files.get(file, "?")}", {line or 0}'
 
     def write(self, stem: str, parts: int) -> None:
         helpers = [f for f in self.functions if not f.entry]
         kernels = [f for f in self.functions if f.entry]
-        where = []
-        for line, location in self.sites:
-            number, _, source_line = location.partition(":")
-            where.append(f'{{{line}, "{self.files.get(number, "?")}", {source_line or 0}}}')
+        sites = [f"{{{line}, {self.source(at)}}}" for line, at in self.sites]
+        runs = [
+            f"{{{self.source(at)}, {{{', '.join(str(costs[p]) for p in PIPES)}}}}}"
+            for at, costs in self.runs
+        ]
         for part in range(parts):
             out = [
                 '#include "instructions.h"',
-                '#include "machine.h"',
+                '#include "profile.h"',
                 "using namespace ptx;",
                 "namespace {",
             ]
-            out += ["const Site sites[] = {", ",\n".join(where), "};"]
+            out += ["const Site sites[] = {", ",\n".join(sites), "};"]
+            out += ["const Run runs[] = {", ",\n".join(runs), "};"]
             out += [f"{f.signature()};" for f in helpers]
             out += [f.text() for f in helpers + kernels[part::parts]]
             Path(f"{stem}.{part}.cpp").write_text("\n".join([*out, "}", ""]))
