@@ -22,7 +22,8 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-constexpr int kThreads = 128;  // of a block on the device
+constexpr int kThreads = 128;   // of a block on the device
+constexpr int kGroupLanes = 8;  // see group_sum
 
 // Kernels with long products say how many threads a block may have when there are too few blocks for the
 // device:
@@ -124,6 +125,31 @@ struct ThreadBlock {
 #endif
   }
 
+  // The same over groups of kGroupLanes lanes, which divide a warp: several short rows at a time.
+  DPA2MD_KERNEL int group_lanes() const { return lanes < kGroupLanes ? lanes : kGroupLanes; }
+  DPA2MD_KERNEL int group_lane() const { return lane % group_lanes(); }
+  template <class T>
+  DPA2MD_KERNEL T group_sum(T x) const {
+#if defined(__CUDA_ARCH__)
+    for (int o = kGroupLanes / 2; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+    return x;
+#else
+    return lane_sum(x);  // a warp of the emulated device is a group
+#endif
+  }
+  template <class T>
+  DPA2MD_KERNEL T group_max(T x) const {
+#if defined(__CUDA_ARCH__)
+    for (int o = kGroupLanes / 2; o > 0; o >>= 1) {
+      const T y = __shfl_xor_sync(0xffffffffu, x, o);
+      x = y > x ? y : x;
+    }
+    return x;
+#else
+    return lane_max(x);
+#endif
+  }
+
   // f(k) for k = 0 … count-1, shared out among the threads; all have finished when it returns.
   template <class F>
   DPA2MD_KERNEL void each(int count, F f) const {
@@ -146,6 +172,17 @@ struct ThreadBlock {
   template <class F>
   DPA2MD_KERNEL void each_warp(int count, F f) const {
     for (int k = warp; k < count; k += warps) f(k);
+    sync();
+  }
+  // The same with a group of lanes for every k; f(k, false) of a group that has none, which must reduce with
+  // the others.
+  template <class F>
+  DPA2MD_KERNEL void each_group(int count, F f) const {
+    const int groups = lanes / group_lanes();
+    for (int k = warp * groups; k < count; k += warps * groups) {
+      const int own = k + lane / group_lanes();
+      f(own < count ? own : count - 1, own < count);
+    }
     sync();
   }
 };

@@ -7,6 +7,16 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
+// A factor for the loops below: element (i, k) is data[i * row + k * col].
+template <class T>
+struct Matrix {
+  const T* data;
+  int row, col;
+  DPA2MD_KERNEL Matrix(Plain<T> x) : data(x.data), row(x.ld), col(1) {}
+  DPA2MD_KERNEL Matrix(Transposed<T> x) : data(x.data), row(1), col(x.ld) {}
+  DPA2MD_KERNEL Matrix(Weight<T> x) : data(x.rows), row(x.n), col(1) {}
+};
+
 // R x R elements of c a thread at a time, held in registers over the whole contraction. Neighbouring threads
 // have neighbouring columns.
 template <int R, class T>
@@ -46,9 +56,8 @@ DPA2MD_KERNEL DPA2MD_NOINLINE void gemm_tiles(const ThreadBlock& b, int m, int n
 }
 
 // c (m, n) [+]= x (m, k) y (k, n): on tensor cores where it fills half of their tiles.
-template <class T>
-DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c, int ldc,
-                        bool add) {
+template <class T, class X, class Y>
+DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
 #if !defined(DPA2MD_NO_TENSOR_CORES)
   if (m > 8 && n >= 8 && k >= 4) {
     gemm_tensor(b, m, n, k, x, y, c, ldc, add);
@@ -57,11 +66,11 @@ DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, 
   }
 #endif
   if (m * n >= 12 * b.threads) {
-    gemm_tiles<4>(b, m, n, k, x, y, c, ldc, add);
+    gemm_tiles<4, T>(b, m, n, k, x, y, c, ldc, add);
   } else if (m * n >= 2 * b.threads) {
-    gemm_tiles<2>(b, m, n, k, x, y, c, ldc, add);
+    gemm_tiles<2, T>(b, m, n, k, x, y, c, ldc, add);
   } else {
-    gemm_tiles<1>(b, m, n, k, x, y, c, ldc, add);
+    gemm_tiles<1, T>(b, m, n, k, x, y, c, ldc, add);
   }
   b.sync();
 }
@@ -96,7 +105,8 @@ DPA2MD_KERNEL void activate_rows(const ThreadBlock& b, const Activation& act, in
 template <class T>
 struct Linear {
   int in = 0, out = 0;
-  const T *w = nullptr, *wt = nullptr, *b = nullptr;
+  Weight<T> w, wt;
+  const T* b = nullptr;
 };
 
 // y (rows, out) = x (rows, in) w + b
@@ -104,13 +114,13 @@ template <class T>
 DPA2MD_KERNEL void forward(const ThreadBlock& b, const Linear<T>& l, int rows, const T* x, int ldx, T* y,
                            int ldy) {
   if (l.b) b.each_of(rows, l.out, [&](int, int r, int c) { y[r * ldy + c] = l.b[c]; });
-  gemm(b, rows, l.out, l.in, plain(x, ldx), plain(l.w, l.out), y, ldy, l.b != nullptr);
+  gemm(b, rows, l.out, l.in, plain(x, ldx), l.w, y, ldy, l.b != nullptr);
 }
 // dx (rows, columns) [+]= dy (rows, out) w^T, the first `columns` of the inputs
 template <class T>
 DPA2MD_KERNEL void backward(const ThreadBlock& b, const Linear<T>& l, int rows, const T* dy, int ldy, T* dx,
                             int ldx, bool add, int columns) {
-  gemm(b, rows, columns, l.out, plain(dy, ldy), plain(l.wt, l.in), dx, ldx, add);
+  gemm(b, rows, columns, l.out, plain(dy, ldy), l.wt, dx, ldx, add);
 }
 
 // ---- nets

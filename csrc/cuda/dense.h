@@ -33,7 +33,7 @@ struct Transform {
     const int width = s.rep.g1;
     const std::int64_t at = static_cast<std::int64_t>(rows.begin) * width;
     const T* x = s.rep_out + static_cast<std::int64_t>(rows.begin) * s.repinit_width;
-    if (linear.w) {
+    if (linear.w.rows) {
       forward(b, linear, rows.count, x, s.repinit_width, g1 + at, width);
     } else {
       copy(b, rows.count, width, x, width, g1 + at, width);
@@ -63,7 +63,7 @@ struct TransformBackward {
     const std::int64_t at = static_cast<std::int64_t>(rows.begin) * width;
     T* dx = s.drep_out + static_cast<std::int64_t>(rows.begin) * s.repinit_width;
     b.each(rows.count * width, [&](int k) { dg1[at + k] *= slope[at + k]; });
-    if (linear.w) {
+    if (linear.w.rows) {
       backward(b, linear, rows.count, dg1 + at, width, dx, s.repinit_width, false, s.repinit_width);
     } else {
       copy(b, rows.count, width, dg1 + at, width, dx, width);

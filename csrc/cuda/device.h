@@ -103,18 +103,6 @@ class WeightStore {
     return put_array(cast.data(), cast.size());
   }
   const T* put(const Tensor& t) { return put(t.data); }
-  // Every (rows, columns) matrix of the tensor's last two axes as (columns, rows).
-  const T* put_transposed(const Tensor& t) {
-    if (t.empty()) return nullptr;
-    const std::size_t rows = t.shape[t.shape.size() - 2], columns = t.shape.back(), size = rows * columns;
-    std::vector<double> out(t.data.size());
-    for (std::size_t m = 0; m < out.size(); m += size) {
-      for (std::size_t r = 0; r < rows; ++r) {
-        for (std::size_t c = 0; c < columns; ++c) out[m + c * rows + r] = t.data[m + r * columns + c];
-      }
-    }
-    return put(out);
-  }
   template <class U>
   const U* put_array(const U* from, std::size_t n) {
     bytes_.emplace_back();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "../folding.h"
 #include "gpu_backend.h"
@@ -9,14 +10,35 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
+// Every (rows, columns) matrix of the tensor's last two axes as (columns, rows).
+inline Tensor transpose(const Tensor& w) {
+  Tensor out = w;
+  if (w.empty()) return out;
+  const std::size_t rows = w.shape[w.shape.size() - 2], columns = w.shape.back(), size = rows * columns;
+  std::swap(out.shape[w.shape.size() - 2], out.shape.back());
+  for (std::size_t m = 0; m < w.data.size(); m += size) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      for (std::size_t c = 0; c < columns; ++c) out.data[m + c * rows + r] = w.data[m + r * columns + c];
+    }
+  }
+  return out;
+}
+
+// (k, n), or several of them
+template <class T>
+Weight<T> GpuBackend<T>::prepare_weight(const Tensor& w) {
+  if (w.empty()) return {};
+  const int k = static_cast<int>(w.shape[w.shape.size() - 2]), n = static_cast<int>(w.shape.back());
+  const int count = static_cast<int>(w.data.size() / (static_cast<std::size_t>(k) * n));
+  const std::vector<T> fragments = fragments_of<T>(w.data.data(), count, k, n);
+  return {weights_.put(w), weights_.put_array(fragments.data(), fragments.size()), k, n};
+}
+
 template <class T>
 Linear<T> GpuBackend<T>::prepare_linear(const Tensor& w, const Tensor* b) {
   if (w.empty()) return {};
-  Linear<T> l{static_cast<int>(w.shape[0]), static_cast<int>(w.shape[1])};
-  l.w = weights_.put(w);
-  l.wt = weights_.put_transposed(w);
-  if (b) l.b = weights_.put(*b);
-  return l;
+  return {static_cast<int>(w.shape[0]), static_cast<int>(w.shape[1]), prepare_weight(w),
+          prepare_weight(transpose(w)), b ? weights_.put(*b) : nullptr};
 }
 
 template <class T>
@@ -82,10 +104,10 @@ LayerView<T> GpuBackend<T>::prepare_layer(int l) {
   v.conv = weights_.put(w.conv);
   v.attn1_query = prepare_linear(w.attn1_query, nullptr);
   v.attn1_value = prepare_linear(w.attn1_value, &m.attn1_head.b);
-  v.attn2_map = weights_.put(w.attn2_map);
-  v.attn2_map_t = weights_.put_transposed(w.attn2_map);
-  v.attn2_value = weights_.put(w.attn2_value);
-  v.attn2_value_t = weights_.put_transposed(w.attn2_value);
+  v.attn2_map = prepare_weight(w.attn2_map);
+  v.attn2_map_t = prepare_weight(transpose(w.attn2_map));
+  v.attn2_value = prepare_weight(w.attn2_value);
+  v.attn2_value_t = prepare_weight(transpose(w.attn2_value));
   v.attn2_bias = weights_.put(m.attn2_head.b);
   v.ln_w = weights_.put(m.ln_w);
   v.ln_b = weights_.put(m.ln_b);

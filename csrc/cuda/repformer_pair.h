@@ -77,6 +77,7 @@ struct PairBase {
     copy(b, a->n, s.rep.g2, in.g2 + q0 * s.rep.g2, s.rep.g2, a->g2, a->ld);
     b.each(a->n * 3, [&](int k) { a->h2[k] = in.h2[(q0 + k / 3) * kH2Row + k % 3]; });
     b.each(a->n, [&](int j) { a->sw[j] = s.switch_of(q0 + j); });
+    if (attends()) a->directions_met(b);
   }
   DPA2MD_KERNEL const T* neighbor_g1(int i, int j) const {
     return g1 + static_cast<std::int64_t>(s.near_row[s.near.first[i] + j]) * s.rep.g1;
@@ -96,7 +97,7 @@ struct PairStep : PairBase<T> {
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
     const std::size_t size = n;
-    return {PairBlock<T>(scratch, n, this->ld()), scratch->take<T>(size * this->ld()),
+    return {PairBlock<T>(scratch, n, this->ld(), this->attends()), scratch->take<T>(size * this->ld()),
             scratch->take<T>(f.has_g1g1 ? size * f.g1 : 0), Attention<T>(scratch, f, n, this->ld(), false)};
   }
 
@@ -151,7 +152,7 @@ struct PairStepBackward : PairBase<T> {
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
     const std::size_t size = static_cast<std::size_t>(n) * this->ld();
-    return {PairBlock<T>(scratch, n, this->ld()),
+    return {PairBlock<T>(scratch, n, this->ld(), this->attends()),
             scratch->take<T>(size),
             scratch->take<T>(size),
             scratch->take<T>(size),

@@ -15,17 +15,22 @@ namespace DPA2MD_GPU {
 template <class T>
 struct PairBlock {
   int n, ld;
-  std::int64_t q0 = 0;  // first pair in the repformers' prefix
-  T *g2, *h2, *sw;      // (n, ld), (n, 3), (n)
-  DPA2MD_KERNEL PairBlock(Scratch* s, int n, int ld)
+  std::int64_t q0 = 0;   // first pair in the repformers' prefix
+  T *g2, *h2, *sw, *hh;  // (n, ld), (n, 3), (n), (n, spread(n)) with attention
+  DPA2MD_KERNEL PairBlock(Scratch* s, int n, int ld, bool attends)
       : n(n),
         ld(ld),
         g2(s->take<T>(static_cast<std::size_t>(n) * ld)),
         h2(s->take<T>(static_cast<std::size_t>(n) * 3)),
-        sw(s->take<T>(n)) {}
+        sw(s->take<T>(n)),
+        hh(s->take<T>(attends ? static_cast<std::size_t>(n) * spread<T>(n) : 0)) {}
 
-  DPA2MD_KERNEL T hh(int j, int k) const {
-    return h2[3 * j] * h2[3 * k] + h2[3 * j + 1] * h2[3 * k + 1] + h2[3 * j + 2] * h2[3 * k + 2];
+  DPA2MD_KERNEL void directions_met(const ThreadBlock& b) const {
+    const int ldn = spread<T>(n);
+    b.each_of(n, n, [&](int, int j, int k) {
+      const T *u = h2 + 3 * j, *v = h2 + 3 * k;
+      hh[j * ldn + k] = u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+    });
   }
 };
 
@@ -57,31 +62,32 @@ DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const 
                                  const PairBlock<T>& x, T* query, T* logit, T* prob, T* map, int ldn) {
   const int n = x.n, d = s.rep.g2;
   const T *g2 = x.g2, *q = query;
-  gemm(b, n, d, d, plain(g2, x.ld), plain(w.attn2_map + static_cast<std::size_t>(h) * d * d, d), query, x.ld,
-       false);
+  gemm(b, n, d, d, plain(g2, x.ld), w.attn2_map[h], query, x.ld, false);
   gemm(b, n, n, d, plain(q, x.ld), transposed(g2, x.ld), map, ldn, false);
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
   const int empty = s.smooth ? s.near.nsel - n : 0;
-  b.each_warp(n, [&](int j) {
+  b.each_group(n, [&](int j, bool inside) {
     T* row = map + j * ldn;
+    const T *hh = x.hh + j * ldn, sw = x.sw[j];
+    const int end = inside ? n : 0, first = b.group_lane(), step = b.group_lanes();
     T top = empty ? -shift : T(-INFINITY);
-    for (int k = b.lane; k < n; k += b.lanes) {
-      const T l = row[k], gated = s.rep.gate ? l * x.hh(j, k) : l;
+    for (int k = first; k < end; k += step) {
+      const T l = row[k], gated = s.rep.gate ? l * hh[k] : l;
       if (logit) logit[j * ldn + k] = l;
-      const T z = s.smooth ? (gated + shift) * (x.sw[j] * x.sw[k]) - shift : gated;
+      const T z = s.smooth ? (gated + shift) * (sw * x.sw[k]) - shift : gated;
       row[k] = z;
       top = z > top ? z : top;
     }
-    top = b.lane_max(top);
+    top = b.group_max(top);
     T sum = 0;
-    for (int k = b.lane; k < n; k += b.lanes) sum += row[k] = math::exp(row[k] - top);
-    sum = b.lane_sum(sum);
+    for (int k = first; k < end; k += step) sum += row[k] = math::exp(row[k] - top);
+    sum = b.group_sum(sum);
     if (empty) sum += T(empty) * math::exp(-shift - top);
-    const T inv = T(1) / sum;
-    for (int k = b.lane; k < n; k += b.lanes) {
+    const T inv = T(1) / sum, scale = sw * inv_sqrt3;
+    for (int k = first; k < end; k += step) {
       const T p = row[k] * inv;
       if (prob) prob[j * ldn + k] = p;
-      row[k] = p * (x.sw[j] * x.sw[k]) * x.hh(j, k) * inv_sqrt3;
+      row[k] = p * (scale * x.sw[k]) * hh[k];
     }
   });
 }
@@ -93,8 +99,7 @@ DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, cons
   const int n = x.n, d = s.rep.g2;
   const T *map = a.map, *y = applied;
   gemm(b, n, d, n, plain(map, a.ldn), plain(static_cast<const T*>(x.g2), x.ld), applied, x.ld, false);
-  gemm(b, n, d, d, plain(y, x.ld), plain(w.attn2_value + static_cast<std::size_t>(h) * d * d, d), a.norm,
-       x.ld, true);
+  gemm(b, n, d, d, plain(y, x.ld), w.attn2_value[h], a.norm, x.ld, true);
 }
 
 // norm -> (norm - mean) / sqrt(var + eps), biased variance
@@ -179,25 +184,26 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
                                           const Attention<T>& a, T* dmap) {
   const int n = x.n, ldn = a.ldn;
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
-  b.each_warp(n, [&](int j) {
-    const T *prob = a.prob + j * ldn, *logit = a.logit + j * ldn;
+  b.each_group(n, [&](int j, bool inside) {
+    const T *prob = a.prob + j * ldn, *logit = a.logit + j * ldn, *hh = x.hh + j * ldn;
     T *dm = dmap + j * ldn, *dhh = a.dhh + j * ldn, *dww = a.dww + j * ldn;
+    const T sw = x.sw[j];
+    const int end = inside ? n : 0, first = b.group_lane(), step = b.group_lanes();
     T mean = 0;
-    for (int k = b.lane; k < n; k += b.lanes) {
-      const T hh = x.hh(j, k), ww = x.sw[j] * x.sw[k], p = prob[k];
-      const T direct = dm[k] * p * inv_sqrt3, dp = dm[k] * ww * hh * inv_sqrt3;
-      dhh[k] += direct * ww;
-      dww[k] += direct * hh;
+    for (int k = first; k < end; k += step) {
+      const T ww = sw * x.sw[k], p = prob[k], direct = dm[k] * inv_sqrt3, dp = direct * ww * hh[k];
+      dhh[k] += direct * p * ww;
+      dww[k] += direct * p * hh[k];
       dm[k] = dp;
       mean += dp * p;
     }
-    mean = b.lane_sum(mean);
-    for (int k = b.lane; k < n; k += b.lanes) {
-      const T dz = prob[k] * (dm[k] - mean), ww = x.sw[j] * x.sw[k];
-      const T hh = s.rep.gate ? x.hh(j, k) : T(1);
-      if (s.rep.gate) dhh[k] += dz * logit[k] * ww;
-      if (s.smooth) dww[k] += dz * (logit[k] * hh + shift);
-      dm[k] = dz * hh * ww;
+    mean = b.group_sum(mean);
+    for (int k = first; k < end; k += step) {
+      const T dz = prob[k] * (dm[k] - mean), ww = sw * x.sw[k], l = logit[k];
+      const T gate = s.rep.gate ? hh[k] : T(1);
+      if (s.rep.gate) dhh[k] += dz * l * ww;
+      if (s.smooth) dww[k] += dz * (l * gate + shift);
+      dm[k] = dz * gate * ww;
     }
   });
 }
@@ -243,7 +249,6 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
   const T *g2 = x.g2, *dsum = a.norm, *map = a.map, *query = a.query;
   T *dapplied = y, *dquery = z, *dmap = a.map;
   for (int h = 0; h < s.rep.heads2; ++h) {
-    const std::size_t head = static_cast<std::size_t>(h) * d * d;
     const T scale = dh2_out ? w.h2_scale * w.h2_head[h] : T(0);
     attention_map<T>(b, s, w, h, x, a.query, a.logit, a.prob, a.map, ldn);
     if (dh2_out) {
@@ -254,7 +259,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
       });
     }
     if (values) {
-      gemm(b, n, d, d, plain(dsum, ld), plain(w.attn2_value_t + head, d), dapplied, ld, false);
+      gemm(b, n, d, d, plain(dsum, ld), w.attn2_value_t[h], dapplied, ld, false);
       gemm(b, n, d, n, transposed(map, ldn), plain(static_cast<const T*>(dapplied), ld), dg2, ld, true);
       gemm(b, n, n, d, plain(static_cast<const T*>(dapplied), ld), transposed(g2, ld), dmap, ldn, false);
     } else {
@@ -269,7 +274,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
     attention_map_backward(b, s, x, a, dmap);
     gemm(b, n, d, n, plain(map, ldn), plain(g2, ld), dquery, ld, false);
     gemm(b, n, d, n, transposed(map, ldn), plain(query, ld), dg2, ld, true);
-    gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), plain(w.attn2_map_t + head, d), dg2, ld, true);
+    gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), w.attn2_map_t[h], dg2, ld, true);
   }
   attention_factors_backward(b, s, x, a, dh2, dsw);
   if (!dh2_out) return;

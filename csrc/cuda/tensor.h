@@ -1,33 +1,82 @@
 // Matrix products on tensor cores, a warp a tile of 16 rows and 8 NT columns: float64 as it is, float32 as
 // three products of tf32, which together are as exact as float32 (Ozaki's splitting: x = high + low, 11 bits
 // each; low times low is below the rounding). What a lane holds, by PTX's definition of the fragments of
-// mma.m16n8k8 (tf32) and mma.m8n8k4 (f64), with g = lane / 4 and t = lane % 4, for every 4 of the
-// contraction:
-//   rows g, g + 8 of column t of the left factor; columns g, g + 8, ... of row t of the right one;
+// mma.m16n8k8 (tf32) and mma.m8n8k4 (f64), with g = lane / 4 and t = lane % 4, of every 8 of the contraction:
+//   of the left factor rows g, g + 8 of its columns t, t + 4;
+//   of the right factor columns g, g + 8, ... of its rows t, t + 4;
 //   of the product columns 2t, 2t + 1 of rows g, g + 8 (and of every 8 columns).
+// The contraction and the columns may come in any order if both factors, or the right one and the product,
+// agree. Two orders are used, so that the lanes find their numbers in different banks of shared memory:
+// column c of 8 stands for c / 2 + 4 (c % 2), and t, t + 4 may stand for 2t, 2t + 1.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <vector>
 
 #include "block.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Element (i, k) is data[i * row + k * col].
+// Factors, by how their numbers lie.
 template <class T>
-struct Matrix {
+struct Plain {  // element (i, k) is data[i * ld + k]
   const T* data;
-  int row, col;
+  int ld;
+  DPA2MD_KERNEL T at(int i, int k) const { return data[i * ld + k]; }
 };
 template <class T>
-DPA2MD_KERNEL Matrix<T> plain(const T* a, int ld) {
-  return {a, ld, 1};
+struct Transposed {  // element (i, k) is data[k * ld + i]
+  const T* data;
+  int ld;
+  DPA2MD_KERNEL T at(int i, int k) const { return data[k * ld + i]; }
+};
+// A right factor (k, n) of the model, twice: row by row, and as the lanes of a warp take it (fragments_of).
+template <class T>
+struct Weight {
+  const T *rows = nullptr, *fragments = nullptr;
+  int k = 0, n = 0;
+
+  DPA2MD_KERNEL int tiles() const { return (n + 7) / 8; }
+  DPA2MD_KERNEL T at(int i, int k) const { return rows[i * n + k]; }
+  // The h-th of several.
+  DPA2MD_KERNEL Weight operator[](int h) const {
+    return {rows + h * (k * n), fragments + h * ((k + 7) / 8 * tiles() * 64), k, n};
+  }
+};
+template <class T>
+DPA2MD_KERNEL Plain<T> plain(const T* a, int ld) {
+  return {a, ld};
 }
 template <class T>
-DPA2MD_KERNEL Matrix<T> transposed(const T* a, int ld) {
-  return {a, 1, ld};
+DPA2MD_KERNEL Transposed<T> transposed(const T* a, int ld) {
+  return {a, ld};
+}
+
+constexpr int kWidest = 5;  // NT of the widest tiles
+
+DPA2MD_KERNEL inline int column_of(int c) { return c / 2 + c % 2 * 4; }
+
+// Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers; zeros
+// where there are none. Behind the last come as many as the widest tile may read beyond.
+template <class T>
+std::vector<T> fragments_of(const double* w, int count, int k, int n) {
+  std::vector<T> out;
+  for (int h = 0; h < count; ++h) {
+    for (int k0 = 0; k0 < k; k0 += 8) {
+      for (int j0 = 0; j0 < n; j0 += 8) {
+        for (int e = 0; e < 64; ++e) {
+          const int lane = e / 2, row = k0 + lane % 4 + e % 2 * 4, column = j0 + column_of(lane / 4);
+          const bool inside = row < k && column < n;
+          out.push_back(inside ? T(w[(static_cast<std::size_t>(h) * k + row) * n + column]) : T(0));
+        }
+      }
+    }
+  }
+  out.resize(out.size() + kWidest * 64);
+  return out;
 }
 
 // Leading dimension for rows of n numbers in shared memory, so that the lanes of a fragment find theirs in
@@ -55,46 +104,151 @@ DPA2MD_KERNEL inline float seen_tf32(float x) {
   return x;
 }
 
-// One lane's part of a tile of c (m, n) [+]= x (m, k) y (k, n).
-template <class T, int NT>
-struct TensorTile {
-  alignas(16) T c[NT][4];
-  const T *a[2], *b[NT];
-  int a_step, b_step, t;
+// What a lane takes of a left factor (m, k), rows i0 ... i0 + 15, and of a right one (k, n), columns j0 ...
+// j0 + 8 NT - 1; in the order of `PAIRS`: t, t + 4 of the contraction or 2t, 2t + 1. Rows and columns beyond
+// the last are read as the last; the product has no place for them.
+template <bool PAIRS>
+DPA2MD_KERNEL int first_of(int t) {
+  return PAIRS ? 2 * t : t;
+}
+template <bool PAIRS>
+constexpr int kOther = PAIRS ? 1 : 4;  // from the first to the other one
 
-  // Rows and columns beyond the last are read as the last; the product has no place for them.
-  DPA2MD_KERNEL TensorTile(int lane, int i0, int j0, int m, int n, Matrix<T> x, Matrix<T> y)
-      : a_step(4 * x.col), b_step(4 * y.row), t(lane % 4) {
-    const int g = lane / 4;
+template <class X, bool PAIRS>
+struct Left;
+template <class T, bool PAIRS>
+struct Left<Plain<T>, PAIRS> {
+  const T* a[2];  // of rows g, g + 8
+
+  DPA2MD_KERNEL Left(int lane, int i0, int m, Plain<T> x) {
     DPA2MD_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int i = i0 + g + 8 * h;
-      a[h] = x.data + (i < m ? i : m - 1) * x.row + t * x.col;
-    }
-    DPA2MD_UNROLL
-    for (int q = 0; q < NT; ++q) {
-      const int j = j0 + g + 8 * q;
-      b[q] = y.data + (j < n ? j : n - 1) * y.col + t * y.row;
-      DPA2MD_UNROLL
-      for (int e = 0; e < 4; ++e) c[q][e] = 0;
+      const int i = i0 + lane / 4 + 8 * h;
+      a[h] = x.data + (i < m ? i : m - 1) * x.ld + first_of<PAIRS>(lane % 4);
     }
   }
-  // The next four of the contraction; zeros beyond the `rest` of it where they may come up.
+  DPA2MD_KERNEL T read(int h, int half) const { return a[h][half * kOther<PAIRS>]; }
+  DPA2MD_KERNEL void next() {
+    DPA2MD_UNROLL
+    for (int h = 0; h < 2; ++h) a[h] += 8;
+  }
+};
+template <class T, bool PAIRS>
+struct Left<Transposed<T>, PAIRS> {
+  const T* a[2][2];
+  int step;
+
+  DPA2MD_KERNEL Left(int lane, int i0, int m, Transposed<T> x) : step(8 * x.ld) {
+    DPA2MD_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int i = i0 + lane / 4 + 8 * h;
+      a[h][0] = x.data + first_of<PAIRS>(lane % 4) * x.ld + (i < m ? i : m - 1);
+      a[h][1] = a[h][0] + kOther<PAIRS> * x.ld;
+    }
+  }
+  DPA2MD_KERNEL T read(int h, int half) const { return *a[h][half]; }
+  DPA2MD_KERNEL void next() {
+    DPA2MD_UNROLL
+    for (int e = 0; e < 4; ++e) a[e / 2][e % 2] += step;
+  }
+};
+
+// kPairs: the order that suits it. kWhole: its columns must fill all tiles, but for tiles of 8.
+template <class Y, int NT>
+struct Right;
+template <class T, int NT>
+struct Right<Plain<T>, NT> {
+  static constexpr bool kPairs = true, kWhole = true;
+  const T* b[2];
+  int step;
+
+  DPA2MD_KERNEL Right(int lane, int j0, int n, Plain<T> y) : step(8 * y.ld) {
+    const int j = j0 + column_of(lane / 4);
+    b[0] = y.data + 2 * (lane % 4) * y.ld + (NT > 1 || j < n ? j : n - 1);
+    b[1] = b[0] + y.ld;
+  }
+  DPA2MD_KERNEL T read(int q, int half) const { return b[half][8 * q]; }
+  DPA2MD_KERNEL void next() { b[0] += step, b[1] += step; }
+};
+template <class T, int NT>
+struct Right<Transposed<T>, NT> {
+  static constexpr bool kPairs = false, kWhole = false;
+  const T* b[NT];
+
+  DPA2MD_KERNEL Right(int lane, int j0, int n, Transposed<T> y) {
+    DPA2MD_UNROLL
+    for (int q = 0; q < NT; ++q) {
+      const int j = j0 + 8 * q + column_of(lane / 4);
+      b[q] = y.data + (j < n ? j : n - 1) * y.ld + lane % 4;
+    }
+  }
+  DPA2MD_KERNEL T read(int q, int half) const { return b[q][4 * half]; }
+  DPA2MD_KERNEL void next() {
+    DPA2MD_UNROLL
+    for (int q = 0; q < NT; ++q) b[q] += 8;
+  }
+};
+template <class T, int NT>
+struct Right<Weight<T>, NT> {
+  static constexpr bool kPairs = false, kWhole = false;
+  struct alignas(2 * sizeof(T)) Both {  // one load
+    T half[2];
+  };
+  const Both* b;
+  int step;
+
+  DPA2MD_KERNEL Right(int lane, int j0, int, Weight<T> y)
+      : b(reinterpret_cast<const Both*>(y.fragments) + j0 * 4 + lane), step(32 * y.tiles()) {}
+  DPA2MD_KERNEL T read(int q, int half) const { return b[32 * q].half[half]; }
+  DPA2MD_KERNEL void next() { b += step; }
+};
+
+// One lane's part of a tile of c (m, n) [+]= x (m, k) y (k, n).
+template <class T, class X, class Y, int NT>
+struct TensorTile {
+  static constexpr bool kPairs = Right<Y, NT>::kPairs;
+  alignas(16) T c[NT][4];
+  Left<X, kPairs> a;
+  Right<Y, NT> b;
+  int t;
+
+  DPA2MD_KERNEL TensorTile(int lane, int i0, int j0, int m, int n, X x, Y y)
+      : a(lane, i0, m, x), b(lane, j0, n, y), t(lane % 4) {
+    DPA2MD_UNROLL
+    for (int e = 0; e < 4 * NT; ++e) c[e / 4][e % 4] = 0;
+  }
+  // The next eight of the contraction, as left[half][row] and right[half][q]; zeros beyond the `rest` of it
+  // where they may come up.
   template <bool TAIL>
-  DPA2MD_KERNEL void take(int rest, T* left, T* right) {
-    const bool inside = !TAIL || t < rest;
+  DPA2MD_KERNEL void take(int rest, T (*left)[2], T (*right)[NT]) {
     DPA2MD_UNROLL
-    for (int h = 0; h < 2; ++h, a[h - 1] += a_step) left[h] = inside ? *a[h] : T(0);
-    DPA2MD_UNROLL
-    for (int q = 0; q < NT; ++q, b[q - 1] += b_step) right[q] = inside ? *b[q] : T(0);
+    for (int half = 0; half < 2; ++half) {
+      const bool inside = !TAIL || first_of<kPairs>(t) + half * kOther<kPairs> < rest;
+      DPA2MD_UNROLL
+      for (int h = 0; h < 2; ++h) left[half][h] = inside ? a.read(h, half) : T(0);
+      DPA2MD_UNROLL
+      for (int q = 0; q < NT; ++q) right[half][q] = inside ? b.read(q, half) : T(0);
+    }
+    a.next(), b.next();
   }
   DPA2MD_KERNEL void store(int lane, int i0, int j0, int m, int n, T* out, int ld, bool add) const {
+    const bool whole = j0 + 8 * NT <= n;
     DPA2MD_UNROLL
-    for (int q = 0; q < NT; ++q) {
-      DPA2MD_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int i = i0 + lane / 4 + e / 2 * 8, j = j0 + 8 * q + 2 * t + e % 2;
-        if (i < m && j < n) out[i * ld + j] = add ? out[i * ld + j] + c[q][e] : c[q][e];
+    for (int h = 0; h < 2; ++h) {
+      const int i = i0 + lane / 4 + 8 * h;
+      if (i >= m) continue;
+      T* row = out + i * ld + j0 + t;
+      if (!whole) {
+        DPA2MD_UNROLL
+        for (int e = 0; e < 2 * NT; ++e) {
+          if (j0 + t + 4 * e < n) row[4 * e] = (add ? row[4 * e] : T(0)) + c[e / 2][2 * h + e % 2];
+        }
+      } else if (add) {
+        DPA2MD_UNROLL
+        for (int e = 0; e < 2 * NT; ++e) row[4 * e] += c[e / 2][2 * h + e % 2];
+      } else {
+        DPA2MD_UNROLL
+        for (int e = 0; e < 2 * NT; ++e) row[4 * e] = c[e / 2][2 * h + e % 2];
       }
     }
   }
@@ -117,13 +271,12 @@ __device__ inline void mma_f64(double* c, double a, double b) {
 }
 
 // Eight of the contraction, of which `rest` are left.
-template <bool TAIL, int NT>
-__device__ void multiply(TensorTile<float, NT>* w, int rest) {
-  float left[4], right[2][NT], high[4], low[4];
-  w->template take<TAIL>(rest, left, right[0]);
-  w->template take<TAIL>(rest - 4, left + 2, right[1]);
+template <bool TAIL, class X, class Y, int NT>
+__device__ void multiply(TensorTile<float, X, Y, NT>* w, int rest) {
+  float left[2][2], right[2][NT], high[4], low[4];
+  w->template take<TAIL>(rest, left, right);
   DPA2MD_UNROLL
-  for (int e = 0; e < 4; ++e) split_tf32(left[e], &high[e], &low[e]);
+  for (int e = 0; e < 4; ++e) split_tf32(left[e / 2][e % 2], &high[e], &low[e]);
   DPA2MD_UNROLL
   for (int q = 0; q < NT; ++q) {
     float h[2], l[2];
@@ -133,28 +286,29 @@ __device__ void multiply(TensorTile<float, NT>* w, int rest) {
     mma_tf32(w->c[q], high, h);
   }
 }
-template <bool TAIL, int NT>
-__device__ void multiply(TensorTile<double, NT>* w, int rest) {
+template <bool TAIL, class X, class Y, int NT>
+__device__ void multiply(TensorTile<double, X, Y, NT>* w, int rest) {
+  double left[2][2], right[2][NT];
+  w->template take<TAIL>(rest, left, right);
   DPA2MD_UNROLL
-  for (int half = 0; half < 8; half += 4) {
-    double left[2], right[NT];
-    w->template take<TAIL>(rest - half, left, right);
+  for (int half = 0; half < 2; ++half) {
     DPA2MD_UNROLL
     for (int q = 0; q < NT; ++q) {
-      mma_f64(w->c[q], left[0], right[q]);
-      mma_f64(w->c[q] + 2, left[1], right[q]);
+      mma_f64(w->c[q], left[half][0], right[half][q]);
+      mma_f64(w->c[q] + 2, left[half][1], right[half][q]);
     }
   }
 }
 
 // c (m, n) [+]= x (m, k) y (k, n), without a barrier at the end.
-template <int NT, class T>
-__device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m, int n, int k, Matrix<T> x,
-                                            Matrix<T> y, T* c, int ldc, bool add) {
-  const int rows = (m + 15) / 16, columns = (n + 8 * NT - 1) / (8 * NT);
-  for (int tile = warp; tile < rows * columns; tile += warps) {
-    const int i0 = tile / columns * 16, j0 = tile % columns * 8 * NT;
-    TensorTile<T, NT> w(lane, i0, j0, m, n, x, y);
+template <int NT, class T, class X, class Y>
+__device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m, int n, int k, X x, Y y,
+                                            T* c, int ldc, bool add) {
+  int i0 = 0;
+  for (int j0 = warp * 8 * NT;; j0 += warps * 8 * NT) {
+    for (; j0 >= n; i0 += 16) j0 -= (n + 8 * NT - 1) / (8 * NT) * (8 * NT);
+    if (i0 >= m) return;
+    TensorTile<T, X, Y, NT> w(lane, i0, j0, m, n, x, y);
     int rest = k;
     for (; rest >= 8; rest -= 8) multiply<false>(&w, rest);
     if (rest > 0) multiply<true>(&w, rest);
@@ -162,25 +316,45 @@ __device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m
   }
 }
 
-// As wide tiles as leave every warp one.
-template <class T>
-__device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c,
-                            int ldc, bool add) {
-  const int rows = (m + 15) / 16;
-  if (rows * ((n + 31) / 32) >= b.warps) {
-    gemm_tensor<4>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
-  } else if (rows * ((n + 15) / 16) >= b.warps) {
-    gemm_tensor<2>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
-  } else {
-    gemm_tensor<1>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
+// Columns of a tile, over 8: many, since a number is split and multiplied for all of them at once, but few
+// enough that half of the warps have a tile.
+template <class Y>
+__device__ int tile_width(int warps, int rows, int n) {
+  const int tiles = (n + 7) / 8;
+  if (Right<Y, 1>::kWhole && n % 8) return 1;
+  if (tiles <= kWidest && 2 * rows >= warps) return tiles;
+  for (int blocks = (tiles + kWidest - 1) / kWidest;; ++blocks) {
+    const int width = (tiles + blocks - 1) / blocks;
+    if (width == 1 || (rows * blocks * 2 >= warps && (!Right<Y, 1>::kWhole || width * blocks == tiles)))
+      return width;
+  }
+}
+
+template <class T, class X, class Y>
+__device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
+  const auto run = [&](auto width) {
+    gemm_tensor<decltype(width)::value>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
+  };
+  static_assert(kWidest == 5);
+  switch (tile_width<Y>(b.warps, (m + 15) / 16, n)) {
+    case 1:
+      return run(std::integral_constant<int, 1>());
+    case 2:
+      return run(std::integral_constant<int, 2>());
+    case 3:
+      return run(std::integral_constant<int, 3>());
+    case 4:
+      return run(std::integral_constant<int, 4>());
+    default:
+      return run(std::integral_constant<int, 5>());
   }
 }
 
 #elif defined(__CUDACC__)
 
 // Of the host, which never runs a kernel.
-template <class T>
-void gemm_tensor(const ThreadBlock&, int, int, int, Matrix<T>, Matrix<T>, T*, int, bool) {}
+template <class T, class X, class Y>
+void gemm_tensor(const ThreadBlock&, int, int, int, X, Y, T*, int, bool) {}
 
 #else
 
@@ -194,13 +368,11 @@ inline float multiply_add(float x, float y, float sum) {
 }
 inline double multiply_add(double x, double y, double sum) { return sum + x * y; }
 
-template <class T>
-void gemm_tensor(const ThreadBlock& b, int m, int n, int k, Matrix<T> x, Matrix<T> y, T* c, int ldc,
-                 bool add) {
+template <class T, class X, class Y>
+void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
   for (int e = b.thread; e < m * n; e += b.threads) {
-    const T *left = x.data + e / n * x.row, *right = y.data + e % n * y.col;
     T sum = 0;
-    for (int p = 0; p < k; ++p) sum = multiply_add(left[p * x.col], right[p * y.row], sum);
+    for (int p = 0; p < k; ++p) sum = multiply_add(x.at(e / n, p), y.at(p, e % n), sum);
     T* to = c + e / n * ldc + e % n;
     *to = add ? *to + sum : sum;
   }

@@ -53,18 +53,14 @@ void mma(const double* a, const double* b, double (*c)[2]) {
   }
 }
 
-template <class T, int NT>
-using Warp = std::vector<TensorTile<T, NT>>;
-
 // As multiply() of tensor.h, all lanes in step.
-template <int NT>
-void multiply(Warp<float, NT>* w, int rest) {
+template <int NT, class Tile>
+void multiply(std::vector<Tile>* w, int rest, float) {
   float high[kLanes][4], low[kLanes][4], right[kLanes][2][NT];
   for (int lane = 0; lane < kLanes; ++lane) {
-    float left[4];
-    (*w)[lane].template take<true>(rest, left, right[lane][0]);
-    (*w)[lane].template take<true>(rest - 4, left + 2, right[lane][1]);
-    for (int e = 0; e < 4; ++e) split_tf32(left[e], &high[lane][e], &low[lane][e]);
+    float left[2][2];
+    (*w)[lane].template take<true>(rest, left, right[lane]);
+    for (int e = 0; e < 4; ++e) split_tf32(left[e / 2][e % 2], &high[lane][e], &low[lane][e]);
   }
   for (int q = 0; q < NT; ++q) {
     float h[kLanes][2], l[kLanes][2], c[kLanes][4];
@@ -76,21 +72,21 @@ void multiply(Warp<float, NT>* w, int rest) {
     for (int lane = 0; lane < kLanes; ++lane) std::copy_n(c[lane], 4, (*w)[lane].c[q]);
   }
 }
-template <int NT>
-void multiply(Warp<double, NT>* w, int rest) {
-  for (int half = 0; half < 8; half += 4) {
-    double left[2][kLanes], right[NT][kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      double a[2], b[NT];
-      (*w)[lane].template take<true>(rest - half, a, b);
-      for (int h = 0; h < 2; ++h) left[h][lane] = a[h];
-      for (int q = 0; q < NT; ++q) right[q][lane] = b[q];
-    }
+template <int NT, class Tile>
+void multiply(std::vector<Tile>* w, int rest, double) {
+  double left[2][2][kLanes], right[2][NT][kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    double a[2][2], b[2][NT];
+    (*w)[lane].template take<true>(rest, a, b);
+    for (int e = 0; e < 4; ++e) left[e / 2][e % 2][lane] = a[e / 2][e % 2];
+    for (int e = 0; e < 2 * NT; ++e) right[e / NT][e % NT][lane] = b[e / NT][e % NT];
+  }
+  for (int half = 0; half < 2; ++half) {
     for (int q = 0; q < NT; ++q) {
       for (int h = 0; h < 2; ++h) {
         double c[kLanes][2];
         for (int lane = 0; lane < kLanes; ++lane) std::copy_n((*w)[lane].c[q] + 2 * h, 2, c[lane]);
-        mma(left[h], right[q], c);
+        mma(left[half][h], right[half][q], c);
         for (int lane = 0; lane < kLanes; ++lane) std::copy_n(c[lane], 2, (*w)[lane].c[q] + 2 * h);
       }
     }
@@ -110,27 +106,30 @@ std::vector<T> numbers(std::size_t n) {
 // Exactly as many numbers as the matrix has, so that sanitizers see a step beyond.
 template <class T>
 struct Factor {
+  int rows, columns;
   std::unique_ptr<T[]> data;
-  Matrix<T> matrix;
-  Factor(int rows, int columns, bool turned) {
+  std::vector<T> fragments;
+  Factor(int rows, int columns) : rows(rows), columns(columns) {
     const std::vector<T> from = numbers<T>(static_cast<std::size_t>(rows) * columns);
     data.reset(new T[from.size()]);
     std::copy(from.begin(), from.end(), data.get());
-    matrix = turned ? transposed<T>(data.get(), rows) : plain<T>(data.get(), columns);
+    fragments = fragments_of<T>(std::vector<double>(from.begin(), from.end()).data(), 1, rows, columns);
   }
-  T operator()(int i, int k) const { return matrix.data[i * matrix.row + k * matrix.col]; }
+  Plain<T> as_plain() const { return plain<T>(data.get(), columns); }
+  Transposed<T> as_transposed() const { return transposed<T>(data.get(), rows); }
+  Weight<T> as_weight() const { return {data.get(), fragments.data(), rows, columns}; }
 };
 
-template <class T, int NT>
-void test_product(int m, int n, int k, bool turn_x, bool turn_y, bool add) {
-  const Factor<T> x(m, k, turn_x), y(k, n, turn_y);
+template <class T, int NT, class X, class Y>
+void test_product(int m, int n, int k, X x, Y y, bool add) {
+  if (NT > 1 && Right<Y, NT>::kWhole && n % (8 * NT)) return;
   const std::vector<T> before = numbers<T>(static_cast<std::size_t>(m) * n);
   std::vector<T> out = before;
   for (int i0 = 0; i0 < m; i0 += 16) {
     for (int j0 = 0; j0 < n; j0 += 8 * NT) {
-      Warp<T, NT> warp;
-      for (int lane = 0; lane < kLanes; ++lane) warp.emplace_back(lane, i0, j0, m, n, x.matrix, y.matrix);
-      for (int rest = k; rest > 0; rest -= 8) multiply<NT>(&warp, rest);
+      std::vector<TensorTile<T, X, Y, NT>> warp;
+      for (int lane = 0; lane < kLanes; ++lane) warp.emplace_back(lane, i0, j0, m, n, x, y);
+      for (int rest = k; rest > 0; rest -= 8) multiply<NT>(&warp, rest, T());
       for (int lane = 0; lane < kLanes; ++lane) warp[lane].store(lane, i0, j0, m, n, out.data(), n, add);
     }
   }
@@ -142,8 +141,8 @@ void test_product(int m, int n, int k, bool turn_x, bool turn_y, bool add) {
     for (int j = 0; j < n; ++j) {
       double sum = add ? before[i * n + j] : 0, size = std::abs(sum);
       for (int p = 0; p < k; ++p) {
-        sum += double(x(i, p)) * y(p, j);
-        size += std::abs(double(x(i, p)) * y(p, j));
+        sum += double(x.at(i, p)) * y.at(p, j);
+        size += std::abs(double(x.at(i, p)) * y.at(p, j));
       }
       right = right && std::abs(out[i * n + j] - sum) <= (1 + std::sqrt(k)) * eps * size;
     }
@@ -152,34 +151,47 @@ void test_product(int m, int n, int k, bool turn_x, bool turn_y, bool add) {
   CHECK(right);
 }
 
+template <class T, int NT>
+void test_factors(int m, int n, int k) {
+  const Factor<T> x(m, k), y(k, n);
+  test_product<T, NT>(m, n, k, x.as_plain(), y.as_plain(), true);
+  test_product<T, NT>(m, n, k, x.as_plain(), y.as_transposed(), false);
+  test_product<T, NT>(m, n, k, x.as_plain(), y.as_weight(), true);
+  test_product<T, NT>(m, n, k, x.as_transposed(), y.as_plain(), false);
+}
+
 template <class T>
 void test_shapes() {
   for (const int m : {9, 16, 27}) {
-    for (const int n : {8, 27, 35, 64}) {
+    for (const int n : {8, 27, 35, 64, 80}) {
       for (const int k : {4, 8, 27, 32}) {
-        for (const bool turned : {false, true}) {
-          test_product<T, 1>(m, n, k, turned, false, false);
-          test_product<T, 2>(m, n, k, false, turned, true);
-          test_product<T, 4>(m, n, k, turned, !turned, false);
-        }
+        test_factors<T, 1>(m, n, k);
+        test_factors<T, 2>(m, n, k);
+        test_factors<T, 4>(m, n, k);
+        test_factors<T, 5>(m, n, k);
       }
     }
   }
 }
 
-// The lanes of a fragment read from 32 different banks, whichever way a factor lies (two lanes at most share
-// one where the contraction runs along rows).
+// The lanes find their numbers in 32 different banks, whichever way a factor lies, and put the product there
+// (two lanes at most share one where the contraction runs along rows in pairs).
 void test_banks() {
   for (int n = 1; n <= 200; ++n) {
     const int ld = spread<float>(n);
     CHECK(ld >= n && ld < n + 8);
-    std::vector<int> along(32, 0), across(32, 0);
+    std::vector<int> along(32, 0), pairs(32, 0), across(32, 0), product(32, 0);
     for (int lane = 0; lane < kLanes; ++lane) {
-      ++along[(lane / 4 * ld + lane % 4) % 32];
-      ++across[(lane % 4 * ld + lane / 4) % 32];
+      const int g = lane / 4, t = lane % 4;
+      ++along[(g * ld + t) % 32];
+      ++pairs[(g * ld + 2 * t) % 32];
+      ++across[(2 * t * ld + column_of(g)) % 32];
+      ++product[(g * ld + t) % 32];
     }
     CHECK(*std::max_element(along.begin(), along.end()) == 1);
-    CHECK(*std::max_element(across.begin(), across.end()) <= 2);
+    CHECK(*std::max_element(pairs.begin(), pairs.end()) <= 2);
+    CHECK(*std::max_element(across.begin(), across.end()) == 1);
+    CHECK(*std::max_element(product.begin(), product.end()) == 1);
     CHECK(spread<double>(n) % 2 == 1);
   }
 }

@@ -278,7 +278,7 @@ class Function:
 
     def signature(self) -> str:
         arguments = ", ".join(["Thread& t", *(f"unsigned char* {p}" for p, _, _ in self.params)])
-        return f"static void {self.name}({arguments})"
+        return f"void {self.name}({arguments})"
 
     def text(self) -> str:
         out = [f"{self.signature()} {{", *(f"  {line}" for line in self.lines), "}"]
@@ -400,24 +400,20 @@ class Module:
         return f'"{self.files.get(file, "?")}", {line or 0}'
 
     def write(self, stem: str, parts: int) -> None:
-        helpers = [f for f in self.functions if not f.entry]
-        kernels = [f for f in self.functions if f.entry]
         sites = [f"{{{line}, {self.source(at)}}}" for line, at in self.sites]
         runs = [
             f"{{{self.source(at)}, {{{', '.join(str(costs[p]) for p in PIPES)}}}}}"
             for at, costs in self.runs
         ]
+        name = Path(stem).name
+        by_size = sorted(self.functions, key=lambda f: -len(f.lines))
         for part in range(parts):
-            out = [
-                '#include "instructions.h"',
-                '#include "profile.h"',
-                "using namespace ptx;",
-                "namespace {",
-            ]
-            out += ["const Site sites[] = {", ",\n".join(sites), "};"]
-            out += ["const Run runs[] = {", ",\n".join(runs), "};"]
-            out += [f"{f.signature()};" for f in helpers]
-            out += [f.text() for f in helpers + kernels[part::parts]]
+            out = ['#include "instructions.h"', '#include "profile.h"', "using namespace ptx;"]
+            out += ["static const Site sites[] = {", ",\n".join(sites), "};"]
+            out += ["static const Run runs[] = {", ",\n".join(runs), "};"]
+            out += [f"namespace {name} {{"]
+            out += [f"{f.signature()};" for f in self.functions if not f.entry]
+            out += [f.text() for f in by_size[part::parts]]
             Path(f"{stem}.{part}.cpp").write_text("\n".join([*out, "}", ""]))
 
 
