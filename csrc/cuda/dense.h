@@ -18,6 +18,18 @@ DPA2MD_KERNEL inline Rows group_rows(int item, int natoms) {
   return {begin, natoms - begin < kGroup ? natoms - begin : kGroup};
 }
 
+// Rows of global memory as the left factor of a product, where the lanes of a warp find them in different
+// banks. Scratch: a group of them.
+template <class T>
+DPA2MD_KERNEL std::size_t staged_size(int width) {
+  return static_cast<std::size_t>(kGroup) * spread<T>(width);
+}
+template <class T>
+DPA2MD_KERNEL const T* staged(const ThreadBlock& b, int rows, int width, const T* x, T* to) {
+  copy(b, rows, width, x, width, to, spread<T>(width));
+  return to;
+}
+
 // g1 of layer 0: act( [D | three-body] W + tebd_transform(t_i) )
 template <class T>
 struct Transform {
@@ -27,14 +39,17 @@ struct Transform {
   const T* tebd;     // (nt, g1) or null
   T *g1, *slope;     // (natoms, g1); slope: act'
 
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+  DPA2MD_KERNEL T* arrays(Scratch* scratch, int) const {
+    return scratch->take<T>(staged_size<T>(s.repinit_width));
+  }
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const Rows rows = group_rows(item, s.natoms);
     const int width = s.rep.g1;
     const std::int64_t at = static_cast<std::int64_t>(rows.begin) * width;
     const T* x = s.rep_out + static_cast<std::int64_t>(rows.begin) * s.repinit_width;
     if (linear.w.rows) {
-      forward(b, linear, rows.count, x, s.repinit_width, g1 + at, width);
+      x = staged(b, rows.count, s.repinit_width, x, arrays(&scratch, 0));
+      forward(b, linear, rows.count, x, spread<T>(s.repinit_width), g1 + at, width);
     } else {
       copy(b, rows.count, width, x, width, g1 + at, width);
     }
@@ -53,20 +68,23 @@ struct TransformBackward {
   static constexpr int kMostThreads = kDenseThreads;
   State<T> s;
   Linear<T> linear;
-  const T* slope;
-  T* dg1;  // overwritten
+  const T *slope, *dg1;
 
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+  DPA2MD_KERNEL T* arrays(Scratch* scratch, int) const { return scratch->take<T>(staged_size<T>(s.rep.g1)); }
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const Rows rows = group_rows(item, s.natoms);
     const int width = s.rep.g1;
     const std::int64_t at = static_cast<std::int64_t>(rows.begin) * width;
     T* dx = s.drep_out + static_cast<std::int64_t>(rows.begin) * s.repinit_width;
-    b.each(rows.count * width, [&](int k) { dg1[at + k] *= slope[at + k]; });
     if (linear.w.rows) {
-      backward(b, linear, rows.count, dg1 + at, width, dx, s.repinit_width, false, s.repinit_width);
+      const int ld = spread<T>(width);
+      T* dy = arrays(&scratch, 0);
+      b.each_of(rows.count, width,
+                [&](int k, int m, int c) { dy[m * ld + c] = dg1[at + k] * slope[at + k]; });
+      backward(b, linear, rows.count, static_cast<const T*>(dy), ld, dx, s.repinit_width, false,
+               s.repinit_width);
     } else {
-      copy(b, rows.count, width, dg1 + at, width, dx, width);
+      b.each(rows.count * width, [&](int k) { dx[k] = dg1[at + k] * slope[at + k]; });
     }
   }
 };
@@ -79,11 +97,12 @@ struct DenseForward {
   Linear<T> linear;
   const T* x;
   T* y;
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+  DPA2MD_KERNEL T* arrays(Scratch* scratch, int) const { return scratch->take<T>(staged_size<T>(linear.in)); }
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const Rows rows = group_rows(item, natoms);
     const std::int64_t r = rows.begin;
-    forward(b, linear, rows.count, x + r * linear.in, linear.in, y + r * linear.out, linear.out);
+    const T* at = staged(b, rows.count, linear.in, x + r * linear.in, arrays(&scratch, 0));
+    forward(b, linear, rows.count, at, spread<T>(linear.in), y + r * linear.out, linear.out);
   }
 };
 template <class T>
@@ -93,11 +112,14 @@ struct DenseBackward {
   Linear<T> linear;
   const T* dy;
   T* dx;
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+  DPA2MD_KERNEL T* arrays(Scratch* scratch, int) const {
+    return scratch->take<T>(staged_size<T>(linear.out));
+  }
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const Rows rows = group_rows(item, natoms);
     const std::int64_t r = rows.begin;
-    backward(b, linear, rows.count, dy + r * linear.out, linear.out, dx + r * linear.in, linear.in, true,
+    const T* at = staged(b, rows.count, linear.out, dy + r * linear.out, arrays(&scratch, 0));
+    backward(b, linear, rows.count, at, spread<T>(linear.out), dx + r * linear.in, linear.in, true,
              linear.in);
   }
 };
@@ -121,33 +143,43 @@ struct NodeUpdate {
   T *out, *mlp_slope, *self_slope;  // slopes of this layer, null without forces
 
   struct Arrays {
-    T* y;  // (group, g1)
+    T *x, *y;  // what a product reads; (group, ld) what it gives
+    int ld;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {scratch->take<T>(static_cast<std::size_t>(kGroup) * s.rep.g1)};
+    const int width = s.rep.g1, attended = s.rep.has_g1_attn ? s.rep.heads1 * width : 0;
+    const int most = attended > w.mlp.in ? attended : w.mlp.in;
+    T* x = scratch->take<T>(staged_size<T>(most > width ? most : width));
+    return {x, scratch->take<T>(staged_size<T>(width)), spread<T>(width)};
   }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const RepformerView& f = s.rep;
     const Rows rows = group_rows(item, s.natoms);
     const int width = f.g1;
     const std::int64_t r = rows.begin, at = r * width;
-    T* y = arrays(&scratch, 0).y;
-    forward(b, w.mlp, rows.count, a.cat + r * w.mlp.in, w.mlp.in, y, width);
-    activate_rows(b, f.act, rows.count, width, y, width, mlp_slope ? mlp_slope + at : nullptr, width);
-    b.each_of(rows.count, width, [&](int k, int, int c) {
-      T sum = w.g1_alpha * g1[at + k] + w.scale_mlp[c] * y[k];
+    const Arrays z = arrays(&scratch, 0);
+    T* y = z.y;
+    const auto product = [&](const Linear<T>& l, const T* x) {
+      const T* left = staged(b, rows.count, l.in, x + r * l.in, z.x);
+      forward(b, l, rows.count, left, spread<T>(l.in), y, z.ld);
+    };
+    product(w.mlp, a.cat);
+    activate_rows(b, f.act, rows.count, width, y, z.ld, mlp_slope ? mlp_slope + at : nullptr, width);
+    b.each_of(rows.count, width, [&](int k, int m, int c) {
+      T sum = w.g1_alpha * g1[at + k] + w.scale_mlp[c] * y[m * z.ld + c];
       if (f.has_conv && f.conv_outside) sum += w.scale_conv[c] * a.conv[at + k];
       out[at + k] = sum;
     });
     if (f.mlp_outside) {
-      forward(b, w.self, rows.count, g1 + at, width, y, width);
-      activate_rows(b, f.act, rows.count, width, y, width, self_slope ? self_slope + at : nullptr, width);
-      b.each_of(rows.count, width, [&](int k, int, int c) { out[at + k] += w.scale_self[c] * y[k]; });
+      product(w.self, g1);
+      activate_rows(b, f.act, rows.count, width, y, z.ld, self_slope ? self_slope + at : nullptr, width);
+      b.each_of(rows.count, width,
+                [&](int k, int m, int c) { out[at + k] += w.scale_self[c] * y[m * z.ld + c]; });
     }
     if (f.has_g1_attn) {
-      const int in = f.heads1 * width;
-      forward(b, w.attn1_value, rows.count, a.weighted + r * in, in, y, width);
-      b.each_of(rows.count, width, [&](int k, int, int c) { out[at + k] += w.scale_attn1[c] * y[k]; });
+      product(w.attn1_value, a.weighted);
+      b.each_of(rows.count, width,
+                [&](int k, int m, int c) { out[at + k] += w.scale_attn1[c] * y[m * z.ld + c]; });
     }
   }
 };
@@ -162,36 +194,37 @@ struct NodeUpdateBackward {
   const T *dout, *mlp_slope, *self_slope;
   T* dg1;
 
-  struct Arrays {
-    T* dy;  // (group, g1)
-  };
-  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {scratch->take<T>(static_cast<std::size_t>(kGroup) * s.rep.g1)};
-  }
+  // (group, ld)
+  DPA2MD_KERNEL T* arrays(Scratch* scratch, int) const { return scratch->take<T>(staged_size<T>(s.rep.g1)); }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const RepformerView& f = s.rep;
     const Rows rows = group_rows(item, s.natoms);
     const int width = f.g1;
     const std::int64_t r = rows.begin, at = r * width;
-    T* dy = arrays(&scratch, 0).dy;
-    b.each_of(rows.count, width, [&](int k, int, int c) {
+    const int ld = spread<T>(width);
+    T* dy = arrays(&scratch, 0);
+    b.each_of(rows.count, width, [&](int k, int m, int c) {
       dg1[at + k] += w.g1_alpha * dout[at + k];
       if (f.has_conv && f.conv_outside) d.conv[at + k] = w.scale_conv[c] * dout[at + k];
-      dy[k] = w.scale_mlp[c] * dout[at + k] * mlp_slope[at + k];
+      dy[m * ld + c] = w.scale_mlp[c] * dout[at + k] * mlp_slope[at + k];
     });
-    backward(b, w.mlp, rows.count, dy, width, d.cat + r * w.mlp.in, w.mlp.in, false, w.mlp.in);
+    backward(b, w.mlp, rows.count, static_cast<const T*>(dy), ld, d.cat + r * w.mlp.in, w.mlp.in, false,
+             w.mlp.in);
     if (f.mlp_outside) {
-      b.each_of(rows.count, width,
-                [&](int k, int, int c) { dy[k] = w.scale_self[c] * dout[at + k] * self_slope[at + k]; });
-      backward(b, w.self, rows.count, dy, width, dg1 + at, width, true, width);
+      b.each_of(rows.count, width, [&](int k, int m, int c) {
+        dy[m * ld + c] = w.scale_self[c] * dout[at + k] * self_slope[at + k];
+      });
+      backward(b, w.self, rows.count, static_cast<const T*>(dy), ld, dg1 + at, width, true, width);
     } else {
       b.each_of(rows.count, width,
                 [&](int k, int m, int c) { dg1[at + k] += d.cat[(r + m) * w.mlp.in + c]; });
     }
     if (f.has_g1_attn) {
       const int in = f.heads1 * width;
-      b.each_of(rows.count, width, [&](int k, int, int c) { dy[k] = w.scale_attn1[c] * dout[at + k]; });
-      backward(b, w.attn1_value, rows.count, dy, width, d.weighted + r * in, in, false, in);
+      b.each_of(rows.count, width,
+                [&](int k, int m, int c) { dy[m * ld + c] = w.scale_attn1[c] * dout[at + k]; });
+      backward(b, w.attn1_value, rows.count, static_cast<const T*>(dy), ld, d.weighted + r * in, in, false,
+               in);
     }
   }
 };

@@ -15,7 +15,7 @@
 #include "dense.h"
 #include "device.h"
 #include "pair_list.h"
-#include "views.h"
+#include "repformer_pair_attention.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
@@ -33,6 +33,7 @@ struct StepSizes {
   std::size_t binned = 0, bins = 0, frames = 0;
   std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_near = 0;
   bool forces = false;
+  bool keep_attention = true;  // KeptAttention, if there is memory for it
 
   // The same per atom, for another number of atoms.
   StepSizes scaled_to(std::int64_t n) const {
@@ -145,6 +146,7 @@ class GpuBackend final : public Backend {
   State<T> here(Range) const;
   PairState<T> pair(int layer, Range);
   PairState<T> dpair(int layer) const;
+  KeptAttention<T> kept_attention(int layer) const;
   NodeArrays<T> nodes(Range) const;
   NodeArrays<T> dnodes(Range) const;
   std::int64_t kept_g2(bool back) const { return rep().nlayers < 3 ? 0 : back ? rep().nlayers - 2 : 1; }
@@ -176,6 +178,8 @@ class GpuBackend final : public Backend {
   std::vector<Need> step_plan(const StepSizes& sizes);
   std::vector<Need> plan(const StepSizes& sizes);
   std::size_t fixed_memory() const;
+  double total(const StepSizes& sizes);
+  bool fits(const std::vector<Need>& needs) const;
   void check_memory(const std::vector<Need>& needs);
   void reserve_scratch();
   void reserve();
@@ -264,6 +268,7 @@ class GpuBackend final : public Backend {
   Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
   Buffer<T> g2_, dg2_;                           // (near pairs, g2): layers, see pair(); one gradient
   Buffer<T> g2_first_;                           // the same of layer 0, of a chunk
+  Buffer<T> kept_norm_, kept_rstd_;              // layers of KeptAttention
   Buffer<T> h2_, dh2_;                           // (near pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;

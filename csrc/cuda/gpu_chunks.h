@@ -118,6 +118,12 @@ PairState<T> GpuBackend<T>::dpair(int l) const {
 }
 
 template <class T>
+KeptAttention<T> GpuBackend<T>::kept_attention(int l) const {
+  if (!sizes_.keep_attention || !state_.forces || !rep().has_g2_attn) return {};
+  return {kept_norm_.data() + l * g2_stride_, kept_rstd_.data() + l * sizes_.near};
+}
+
+template <class T>
 NodeArrays<T> GpuBackend<T>::nodes(Range a) const {
   const int width = rep().g1_dim, heads = width * rep().attn1_nhead;
   return {moved(cat_.data(), a.begin, rep().linear1_in()), moved(conv_.data(), a.begin, width),

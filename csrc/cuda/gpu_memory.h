@@ -67,6 +67,8 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const std::size_t h2 = f.update_h2 ? z.near * kH2Row : 0;
   const std::size_t slopes = layers ? ((layers - 1) * n + chunk) * f.g1_dim : 0;
   const std::size_t attention = f.has_g1_attn ? node_chunk * f.g1_dim * f.attn1_nhead : 0;
+  const bool keep = back && z.keep_attention && f.has_g2_attn && layers > 1;
+  const std::size_t attentions = keep ? layers - 1 : 0;
   // Before the reverse sweep the candidates' numbers as pairs are there.
   const std::size_t numbers = (2 * z.candidates * sizeof(std::int32_t) + sizeof(T) - 1) / sizeof(T);
   // Atoms whose [D | three-body], which a DPA-1 model's descriptor is, and whose moments are there at once.
@@ -92,6 +94,8 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&g2_, kept_g2(z.forces) * g2 + (layers > 1 ? g2_chunk : 0)),
       need(&g2_first_, layers ? g2_chunk : 0),
       need(&dg2_, back * std::max(layers ? g2 : 0, numbers)),
+      need(&kept_norm_, attentions * g2),
+      need(&kept_rstd_, attentions * z.near),
       need(&h2_, layers ? (layers - 1) * h2 : 0),
       need(&dh2_, back * std::min<std::size_t>(layers, 2) * h2),
       need(&dgg1_, back * z.chunk_near * f.g1_dim),
@@ -128,24 +132,40 @@ std::size_t GpuBackend<T>::fixed_memory() const {
 }
 
 template <class T>
+double GpuBackend<T>::total(const StepSizes& z) {
+  auto sum = static_cast<double>(fixed_memory());
+  for (const Need& x : plan(z)) sum += static_cast<double>(Storage::with_room(x.bytes));
+  return sum;
+}
+
+// Needed: with all that there is memory to keep. As many atoms would fit as need no more without it.
+template <class T>
 DeviceMemory GpuBackend<T>::memory(std::int64_t natoms) {
   if (sizes_.natoms == 0) return {};
   use_device(device_);
   const auto fixed = static_cast<double>(fixed_memory());
-  double needed = fixed, available = fixed + static_cast<double>(free_memory());
-  for (const Need& x : plan(sizes_.scaled_to(natoms)))
-    needed += static_cast<double>(Storage::with_room(x.bytes));
+  double available = fixed + static_cast<double>(free_memory());
   for (const Need& x : plan(sizes_)) available += static_cast<double>(x.storage->capacity());
-  return {needed, available,
-          std::max(0.0, (available - fixed) / (needed - fixed) * static_cast<double>(natoms))};
+  StepSizes z = sizes_.scaled_to(natoms);
+  z.keep_attention = false;
+  const double least = total(z);
+  z.keep_attention = true;
+  const double most = total(z);
+  return {most <= available ? most : least, available,
+          std::max(0.0, (available - fixed) / (least - fixed) * static_cast<double>(natoms))};
+}
+
+template <class T>
+bool GpuBackend<T>::fits(const std::vector<Need>& needs) const {
+  std::size_t more = 0;
+  for (const Need& x : needs) more += x.storage->grown_to(x.bytes) - x.storage->capacity();
+  return more == 0 || more <= free_memory();
 }
 
 // Refuses a step for which the memory does not suffice, and gives back what was taken for its list.
 template <class T>
 void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
-  std::size_t more = 0;
-  for (const Need& x : needs) more += x.storage->grown_to(x.bytes) - x.storage->capacity();
-  if (more == 0 || more <= free_memory()) return;
+  if (fits(needs)) return;
   const DeviceMemory m = memory(state_.natoms);
   char text[300];
   std::snprintf(
@@ -185,6 +205,11 @@ void GpuBackend<T>::reserve() {
   State<T>& s = state_;
   g1_stride_ = g2_stride_ = h2_stride_ = 0;  // nothing is there yet
   reserve_scratch();
+  sizes_.keep_attention = true;
+  if (!fits(plan(sizes_))) {
+    sizes_.keep_attention = false;
+    kept_norm_.clear(), kept_rstd_.clear();
+  }
   const std::vector<Need> needs = plan(sizes_);
   check_memory(needs);
   for (const Need& x : needs) x.storage->resize_bytes(x.bytes);

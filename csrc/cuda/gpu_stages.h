@@ -58,7 +58,7 @@ void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
 template <class T>
 void GpuBackend<T>::pair_step(int l, Range a) {
   const PairState<T> from = pair(l, a), to = pair(l + 1, a);
-  start(PairStep<T>{{here(a), layers_[l], from, g1(l)}, to}, a, most_near_);
+  start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_near_);
 }
 
 template <class T>
@@ -112,7 +112,9 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
 template <class T>
 void GpuBackend<T>::pair_step_backward(int l, Range a) {
   const PairState<T> x = pair(l, a);
-  start(PairStepBackward<T>{{here(a), layers_[l], x, g1(l)}, dpair(l + 1), dpair(l), dg1(l)}, a, most_near_);
+  start(
+      PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
+      a, most_near_);
 }
 
 template <class T>

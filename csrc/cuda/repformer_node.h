@@ -22,11 +22,21 @@ template <class T>
 DPA2MD_KERNEL void symmetrise_backward(const ThreadBlock& b, const T* s, int ld, int width, int axis,
                                        const T* dout, T scale, T* ds, int ldd) {
   b.each_of(3, width, [&](int, int x, int d) {
-    const T* row = s + x * ld;
     T sum = 0;
-    for (int a = 0; a < axis; ++a) sum += row[a] * dout[a * width + d];
-    for (int e = 0; d < axis && e < width; ++e) sum += row[e] * dout[d * width + e];
-    ds[x * ldd + d] = scale * sum / 3;
+    for (int a = 0; a < axis; ++a) sum += s[x * ld + a] * dout[a * width + d];
+    ds[x * ldd + d] = scale / 3 * sum;
+  });
+  // the columns that are rows of the product, too
+  b.each_warp(axis, [&](int a) {
+    T sum[3] = {0, 0, 0};
+    for (int d = b.lane; d < width; d += b.lanes) {
+      const T g = dout[a * width + d];
+      for (int x = 0; x < 3; ++x) sum[x] += s[x * ld + d] * g;
+    }
+    for (int x = 0; x < 3; ++x) {
+      const T all = b.lane_sum(sum[x]);
+      if (b.lane == 0) ds[x * ldd + a] += scale / 3 * all;
+    }
   });
 }
 
@@ -36,8 +46,11 @@ struct Neighbors {
   int n;
   std::int64_t q0;  // first pair in the repformers' prefix
   T* sw;            // (n) switch, or 1 in non-smooth models
-  T* gg1;           // (n, g1)
-  T* left;          // (n, met): [g2 w | h2 w] of what meets gg1
+  T* gg1;           // (n, ld)
+  int ld, ldl;
+  T* left;  // (n, ldl): [g2 w | h2 w] of what meets gg1
+
+  DPA2MD_KERNEL Plain<T> rows() const { return {gg1, ld}; }
 };
 
 template <class T>
@@ -51,8 +64,10 @@ struct NodeBase {
   DPA2MD_KERNEL int met() const { return s.rep.met_g2() + s.rep.met_h2(); }
   DPA2MD_KERNEL Neighbors<T> neighbors(Scratch* scratch, int n) const {
     const std::size_t size = n;
-    return {n, 0, scratch->take<T>(size), scratch->take<T>(s.rep.node_reads_gg1() ? size * s.rep.g1 : 0),
-            scratch->take<T>(size * met())};
+    const int ld = spread<T>(s.rep.g1), ldl = spread<T>(met());
+    T* sw = scratch->take<T>(size);
+    T* gg1 = scratch->take<T>(s.rep.node_reads_gg1() ? size * ld : 0);
+    return {n, 0, sw, gg1, ld, ldl, scratch->take<T>(met() ? size * ldl : 0)};
   }
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, Neighbors<T>* x) const {
     const RepformerView& f = s.rep;
@@ -60,24 +75,27 @@ struct NodeBase {
     const std::int64_t q0 = x->q0 = s.near.first[i];
     b.each(x->n, [&](int j) { x->sw[j] = s.switch_of(q0 + j); });
     if (f.node_reads_gg1()) {
-      b.each_of(x->n, width, [&](int k, int j, int c) {
-        x->gg1[k] = g1[static_cast<std::int64_t>(s.near_row[q0 + j]) * width + c];
+      b.each_warp(x->n, [&](int j) {
+        const T* from = g1 + static_cast<std::int64_t>(s.near_row[q0 + j]) * width;
+        T* to = x->gg1 + j * x->ld;
+        for (int c = b.lane; c < width; c += b.lanes) to[c] = from[c];
       });
     }
     if (kk) {
-      b.each_of(x->n, kk, [&](int k, int j, int c) {
-        x->left[k] = x->sw[j] * (c < kq ? pair.g2[(q0 + j) * f.g2 + c] : pair.h2[(q0 + j) * kH2Row + c - kq]);
+      b.each_warp(x->n, [&](int j) {
+        const T *g2 = pair.g2 + (q0 + j) * f.g2, *h2 = pair.h2 + (q0 + j) * kH2Row, sw = x->sw[j];
+        T* to = x->left + j * x->ldl;
+        for (int c = b.lane; c < kk; c += b.lanes) to[c] = sw * (c < kq ? g2[c] : h2[c - kq]);
       });
     }
   }
   // S2 (3, g2): the moments of g2
   DPA2MD_KERNEL void pair_moments(const ThreadBlock& b, const Neighbors<T>& x, T* s2) const {
     const int width = s.rep.g2;
-    const T c = s.inverse_moment(x.n);
+    const T c = s.inverse_moment(x.n), *g2 = pair.g2 + x.q0 * width, *h2 = pair.h2 + x.q0 * kH2Row;
     b.each_of(3, width, [&](int k, int a, int d) {
       T sum = 0;
-      for (int j = 0; j < x.n; ++j)
-        sum += x.sw[j] * pair.h2[(x.q0 + j) * kH2Row + a] * pair.g2[(x.q0 + j) * width + d];
+      for (int j = 0; j < x.n; ++j) sum += x.sw[j] * h2[j * kH2Row + a] * g2[j * width + d];
       s2[k] = c * sum;
     });
   }
@@ -112,7 +130,8 @@ struct NodeMoments : NodeBase<T> {
     if (this->met()) conv_drrd(b, i, y, cat);
     if (f.has_g1_attn) {
       const std::int64_t at = static_cast<std::int64_t>(i) * f.heads1 * f.g1;
-      local_attention(b, s, y.x.n, y.x.sw, y.x.gg1, this->a.query + at, y.attention, this->a.weighted + at);
+      local_attention(b, s, y.x.n, y.x.sw, y.x.rows(), this->a.query + at, y.attention,
+                      this->a.weighted + at);
     }
   }
 
@@ -121,8 +140,8 @@ struct NodeMoments : NodeBase<T> {
     const State<T>& s = this->s;
     const RepformerView& f = s.rep;
     const int width = f.g1, kq = f.met_g2(), kk = this->met(), n = y.x.n;
-    gemm(b, kk, width, n, transposed(static_cast<const T*>(y.x.left), kk),
-         plain(static_cast<const T*>(y.x.gg1), width), y.product, width, false);
+    gemm(b, kk, width, n, transposed(static_cast<const T*>(y.x.left), y.x.ldl), y.x.rows(), y.product, width,
+         false);
     const T inv = s.inverse_count(n);
     const T *p = this->w.conv, *q = y.product;
     if (kq && f.conv_outside) {
@@ -161,7 +180,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     Neighbors<T> x;
     T *product, *dproduct;  // (met, ld)
     int ld;
-    T* dleft;     // (n, met)
+    T* dleft;     // (n, ldl)
     T *s2, *ds2;  // (3, g2)
     T* dsw;       // (n)
     LocalAttention<T> attention;
@@ -174,7 +193,7 @@ struct NodeMomentsBackward : NodeBase<T> {
             scratch->take<T>(static_cast<std::size_t>(f.met_h2()) * f.g1),
             scratch->take<T>(kk * ld),
             static_cast<int>(ld),
-            scratch->take<T>(n * kk),
+            scratch->take<T>(kk ? n * spread<T>(this->met()) : 0),
             scratch->take<T>(moments),
             scratch->take<T>(moments),
             scratch->take<T>(n),
@@ -203,7 +222,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     }
     if (f.has_g1_attn) {
       const std::int64_t at = static_cast<std::int64_t>(i) * f.heads1 * f.g1;
-      local_attention_backward(b, s, n, y.x.sw, y.x.gg1, this->a.query + at, d.weighted + at, y.attention,
+      local_attention_backward(b, s, n, y.x.sw, y.x.rows(), this->a.query + at, d.weighted + at, y.attention,
                                d.query + at, dgg1, y.dsw);
     }
     b.each(n, [&](int j) {
@@ -250,7 +269,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     const State<T>& s = this->s;
     const RepformerView& f = s.rep;
     const int width = f.g1, kq = f.met_g2(), ks = f.met_h2(), kk = kq + ks, n = y.x.n;
-    const T *gg1 = y.x.gg1, *left = y.x.left, *p = this->w.conv;
+    const T *left = y.x.left, *p = this->w.conv;
     const T inv = s.inverse_count(n);
     if (kq) {
       const T* dconv = f.conv_outside ? d.conv + static_cast<std::int64_t>(i) * width : nullptr;
@@ -260,18 +279,18 @@ struct NodeMomentsBackward : NodeBase<T> {
     }
     if (ks) {
       const T c = s.inverse_moment(n);
-      gemm(b, 3, width, n, transposed(left + kq, kk), plain(gg1, width), y.product, width, false);
+      gemm(b, 3, width, n, transposed(left + kq, y.x.ldl), y.x.rows(), y.product, width, false);
       b.each(3 * width, [&](int k) { y.product[k] *= c; });
       symmetrise_backward(b, y.product, width, width, f.axis, dcat + f.cat_drrd(), c, y.dproduct + kq * y.ld,
                           y.ld);
     }
     const T* dproduct = y.dproduct;
-    gemm(b, n, width, kk, plain(left, kk), plain(dproduct, y.ld), dgg1, width, !clear_shares);
-    gemm(b, n, kk, width, plain(gg1, width), transposed(dproduct, y.ld), y.dleft, kk, false);
+    gemm(b, n, width, kk, plain(left, y.x.ldl), plain(dproduct, y.ld), dgg1, width, !clear_shares);
+    gemm(b, n, kk, width, y.x.rows(), transposed(dproduct, y.ld), y.dleft, y.x.ldl, false);
     b.each_warp(n, [&](int j) {
       const T* g2 = this->pair.g2 + (y.x.q0 + j) * f.g2;
       T* dg2 = dpair.g2 + (y.x.q0 + j) * f.g2;
-      const T* dl = y.dleft + j * kk;
+      const T* dl = y.dleft + j * y.x.ldl;
       T along = 0;
       for (int c = b.lane; c < kq; c += b.lanes) {
         dg2[c] += y.x.sw[j] * dl[c];

@@ -22,11 +22,11 @@ struct LocalAttention {
 
 // Probabilities and raw logits. The N - n empty slots keep l = -20 in the denominator.
 template <class T>
-DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n, const T* sw, const T* gg1,
+DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n, const T* sw, Plain<T> gg1,
                                  const T* query, const LocalAttention<T>& a) {
   const int heads = s.rep.heads1, width = s.rep.g1;
   const int empty = s.smooth ? s.near.nsel - n : 0;
-  gemm(b, n, heads, width, plain(gg1, width), transposed(query, width), a.logit, heads, false);
+  gemm(b, n, heads, width, gg1, transposed(query, width), a.logit, heads, false);
   b.each_warp(heads, [&](int h) {
     T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
     for (int j = b.lane; j < n; j += b.lanes) {
@@ -47,23 +47,22 @@ DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n,
 }
 
 template <class T>
-DPA2MD_KERNEL void local_attention(const ThreadBlock& b, const State<T>& s, int n, const T* sw, const T* gg1,
+DPA2MD_KERNEL void local_attention(const ThreadBlock& b, const State<T>& s, int n, const T* sw, Plain<T> gg1,
                                    const T* query, const LocalAttention<T>& a, T* weighted) {
   const int heads = s.rep.heads1, width = s.rep.g1;
   local_softmax(b, s, n, sw, gg1, query, a);
   b.each(n * heads, [&](int k) { a.prob[k] *= sw[k / heads]; });
-  gemm(b, heads, width, n, transposed(static_cast<const T*>(a.prob), heads), plain(gg1, width), weighted,
-       width, false);
+  gemm(b, heads, width, n, transposed(static_cast<const T*>(a.prob), heads), gg1, weighted, width, false);
 }
 
 // Adds to dgg1 and dsw, assigns dquery.
 template <class T>
 DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>& s, int n, const T* sw,
-                                            const T* gg1, const T* query, const T* dweighted,
+                                            Plain<T> gg1, const T* query, const T* dweighted,
                                             const LocalAttention<T>& a, T* dquery, T* dgg1, T* dsw) {
   const int heads = s.rep.heads1, width = s.rep.g1;
   local_softmax(b, s, n, sw, gg1, query, a);
-  gemm(b, n, heads, width, plain(gg1, width), transposed(dweighted, width), a.grad, heads, false);
+  gemm(b, n, heads, width, gg1, transposed(dweighted, width), a.grad, heads, false);
   // grad: d weight -> d logit; prob -> weight; logit -> what the switch of the pair gets
   b.each_warp(heads, [&](int h) {
     T mean = 0;
@@ -83,7 +82,7 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
   const T *weight = a.prob, *dlogit = a.grad;
   gemm(b, n, width, heads, plain(weight, heads), plain(dweighted, width), dgg1, width, true);
   gemm(b, n, width, heads, plain(dlogit, heads), plain(query, width), dgg1, width, true);
-  gemm(b, heads, width, n, transposed(dlogit, heads), plain(gg1, width), dquery, width, false);
+  gemm(b, heads, width, n, transposed(dlogit, heads), gg1, dquery, width, false);
 }
 
 }  // namespace DPA2MD_GPU

@@ -68,6 +68,7 @@ struct PairBase {
   LayerView<T> w;
   PairState<T> in;
   const T* g1;  // (nrows, g1), read with g1g1
+  KeptAttention<T> kept;
 
   DPA2MD_KERNEL int ld() const { return spread<T>(s.rep.g2); }
   DPA2MD_KERNEL bool attends() const { return s.rep.has_g2_attn || s.rep.update_h2; }
@@ -118,7 +119,8 @@ struct PairStep : PairBase<T> {
     });
     if (s.rep.has_g1g1) g1g1(b, i, a, g2);
     if (this->attends()) {
-      attention(b, s, w, a.block, a.attention, a.y, g2, s.rep.update_h2 ? out.h2 + q0 * kH2Row : nullptr);
+      attention(b, s, w, a.block, a.attention, a.y, g2, s.rep.update_h2 ? out.h2 + q0 * kH2Row : nullptr,
+                this->kept);
     }
   }
 
@@ -184,7 +186,7 @@ struct PairStepBackward : PairBase<T> {
     if (this->attends()) {
       attention_backward(b, s, w, a.block, a.attention, a.y, a.dy, up,
                          s.rep.update_h2 ? dout.h2 + q0 * kH2Row : nullptr, a.dg2, din.h2 + q0 * kH2Row,
-                         a.dsw);
+                         a.dsw, this->kept);
     }
     b.each_of(n, d, [&](int k, int j, int c) { din.g2[q0 * d + k] = a.dg2[j * ld + c]; });
     if (s.smooth) b.each(n, [&](int j) { s.near.dsw[q0 + j] += a.dsw[j]; });

@@ -102,6 +102,22 @@ DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, cons
   gemm(b, n, d, d, plain(y, x.ld), w.attn2_value[h], a.norm, x.ld, true);
 }
 
+// What the reverse sweep reads of a layer's attention if there was memory to keep it; else null, and computed
+// again.
+template <class T>
+struct KeptAttention {
+  T *norm, *rstd;  // (near pairs, g2), (near pairs)
+
+  DPA2MD_KERNEL void keep(const ThreadBlock& b, const PairBlock<T>& x, const Attention<T>& a, int d) const {
+    b.each_of(x.n, d, [&](int k, int j, int c) { norm[x.q0 * d + k] = a.norm[j * x.ld + c]; });
+    b.each(x.n, [&](int j) { rstd[x.q0 + j] = a.rstd[j]; });
+  }
+  DPA2MD_KERNEL void take(const ThreadBlock& b, const PairBlock<T>& x, const Attention<T>& a, int d) const {
+    b.each_of(x.n, d, [&](int k, int j, int c) { a.norm[j * x.ld + c] = norm[x.q0 * d + k]; });
+    b.each(x.n, [&](int j) { a.rstd[j] = rstd[x.q0 + j]; });
+  }
+};
+
 // norm -> (norm - mean) / sqrt(var + eps), biased variance
 template <class T>
 DPA2MD_KERNEL void attention_normalise(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
@@ -131,7 +147,8 @@ DPA2MD_KERNEL void attention_start(const ThreadBlock& b, const State<T>& s, cons
 // without an h2 update).
 template <class T>
 DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
-                             const PairBlock<T>& x, const Attention<T>& a, T* query, T* g2_out, T* h2_out) {
+                             const PairBlock<T>& x, const Attention<T>& a, T* query, T* g2_out, T* h2_out,
+                             const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2;
   attention_start(b, s, w, x, a);
   if (h2_out) b.each(n * 3, [&](int k) { h2_out[k / 3 * kH2Row + k % 3] = w.h2_alpha * x.h2[k]; });
@@ -149,6 +166,7 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
   }
   if (!s.rep.has_g2_attn) return;
   attention_normalise(b, s, x, a);
+  if (kept.norm) kept.keep(b, x, a, d);
   b.each_of(n, d, [&](int k, int j, int c) {
     g2_out[k] += w.scale_attn2[c] * (a.norm[j * x.ld + c] * w.ln_w[c] + w.ln_b[c]);
   });
@@ -232,18 +250,21 @@ DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<
 template <class T>
 DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
                                       const PairBlock<T>& x, const Attention<T>& a, T* y, T* z,
-                                      const T* dg2_out, const T* dh2_out, T* dg2, T* dh2, T* dsw) {
+                                      const T* dg2_out, const T* dh2_out, T* dg2, T* dh2, T* dsw,
+                                      const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2, ld = x.ld, ldn = a.ldn;
   const bool values = s.rep.has_g2_attn;
-  attention_start(b, s, w, x, a);
-  for (int h = 0; values && h < s.rep.heads2; ++h) {
-    attention_map<T>(b, s, w, h, x, y, nullptr, nullptr, a.map, ldn);
-    attention_value(b, s, w, h, x, a, y);
-  }
-  if (values) {
+  if (values && kept.norm) {
+    kept.take(b, x, a, d);
+  } else if (values) {
+    attention_start(b, s, w, x, a);
+    for (int h = 0; h < s.rep.heads2; ++h) {
+      attention_map<T>(b, s, w, h, x, y, nullptr, nullptr, a.map, ldn);
+      attention_value(b, s, w, h, x, a, y);
+    }
     attention_normalise(b, s, x, a);
-    attention_norm_backward(b, s, w, x, a, dg2_out);
   }
+  if (values) attention_norm_backward(b, s, w, x, a, dg2_out);
   fill(b, n * ldn, a.dhh, T(0));
   fill(b, n * ldn, a.dww, T(0));
   const T *g2 = x.g2, *dsum = a.norm, *map = a.map, *query = a.query;

@@ -304,8 +304,9 @@ __device__ void multiply(TensorTile<double, X, Y, NT>* w, int rest) {
 template <int NT, class T, class X, class Y>
 __device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m, int n, int k, X x, Y y,
                                             T* c, int ldc, bool add) {
-  int i0 = 0;
-  for (int j0 = warp * 8 * NT;; j0 += warps * 8 * NT) {
+  const bool single = n <= 8 * NT;  // a column of tiles
+  int i0 = single ? 16 * warp : 0;
+  for (int j0 = single ? 0 : warp * 8 * NT;; single ? i0 += 16 * warps : j0 += warps * 8 * NT) {
     for (; j0 >= n; i0 += 16) j0 -= (n + 8 * NT - 1) / (8 * NT) * (8 * NT);
     if (i0 >= m) return;
     TensorTile<T, X, Y, NT> w(lane, i0, j0, m, n, x, y);
