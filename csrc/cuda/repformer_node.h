@@ -55,6 +55,7 @@ struct Neighbors {
 
 template <class T>
 struct NodeBase {
+  static constexpr bool kOften = true;
   State<T> s;
   LayerView<T> w;
   NodeArrays<T> a;

@@ -86,13 +86,19 @@ DPA2MD_KERNEL int spread(int n) {
   return sizeof(T) == 4 ? (n + 3) / 8 * 8 + 4 : n | 1;
 }
 
-// x = high + low, both exact in tf32 (but for the last bits of low, which tensor cores leave out).
+// x = high + low, both exact in tf32 (but for the last bits of low, which tensor cores leave out). Dekker's
+// way, without integers, whose pipe has enough to do with addresses.
 DPA2MD_KERNEL inline void split_tf32(float x, float* high, float* low) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  bits = (bits + 0x1000u) & 0xffffe000u;  // to the nearest
-  std::memcpy(high, &bits, sizeof(bits));
+#if defined(__CUDA_ARCH__)
+  const float t = __fmul_rn(8193.0f, x);  // 2^13 + 1
+  *high = __fsub_rn(t, __fsub_rn(t, x));
+  *low = __fsub_rn(x, *high);
+#else
+  volatile float t = 8193.0f * x;  // not contracted
+  volatile float rest = t - x;
+  *high = t - rest;
   *low = x - *high;
+#endif
 }
 
 // What a tensor core sees of a float: 10 bits behind the point.
