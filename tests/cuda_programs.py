@@ -10,6 +10,7 @@ from conftest import skip_or_fail
 from cpp_programs import ROOT, run, search_path
 
 BUILD = ROOT / "build" / "cuda"
+PTXAS_REPORT = BUILD / "ptxas.txt"  # of the last time that something was compiled
 
 
 def build_cuda(target: str) -> str:
@@ -29,6 +30,8 @@ def build_cuda(target: str) -> str:
         done = run(command)
         output = done.stdout + done.stderr
         assert done.returncode == 0, output[-4000:]
+    if "Compiling entry function" in output:
+        PTXAS_REPORT.write_text(output)
     return output
 
 

@@ -37,18 +37,6 @@ struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
   static constexpr int value = Kernel::kMostThreads;
 };
 
-// Kernels that take most of the time say
-//   static constexpr bool kOften = true
-// and are compiled once more for scratch in shared memory alone, whose addresses are short.
-template <class Kernel, class = void>
-struct TakesTime {
-  static constexpr bool value = false;
-};
-template <class Kernel>
-struct TakesTime<Kernel, decltype(void(Kernel::kOften))> {
-  static constexpr bool value = Kernel::kOften;
-};
-
 // Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
 // on no order.
 DPA2MD_KERNEL inline int atomic_add(int* to, int n) {

@@ -55,7 +55,6 @@ struct Neighbors {
 
 template <class T>
 struct NodeBase {
-  static constexpr bool kOften = true;
   State<T> s;
   LayerView<T> w;
   NodeArrays<T> a;

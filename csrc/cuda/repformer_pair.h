@@ -64,7 +64,6 @@ struct PairInitBackward {
 
 template <class T>
 struct PairBase {
-  static constexpr bool kOften = true;
   State<T> s;
   LayerView<T> w;
   PairState<T> in;

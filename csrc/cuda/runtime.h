@@ -35,13 +35,14 @@ inline void zero(void* p, std::size_t bytes) {
 }
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
 
-template <class Kernel, bool SHARED>
-__global__ void __launch_bounds__(MostThreads<Kernel>::value)
+// Registers for three blocks of kThreads a multiprocessor, which is as many as have room for their scratch.
+template <class Kernel>
+__global__ void __launch_bounds__(MostThreads<Kernel>::value, 3 * kThreads / MostThreads<Kernel>::value)
     run_items(const __grid_constant__ Kernel kernel, int begin, int end, char* slab, std::size_t stride) {
   extern __shared__ __align__(16) char shared[];
   const int t = threadIdx.x;
   const ThreadBlock b{t, static_cast<int>(blockDim.x), t % 32, 32, t / 32, static_cast<int>(blockDim.x) / 32};
-  char* scratch = !SHARED && slab ? slab + blockIdx.x * stride : shared;
+  char* scratch = slab ? slab + blockIdx.x * stride : shared;
   for (int item = begin + blockIdx.x; item < end; item += gridDim.x) {
     kernel(b, item, Scratch(scratch));
     __syncthreads();
@@ -67,7 +68,7 @@ template <class Kernel>
 void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* slab) {
   const int items = end - begin;
   if (items == 0) return;
-  const auto run = slab ? run_items<Kernel, false> : run_items<Kernel, TakesTime<Kernel>::value>;
+  const auto run = run_items<Kernel>;
   constexpr int most = MostThreads<Kernel>::value;
   const bool few = most > kThreads && items < attribute(cudaDevAttrMultiProcessorCount);
   const int threads = few ? most : kThreads;

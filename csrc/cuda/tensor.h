@@ -55,7 +55,10 @@ DPA2MD_KERNEL Transposed<T> transposed(const T* a, int ld) {
   return {a, ld};
 }
 
-constexpr int kWidest = 5;  // NT of the widest tiles
+// NT of the widest tiles: five accumulators of doubles would not leave a thread of large blocks enough
+// registers
+template <class T>
+constexpr int kWidest = sizeof(T) == 4 ? 5 : 3;
 
 DPA2MD_KERNEL inline int column_of(int c) { return c / 2 + c % 2 * 4; }
 
@@ -75,7 +78,7 @@ std::vector<T> fragments_of(const double* w, int count, int k, int n) {
       }
     }
   }
-  out.resize(out.size() + kWidest * 64);
+  out.resize(out.size() + kWidest<T> * 64);
   return out;
 }
 
@@ -325,12 +328,12 @@ __device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m
 
 // Columns of a tile, over 8: many, since a number is split and multiplied for all of them at once, but few
 // enough that half of the warps have a tile.
-template <class Y>
+template <class T, class Y>
 __device__ int tile_width(int warps, int rows, int n) {
   const int tiles = (n + 7) / 8;
   if (Right<Y, 1>::kWhole && n % 8) return 1;
-  if (tiles <= kWidest && 2 * rows >= warps) return tiles;
-  for (int blocks = (tiles + kWidest - 1) / kWidest;; ++blocks) {
+  if (tiles <= kWidest<T> && 2 * rows >= warps) return tiles;
+  for (int blocks = (tiles + kWidest<T> - 1) / kWidest<T>;; ++blocks) {
     const int width = (tiles + blocks - 1) / blocks;
     if (width == 1 || (rows * blocks * 2 >= warps && (!Right<Y, 1>::kWhole || width * blocks == tiles)))
       return width;
@@ -342,18 +345,16 @@ __device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y,
   const auto run = [&](auto width) {
     gemm_tensor<decltype(width)::value>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
   };
-  static_assert(kWidest == 5);
-  switch (tile_width<Y>(b.warps, (m + 15) / 16, n)) {
-    case 1:
-      return run(std::integral_constant<int, 1>());
-    case 2:
-      return run(std::integral_constant<int, 2>());
-    case 3:
-      return run(std::integral_constant<int, 3>());
-    case 4:
-      return run(std::integral_constant<int, 4>());
-    default:
-      return run(std::integral_constant<int, 5>());
+  const int width = tile_width<T, Y>(b.warps, (m + 15) / 16, n);
+  if (width == 1) return run(std::integral_constant<int, 1>());
+  if (width == 2) return run(std::integral_constant<int, 2>());
+  if constexpr (kWidest<T> == 3) {
+    return run(std::integral_constant<int, 3>());
+  } else {
+    static_assert(kWidest<T> == 5);
+    if (width == 3) return run(std::integral_constant<int, 3>());
+    if (width == 4) return run(std::integral_constant<int, 4>());
+    return run(std::integral_constant<int, 5>());
   }
 }
 

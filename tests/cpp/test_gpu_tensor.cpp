@@ -167,8 +167,8 @@ void test_shapes() {
       for (const int k : {4, 8, 27, 32}) {
         test_factors<T, 1>(m, n, k);
         test_factors<T, 2>(m, n, k);
-        test_factors<T, 4>(m, n, k);
-        test_factors<T, 5>(m, n, k);
+        test_factors<T, kWidest<T> - 1>(m, n, k);
+        test_factors<T, kWidest<T>>(m, n, k);
       }
     }
   }
