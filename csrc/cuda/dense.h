@@ -22,11 +22,11 @@ DPA2MD_KERNEL inline Rows group_rows(int item, int natoms) {
 // banks. Scratch: a group of them.
 template <class T>
 DPA2MD_KERNEL std::size_t staged_size(int width) {
-  return static_cast<std::size_t>(kGroup) * spread<T>(width);
+  return static_cast<std::size_t>(kGroup) * spread(width);
 }
 template <class T>
 DPA2MD_KERNEL const T* staged(const ThreadBlock& b, int rows, int width, const T* x, T* to) {
-  copy(b, rows, width, x, width, to, spread<T>(width));
+  copy(b, rows, width, x, width, to, spread(width));
   return to;
 }
 
@@ -49,7 +49,7 @@ struct Transform {
     const T* x = s.rep_out + static_cast<std::int64_t>(rows.begin) * s.repinit_width;
     if (linear.w.rows) {
       x = staged(b, rows.count, s.repinit_width, x, arrays(&scratch, 0));
-      forward(b, linear, rows.count, x, spread<T>(s.repinit_width), g1 + at, width);
+      forward(b, linear, rows.count, x, spread(s.repinit_width), g1 + at, width);
     } else {
       copy(b, rows.count, width, x, width, g1 + at, width);
     }
@@ -77,7 +77,7 @@ struct TransformBackward {
     const std::int64_t at = static_cast<std::int64_t>(rows.begin) * width;
     T* dx = s.drep_out + static_cast<std::int64_t>(rows.begin) * s.repinit_width;
     if (linear.w.rows) {
-      const int ld = spread<T>(width);
+      const int ld = spread(width);
       T* dy = arrays(&scratch, 0);
       b.each_of(rows.count, width,
                 [&](int k, int m, int c) { dy[m * ld + c] = dg1[at + k] * slope[at + k]; });
@@ -102,7 +102,7 @@ struct DenseForward {
     const Rows rows = group_rows(item, natoms);
     const std::int64_t r = rows.begin;
     const T* at = staged(b, rows.count, linear.in, x + r * linear.in, arrays(&scratch, 0));
-    forward(b, linear, rows.count, at, spread<T>(linear.in), y + r * linear.out, linear.out);
+    forward(b, linear, rows.count, at, spread(linear.in), y + r * linear.out, linear.out);
   }
 };
 template <class T>
@@ -119,8 +119,7 @@ struct DenseBackward {
     const Rows rows = group_rows(item, natoms);
     const std::int64_t r = rows.begin;
     const T* at = staged(b, rows.count, linear.out, dy + r * linear.out, arrays(&scratch, 0));
-    backward(b, linear, rows.count, at, spread<T>(linear.out), dx + r * linear.in, linear.in, true,
-             linear.in);
+    backward(b, linear, rows.count, at, spread(linear.out), dx + r * linear.in, linear.in, true, linear.in);
   }
 };
 
@@ -150,7 +149,7 @@ struct NodeUpdate {
     const int width = s.rep.g1, attended = s.rep.has_g1_attn ? s.rep.heads1 * width : 0;
     const int most = attended > w.mlp.in ? attended : w.mlp.in;
     T* x = scratch->take<T>(staged_size<T>(most > width ? most : width));
-    return {x, scratch->take<T>(staged_size<T>(width)), spread<T>(width)};
+    return {x, scratch->take<T>(staged_size<T>(width)), spread(width)};
   }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
     const RepformerView& f = s.rep;
@@ -161,7 +160,7 @@ struct NodeUpdate {
     T* y = z.y;
     const auto product = [&](const Linear<T>& l, const T* x) {
       const T* left = staged(b, rows.count, l.in, x + r * l.in, z.x);
-      forward(b, l, rows.count, left, spread<T>(l.in), y, z.ld);
+      forward(b, l, rows.count, left, spread(l.in), y, z.ld);
     };
     product(w.mlp, a.cat);
     activate_rows(b, f.act, rows.count, width, y, z.ld, mlp_slope ? mlp_slope + at : nullptr, width);
@@ -201,7 +200,7 @@ struct NodeUpdateBackward {
     const Rows rows = group_rows(item, s.natoms);
     const int width = f.g1;
     const std::int64_t r = rows.begin, at = r * width;
-    const int ld = spread<T>(width);
+    const int ld = spread(width);
     T* dy = arrays(&scratch, 0);
     b.each_of(rows.count, width, [&](int k, int m, int c) {
       dg1[at + k] += w.g1_alpha * dout[at + k];

@@ -64,7 +64,7 @@ struct NodeBase {
   DPA2MD_KERNEL int met() const { return s.rep.met_g2() + s.rep.met_h2(); }
   DPA2MD_KERNEL Neighbors<T> neighbors(Scratch* scratch, int n) const {
     const std::size_t size = n;
-    const int ld = spread<T>(s.rep.g1), ldl = spread<T>(met());
+    const int ld = spread(s.rep.g1), ldl = spread(met());
     T* sw = scratch->take<T>(size);
     T* gg1 = scratch->take<T>(s.rep.node_reads_gg1() ? size * ld : 0);
     return {n, 0, sw, gg1, ld, ldl, scratch->take<T>(met() ? size * ldl : 0)};
@@ -187,13 +187,13 @@ struct NodeMomentsBackward : NodeBase<T> {
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
-    const std::size_t kk = this->met(), ld = spread<T>(f.g1);
+    const std::size_t kk = this->met(), ld = spread(f.g1);
     const std::size_t moments = f.has_grrg ? 3 * f.g2 : 0;
     return {this->neighbors(scratch, n),
             scratch->take<T>(static_cast<std::size_t>(f.met_h2()) * f.g1),
             scratch->take<T>(kk * ld),
             static_cast<int>(ld),
-            scratch->take<T>(kk ? n * spread<T>(this->met()) : 0),
+            scratch->take<T>(kk ? n * spread(this->met()) : 0),
             scratch->take<T>(moments),
             scratch->take<T>(moments),
             scratch->take<T>(n),

@@ -70,7 +70,7 @@ struct PairBase {
   const T* g1;  // (nrows, g1), read with g1g1
   KeptAttention<T> kept;
 
-  DPA2MD_KERNEL int ld() const { return spread<T>(s.rep.g2); }
+  DPA2MD_KERNEL int ld() const { return spread(s.rep.g2); }
   DPA2MD_KERNEL bool attends() const { return s.rep.has_g2_attn || s.rep.update_h2; }
   // The pair state of an atom into scratch.
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {

@@ -23,10 +23,10 @@ struct PairBlock {
         g2(s->take<T>(static_cast<std::size_t>(n) * ld)),
         h2(s->take<T>(static_cast<std::size_t>(n) * 3)),
         sw(s->take<T>(n)),
-        hh(s->take<T>(attends ? static_cast<std::size_t>(n) * spread<T>(n) : 0)) {}
+        hh(s->take<T>(attends ? static_cast<std::size_t>(n) * spread(n) : 0)) {}
 
   DPA2MD_KERNEL void directions_met(const ThreadBlock& b) const {
-    const int ldn = spread<T>(n);
+    const int ldn = spread(n);
     b.each_of(n, n, [&](int, int j, int k) {
       const T *u = h2 + 3 * j, *v = h2 + 3 * k;
       hh[j * ldn + k] = u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
@@ -42,7 +42,7 @@ struct Attention {
   T *dhh, *dww;             // (n, ldn), over all heads
   DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back) {
     const bool any = f.has_g2_attn || f.update_h2;
-    ldn = spread<T>(n);
+    ldn = spread(n);
     const std::size_t square = any ? static_cast<std::size_t>(n) * ldn : 0;
     const std::size_t row = any ? static_cast<std::size_t>(n) * ld : 0;
     map = s->take<T>(square);

@@ -6,8 +6,9 @@
 //   of the right factor columns g, g + 8, ... of its rows t, t + 4;
 //   of the product columns 2t, 2t + 1 of rows g, g + 8 (and of every 8 columns).
 // The contraction and the columns may come in any order if both factors, or the right one and the product,
-// agree. Two orders are used, so that the lanes find their numbers in different banks of shared memory:
-// column c of 8 stands for c / 2 + 4 (c % 2), and t, t + 4 may stand for 2t, 2t + 1.
+// agree. Floats use it so that the lanes find their numbers in different banks of shared memory: column c of
+// 8 stands for c / 2 + 4 (c % 2), and t, t + 4 may stand for 2t, 2t + 1. (Of doubles, half a warp is served
+// at a time, which finds different banks in the order of the manual.)
 #pragma once
 
 #include <cstdint>
@@ -60,7 +61,10 @@ DPA2MD_KERNEL Transposed<T> transposed(const T* a, int ld) {
 template <class T>
 constexpr int kWidest = sizeof(T) == 4 ? 5 : 3;
 
-DPA2MD_KERNEL inline int column_of(int c) { return c / 2 + c % 2 * 4; }
+template <class T>
+DPA2MD_KERNEL int column_of(int c) {
+  return sizeof(T) == 4 ? c / 2 + c % 2 * 4 : c;
+}
 
 // Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers; zeros
 // where there are none. Behind the last come as many as the widest tile may read beyond.
@@ -71,7 +75,7 @@ std::vector<T> fragments_of(const double* w, int count, int k, int n) {
     for (int k0 = 0; k0 < k; k0 += 8) {
       for (int j0 = 0; j0 < n; j0 += 8) {
         for (int e = 0; e < 64; ++e) {
-          const int lane = e / 2, row = k0 + lane % 4 + e % 2 * 4, column = j0 + column_of(lane / 4);
+          const int lane = e / 2, row = k0 + lane % 4 + e % 2 * 4, column = j0 + column_of<T>(lane / 4);
           const bool inside = row < k && column < n;
           out.push_back(inside ? T(w[(static_cast<std::size_t>(h) * k + row) * n + column]) : T(0));
         }
@@ -83,11 +87,8 @@ std::vector<T> fragments_of(const double* w, int count, int k, int n) {
 }
 
 // Leading dimension for rows of n numbers in shared memory, so that the lanes of a fragment find theirs in
-// different banks: 4 beyond a multiple of 8 in float32; odd in float64.
-template <class T>
-DPA2MD_KERNEL int spread(int n) {
-  return sizeof(T) == 4 ? (n + 3) / 8 * 8 + 4 : n | 1;
-}
+// different banks: 4 beyond a multiple of 8.
+DPA2MD_KERNEL inline int spread(int n) { return (n + 3) / 8 * 8 + 4; }
 
 // x = high + low, both exact in tf32 (but for the last bits of low, which tensor cores leave out). Dekker's
 // way, without integers, whose pipe has enough to do with addresses.
@@ -167,14 +168,14 @@ template <class Y, int NT>
 struct Right;
 template <class T, int NT>
 struct Right<Plain<T>, NT> {
-  static constexpr bool kPairs = true, kWhole = true;
+  static constexpr bool kPairs = sizeof(T) == 4, kWhole = true;
   const T* b[2];
   int step;
 
   DPA2MD_KERNEL Right(int lane, int j0, int n, Plain<T> y) : step(8 * y.ld) {
-    const int j = j0 + column_of(lane / 4);
-    b[0] = y.data + 2 * (lane % 4) * y.ld + (NT > 1 || j < n ? j : n - 1);
-    b[1] = b[0] + y.ld;
+    const int j = j0 + column_of<T>(lane / 4);
+    b[0] = y.data + first_of<kPairs>(lane % 4) * y.ld + (NT > 1 || j < n ? j : n - 1);
+    b[1] = b[0] + kOther<kPairs> * y.ld;
   }
   DPA2MD_KERNEL T read(int q, int half) const { return b[half][8 * q]; }
   DPA2MD_KERNEL void next() { b[0] += step, b[1] += step; }
@@ -187,7 +188,7 @@ struct Right<Transposed<T>, NT> {
   DPA2MD_KERNEL Right(int lane, int j0, int n, Transposed<T> y) {
     DPA2MD_UNROLL
     for (int q = 0; q < NT; ++q) {
-      const int j = j0 + 8 * q + column_of(lane / 4);
+      const int j = j0 + 8 * q + column_of<T>(lane / 4);
       b[q] = y.data + (j < n ? j : n - 1) * y.ld + lane % 4;
     }
   }
@@ -241,23 +242,26 @@ struct TensorTile {
     a.next(), b.next();
   }
   DPA2MD_KERNEL void store(int lane, int i0, int j0, int m, int n, T* out, int ld, bool add) const {
+    constexpr int apart = sizeof(T) == 4 ? 4 : 1;  // a lane's two columns of 8: column_of(2t), (2t + 1)
+    const int j = j0 + column_of<T>(2 * t);
     const bool whole = j0 + 8 * NT <= n;
     DPA2MD_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int i = i0 + lane / 4 + 8 * h;
       if (i >= m) continue;
-      T* row = out + i * ld + j0 + t;
+      T* row = out + i * ld + j;
+      const auto each = [&](auto write) {
+        DPA2MD_UNROLL
+        for (int e = 0; e < 2 * NT; ++e) write(8 * (e / 2) + apart * (e % 2), c[e / 2][2 * h + e % 2]);
+      };
       if (!whole) {
-        DPA2MD_UNROLL
-        for (int e = 0; e < 2 * NT; ++e) {
-          if (j0 + t + 4 * e < n) row[4 * e] = (add ? row[4 * e] : T(0)) + c[e / 2][2 * h + e % 2];
-        }
+        each([&](int at, T sum) {
+          if (j + at < n) row[at] = (add ? row[at] : T(0)) + sum;
+        });
       } else if (add) {
-        DPA2MD_UNROLL
-        for (int e = 0; e < 2 * NT; ++e) row[4 * e] += c[e / 2][2 * h + e % 2];
+        each([&](int at, T sum) { row[at] += sum; });
       } else {
-        DPA2MD_UNROLL
-        for (int e = 0; e < 2 * NT; ++e) row[4 * e] = c[e / 2][2 * h + e % 2];
+        each([&](int at, T sum) { row[at] = sum; });
       }
     }
   }

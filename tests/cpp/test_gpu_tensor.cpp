@@ -174,25 +174,32 @@ void test_shapes() {
   }
 }
 
-// The lanes find their numbers in 32 different banks, whichever way a factor lies, and put the product there
-// (two lanes at most share one where the contraction runs along rows in pairs).
+// How many lanes of a group find their numbers in the same bank, at most.
+template <class T, class F>
+int conflicts(F address) {
+  constexpr int banks = 128 / sizeof(T);  // also lanes that are served at the same time
+  int most = 0;
+  for (int first = 0; first < kLanes; first += banks) {
+    std::vector<int> lanes(banks, 0);
+    for (int lane = first; lane < first + banks; ++lane)
+      most = std::max(most, ++lanes[address(lane / 4, lane % 4) % banks]);
+  }
+  return most;
+}
+
+// The lanes find their numbers in different banks, whichever way a factor lies; two share one at most where
+// floats along the contraction come in pairs and where doubles are stored.
+template <class T>
 void test_banks() {
+  constexpr bool pairs = Right<Plain<T>, 1>::kPairs;
   for (int n = 1; n <= 200; ++n) {
-    const int ld = spread<float>(n);
+    const int ld = spread(n);
     CHECK(ld >= n && ld < n + 8);
-    std::vector<int> along(32, 0), pairs(32, 0), across(32, 0), product(32, 0);
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int g = lane / 4, t = lane % 4;
-      ++along[(g * ld + t) % 32];
-      ++pairs[(g * ld + 2 * t) % 32];
-      ++across[(2 * t * ld + column_of(g)) % 32];
-      ++product[(g * ld + t) % 32];
-    }
-    CHECK(*std::max_element(along.begin(), along.end()) == 1);
-    CHECK(*std::max_element(pairs.begin(), pairs.end()) <= 2);
-    CHECK(*std::max_element(across.begin(), across.end()) == 1);
-    CHECK(*std::max_element(product.begin(), product.end()) == 1);
-    CHECK(spread<double>(n) % 2 == 1);
+    CHECK(conflicts<T>([&](int g, int t) { return g * ld + t; }) == 1);
+    CHECK(conflicts<T>([&](int g, int t) { return column_of<T>(g) * ld + t; }) == 1);
+    CHECK(conflicts<T>([&](int g, int t) { return g * ld + first_of<pairs>(t); }) <= 2);
+    CHECK(conflicts<T>([&](int g, int t) { return first_of<pairs>(t) * ld + column_of<T>(g); }) == 1);
+    CHECK(conflicts<T>([&](int g, int t) { return g * ld + column_of<T>(2 * t); }) <= (pairs ? 1 : 2));
   }
 }
 
@@ -212,7 +219,8 @@ void test_split() {
 
 int main() {
   test_split();
-  test_banks();
+  test_banks<float>();
+  test_banks<double>();
   test_shapes<float>();
   test_shapes<double>();
   return check_result();
