@@ -231,17 +231,18 @@ template <class T>
 DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
                                               const Attention<T>& a, T* dh2, T* dsw) {
   const int n = x.n, ldn = a.ldn;
-  b.each(n * 3, [&](int e) {
-    const int j = e / 3;
-    T sum = 0;
-    for (int k = 0; k < n; ++k) sum += (a.dhh[j * ldn + k] + a.dhh[k * ldn + j]) * x.h2[3 * k + e % 3];
-    dh2[j * kH2Row + e % 3] += sum;
-  });
-  if (!s.smooth) return;
-  b.each(n, [&](int j) {
-    T sum = 0;
-    for (int k = 0; k < n; ++k) sum += (a.dww[j * ldn + k] + a.dww[k * ldn + j]) * x.sw[k];
-    dsw[j] += sum;
+  b.each_group(n, [&](int j, bool inside) {
+    T h2[3] = {0, 0, 0}, sw = 0;
+    for (int k = b.group_lane(); k < (inside ? n : 0); k += b.group_lanes()) {
+      const T hh = a.dhh[j * ldn + k] + a.dhh[k * ldn + j];
+      for (int c = 0; c < 3; ++c) h2[c] += hh * x.h2[3 * k + c];
+      sw += (a.dww[j * ldn + k] + a.dww[k * ldn + j]) * x.sw[k];
+    }
+    for (int c = 0; c < 3; ++c) h2[c] = b.group_sum(h2[c]);
+    sw = b.group_sum(sw);
+    if (b.group_lane() != 0 || !inside) return;
+    for (int c = 0; c < 3; ++c) dh2[j * kH2Row + c] += h2[c];
+    if (s.smooth) dsw[j] += sw;
   });
 }
 

@@ -62,7 +62,8 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
   }
 };
 
-// Assigns d em and d sw of the pairs, one warp a pair.
+// Assigns d em and d sw of the pairs, a group of lanes a pair; four channels at a time where they are
+// multiples of four.
 template <class T>
 struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
   struct Arrays {
@@ -79,39 +80,54 @@ struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
     const Arrays a = arrays(&scratch, s.repinit.count[i]);
     this->find_places(b, i, a.places);
     this->moment_gradient(b, i, a.dmoment);
-    b.each_warp(s.repinit.count[i],
-                [&](int j) { pair(b, i, s.repinit.first[i] + j, a.places[j], a.dmoment); });
+    const int ng = s.embedding.ng;
+    b.each_group(s.repinit.count[i], [&](int j, bool inside) {
+      const std::int64_t p = s.repinit.first[i] + j;
+      T sum[5] = {0, 0, 0, 0, 0};  // d em, d sw
+      const int first = b.group_lane(), step = b.group_lanes(), end = inside ? ng : 0;
+      if (ng % 4 == 0) {
+        for (int m = 4 * first; m < end; m += 4 * step) four_channels(i, p, a.places[j], m, a.dmoment, sum);
+      } else {
+        for (int m = first; m < end; m += step) {
+          T g, slope, d[4];
+          look_up(a.places[j], ng, m, &g, &slope);
+          for (int c = 0; c < 4; ++c) d[c] = a.dmoment[c * ng + m];
+          channel(i, p, m, g, slope, d, sum);
+        }
+      }
+      for (T& x : sum) x = b.group_sum(x);
+      if (first != 0 || !inside) return;
+      for (int c = 0; c < 4; ++c) s.repinit.dem[4 * p + c] = sum[c];
+      s.repinit.dsw[p] = s.smooth ? sum[4] : T(0);
+    });
   }
 
  private:
-  DPA2MD_KERNEL void pair(const ThreadBlock& b, int i, std::int64_t p, const TablePlace<T>& at,
-                          const T* dmoment) const {
-    const State<T>& s = this->s;
-    const EmbeddingView<T>& e = s.embedding;
-    const int ng = e.ng;
-    const T* em = s.repinit.em + 4 * p;
-    T sum[5] = {0, 0, 0, 0, 0};  // d em, d sw
-    for (int m = b.lane; m < ng; m += b.lanes) {
-      T g, slope, dg = 0;
-      look_up(at, ng, m, &g, &slope);
-      for (int c = 0; c < 4; ++c) dg += dmoment[c * ng + m] * em[c];
-      if (e.strip) {
-        const T t = this->gate(i, p)[m], open = T(1) + t * this->opening(p);
-        sum[4] += dg * g * t;
-        g *= open, slope *= open;
-      }
-      sum[0] += dg * slope;
-      for (int c = 0; c < 4; ++c) sum[c] += g * dmoment[c * ng + m];
+  DPA2MD_KERNEL void four_channels(int i, std::int64_t p, const TablePlace<T>& at, int m, const T* dmoment,
+                                   T* sum) const {
+    const int ng = this->s.embedding.ng;
+    T g[4], slope[4];
+    look_up_four(at, ng, m, g, slope);
+    Four<T> d[4];
+    for (int c = 0; c < 4; ++c) d[c] = *reinterpret_cast<const Four<T>*>(dmoment + c * ng + m);
+    DPA2MD_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      const T of_channel[4] = {d[0].x[q], d[1].x[q], d[2].x[q], d[3].x[q]};
+      channel(i, p, m + q, g[q], slope[q], of_channel, sum);
     }
-    for (int c = 0; c < 5; ++c) {
-      const T total = b.lane_sum(sum[c]);
-      if (b.lane != 0) continue;
-      if (c < 4) {
-        s.repinit.dem[4 * p + c] = total;
-      } else {
-        s.repinit.dsw[p] = s.smooth ? total : T(0);
-      }
+  }
+  // Adds what channel m of pair p has for d em and d sw; d (4): the gradient of its moments.
+  DPA2MD_KERNEL void channel(int i, std::int64_t p, int m, T g, T slope, const T* d, T* sum) const {
+    const T* em = this->s.repinit.em + 4 * p;
+    T dg = 0;
+    for (int c = 0; c < 4; ++c) dg += d[c] * em[c];
+    if (this->s.embedding.strip) {
+      const T t = this->gate(i, p)[m], open = T(1) + t * this->opening(p);
+      sum[4] += dg * g * t;
+      g *= open, slope *= open;
     }
+    sum[0] += dg * slope;
+    for (int c = 0; c < 4; ++c) sum[c] += g * d[c];
   }
 };
 

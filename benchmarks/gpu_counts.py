@@ -1,0 +1,180 @@
+"""What a step costs on a GPU, counted without one: instructions of warps, bank conflicts, memory traffic.
+
+    python benchmarks/gpu_counts.py [MODEL.dpa2 ...] [--atoms 192] [--precision float32] [--csv F] [--lines KERNEL]
+
+Needs nvcc and cmake: the kernels' PTX is run by the host (tests/ptx), some 2 minutes for 192 atoms of the medium model
+after a build of 3. The structure is the shipped liquid water; a model has the elements O and H.
+Counted is a first step with energies, forces and virial, so that the search for candidates is in it.
+
+Of every kernel: microseconds an atom that each part of an H100 needs at its full rate, if nothing else held it up
+(NVIDIA's tables of throughput for compute capability 9.0; 132 multiprocessors at 1.755 GHz). `issue`: all
+instructions, four a clock; `integer`: addresses, indices, comparisons, two a clock; `memory`: passes
+through shared memory, with bank conflicts, and lines of global memory, one a clock; `L2`: sectors that a block
+reads for the first time or writes; `tensor`: at two thirds of the data sheet's rate, which mma.sync reaches.
+The largest is what the kernel cannot be faster than. It is no time: waiting (latency, barriers, few blocks) is not in it,
+and ptxas may need fewer instructions than PTX says. What it is good for: to compare two commits, and to see what to
+work on; --lines shows where a kernel's instructions come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dpa2md import Engine
+from dpa2md.bench import replicated
+from dpa2md.cli_options import DEFAULT_MODEL, print_table
+from dpa2md.structures import equilibrated_water
+from provenance import commit, write_tables
+
+ROOT = Path(__file__).parent.parent
+BUILD = ROOT / "build" / "cuda"  # the tests' (tests/cuda_programs.py)
+CLOCK = 1.755e9 * 132  # of all multiprocessors
+# Instructions of a warp that a multiprocessor takes in a clock.
+RATES = {
+    "float": 4,
+    "double": 2,
+    "integer": 2,
+    "special": 0.5,
+    "branch": 2,
+    "shuffle": 1,
+    "barrier": 1,
+    "tensor": 0.69,  # 495e12 / 2 multiply-adds of tf32, 1024 each
+    "tensor_double": 0.37,  # 67e12 / 2 of float64, 256 each
+}
+L2_BYTES = 24  # a clock and multiprocessor: 5.5 TB/s
+COLUMNS = ("issue", "integer", "memory", "L2", "tensor")
+
+
+def evaluate_program() -> Path:
+    """Runs a structure on the host's GPU (tests/cpp/evaluate.cpp), freshly built."""
+    cmake, nvcc = shutil.which("cmake"), shutil.which("nvcc")
+    if not cmake or not nvcc:
+        raise SystemExit("cmake and nvcc (12 or newer) must be on the PATH to build the CUDA code.")
+    options = [f"-DDPA2MD_{o}=ON" for o in ("CUDA", "PTX", "TESTS", "PORTABLE")]
+    for command in (
+        [cmake, "-S", str(ROOT), "-B", str(BUILD), *options],
+        [cmake, "--build", str(BUILD), "--target", "evaluate", "--parallel", str(os.cpu_count())],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(
+                f"The CUDA code could not be built:\n{done.stdout[-2000:]}{done.stderr}"
+            )
+    return BUILD / "tests" / "cpp" / "evaluate"
+
+
+def counted(program: Path, model: Path, natoms: int, precision: str) -> tuple[int, list[dict]]:
+    """Atoms, and tests/ptx/profile.cpp's table of their step."""
+    atoms = replicated(equilibrated_water(), natoms)
+    types = Engine(model).types(atoms.get_chemical_symbols())
+    numbers: list[float] = [*atoms.cell.array.ravel(), *(1.0 for _ in atoms.pbc)]
+    for t, x in zip(types, atoms.positions, strict=True):
+        numbers += [t, *x]
+    structure = "\n".join([f"atoms {len(atoms)} 0 0", *(repr(float(n)) for n in numbers), ""])
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder) / "profile.csv"
+        # one multiprocessor: as few as are always full, as they are with many atoms
+        environment = {"DPA2MD_PTX_PROFILE": str(profile), "DPA2MD_PTX_MULTIPROCESSORS": "1"}
+        done = subprocess.run(
+            [str(program), str(model), precision, "cuda", "tables"],
+            input=structure,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode or done.stderr:
+            raise SystemExit(f"The step of {model} failed:\n{done.stderr[-2000:]}")
+        with open(profile, newline="") as file:
+            rows = list(csv.DictReader(file))
+    return len(atoms), [
+        {k: v if k in ("kernel", "place") else float(v) for k, v in row.items()} for row in rows
+    ]
+
+
+def limits(counts: Mapping[str, float]) -> dict[str, float]:
+    """Clocks of one multiprocessor that each of its parts needs."""
+    out = {pipe: counts[pipe] / rate for pipe, rate in RATES.items()}
+    instructions = sum(counts[pipe] for pipe in RATES) + counts["shared"] + counts["global"]
+    out["issue"] = instructions / 4
+    out["memory"] = counts["shared_passes"] + counts["lines"]
+    out["L2"] = 32 * (counts["fresh_sectors"] + counts["sectors_written"]) / L2_BYTES
+    out["tensor"] += out.pop("tensor_double")
+    return out
+
+
+def short(kernel: str) -> str:
+    """PairStep of _ZN6dpa2md3gpu9run_itemsINS0_8PairStepIfEEEEvT_iiPcm."""
+    match = re.search(r"run_itemsINS0_(\d+)(\w+)", kernel)
+    return match[2][: int(match[1])] if match else kernel
+
+
+def table(rows: Iterable[Mapping], atoms: int, name: str) -> list[dict[str, str | float]]:
+    """By kernel, or by whatever `name` says; microseconds an atom."""
+    out = []
+    for row in rows:
+        found = {k: v / CLOCK / atoms * 1e6 for k, v in limits(row).items()}
+        slowest = max(found, key=lambda k: found[k])
+        out.append({name: row[name], "least": found[slowest], "limit": slowest})
+        out[-1] |= {c: found[c] for c in COLUMNS}
+    out.sort(key=lambda line: -line["least"])
+    return out
+
+
+def show(lines: Sequence[Mapping], most: int) -> None:
+    numbers = ("least", *COLUMNS)
+    print_table(
+        [{k: f"{v:.4f}" if k in numbers else v for k, v in line.items()} for line in lines[:most]]
+    )
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", metavar="MODEL.dpa2", type=Path, nargs="*")
+    parser.add_argument("--atoms", type=int, default=192, help="at least; default: 192")
+    parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--lines", metavar="KERNEL", help="its source lines, too")
+    args = parser.parse_args()
+    program, tables = evaluate_program(), []
+    for model in args.models or [Path(DEFAULT_MODEL)]:
+        atoms, rows = counted(program, model, args.atoms, args.precision)
+        for row in rows:
+            row["kernel"] = short(row["kernel"])
+        lines = table((r for r in rows if r["place"] == "all"), atoms, "kernel")
+        total = {k: sum(line[k] for line in lines) for k in ("least", *COLUMNS)}
+        lines.insert(0, {"kernel": "step", "least": total.pop("least"), "limit": "", **total})
+        print(f"{model.stem}, {args.precision}, {atoms} atoms; microseconds an atom at least:")
+        show(lines, 16)
+        if args.lines:
+            own = [r for r in rows if r["kernel"] == args.lines and r["place"] != "all"]
+            show(table(own, atoms, "place"), 30)
+        common = {
+            "commit": commit(),
+            "model": model.stem,
+            "precision": args.precision,
+            "atoms": atoms,
+        }
+        tables.append(
+            [
+                common | {k: f"{v:.5f}" if isinstance(v, float) else v for k, v in x.items()}
+                for x in lines
+            ]
+        )
+    if args.csv:
+        write_tables(args.csv, tables)
+
+
+if __name__ == "__main__":
+    main()
