@@ -37,9 +37,9 @@ struct PairBlock {
 template <class T>
 struct Attention {
   int ldn;
-  T *map, *norm, *rstd;     // (n, ldn) A of a head; (n, ld) the layer norm's normalised input; (n)
-  T *logit, *prob, *query;  // (n, ldn) x 2, (n, ld), for the reverse sweep
-  T *dhh, *dww;             // (n, ldn), over all heads
+  T *map, *norm, *rstd;  // (n, ldn) A of a head; (n, ld) the layer norm's normalised input; (n)
+  T *logit, *prob;       // (n, ldn), for the reverse sweep
+  T *dhh, *dww;          // (n, ldn), over all heads
   DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back) {
     const bool any = f.has_g2_attn || f.update_h2;
     ldn = spread(n);
@@ -50,7 +50,6 @@ struct Attention {
     rstd = s->take<T>(n);
     logit = s->take<T>(back ? square : 0);
     prob = s->take<T>(back ? square : 0);
-    query = s->take<T>(back ? row : 0);
     dhh = s->take<T>(back ? square : 0);
     dww = s->take<T>(back ? square : 0);
   }
@@ -247,10 +246,10 @@ DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<
 }
 
 // Adds to dg2 (n, ld), dh2 (rows kH2Row apart) and dsw (n). dg2_out (n, g2) and dh2_out (as dh2; null without
-// an h2 update) are of the next layer; y and z (n, ld) are overwritten.
+// an h2 update) are of the next layer; y and query (n, ld) are overwritten.
 template <class T>
 DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
-                                      const PairBlock<T>& x, const Attention<T>& a, T* y, T* z,
+                                      const PairBlock<T>& x, const Attention<T>& a, T* y, T* query,
                                       const T* dg2_out, const T* dh2_out, T* dg2, T* dh2, T* dsw,
                                       const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2, ld = x.ld, ldn = a.ldn;
@@ -268,11 +267,11 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
   if (values) attention_norm_backward(b, s, w, x, a, dg2_out);
   fill(b, n * ldn, a.dhh, T(0));
   fill(b, n * ldn, a.dww, T(0));
-  const T *g2 = x.g2, *dsum = a.norm, *map = a.map, *query = a.query;
-  T *dapplied = y, *dquery = z, *dmap = a.map;
+  const T *g2 = x.g2, *dsum = a.norm, *map = a.map;
+  T *dapplied = y, *dquery = y, *dmap = a.map;  // one after the other
   for (int h = 0; h < s.rep.heads2; ++h) {
     const T scale = dh2_out ? w.h2_scale * w.h2_head[h] : T(0);
-    attention_map<T>(b, s, w, h, x, a.query, a.logit, a.prob, a.map, ldn);
+    attention_map<T>(b, s, w, h, x, query, a.logit, a.prob, a.map, ldn);
     if (dh2_out) {
       b.each(n * 3, [&](int e) {
         T sum = 0;
@@ -295,7 +294,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
     }
     attention_map_backward(b, s, x, a, dmap);
     gemm(b, n, d, n, plain(map, ldn), plain(g2, ld), dquery, ld, false);
-    gemm(b, n, d, n, transposed(map, ldn), plain(query, ld), dg2, ld, true);
+    gemm(b, n, d, n, transposed(map, ldn), plain(static_cast<const T*>(query), ld), dg2, ld, true);
     gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), w.attn2_map_t[h], dg2, ld, true);
   }
   attention_factors_backward(b, s, x, a, dh2, dsw);
