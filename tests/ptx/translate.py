@@ -63,7 +63,7 @@ class Function:
 
     def __init__(self, name: str, entry: bool, threads: int, params: list[tuple[str, str, int]]):
         self.name, self.entry, self.threads = name, entry, threads
-        self.params = params  # name, C++ declaration, bytes
+        self.params = params  # name, PTX type, bytes
         self.registers: dict[str, str] = {}
         self.lines: list[str] = []
         self.symbols = {p: f"u64({p})" for p, _, _ in params}
@@ -333,9 +333,7 @@ class Module:
         self.shared: set[str] = set()
         self.location = ""
         statement, first, function, depth = "", 0, None, 0
-        text = re.sub(
-            r"^\s*\.section.*", "", text, flags=re.DOTALL | re.MULTILINE
-        )  # of the debugger
+        text = re.split(r"^\s*\.section", text, maxsplit=1, flags=re.MULTILINE)[0]  # debugger's
         for number, line in lines(text):
             if not line or line.startswith((".version", ".target", ".address_size")):
                 continue
