@@ -55,11 +55,12 @@ DPA2MD_KERNEL DPA2MD_NOINLINE void gemm_tiles(const ThreadBlock& b, int m, int n
   }
 }
 
-// c (m, n) [+]= x (m, k) y (k, n): on tensor cores where it fills half of their tiles.
+// c (m, n) [+]= x (m, k) y (k, n): on tensor cores where there is something to fill their tiles: also a few
+// rows, which cost less there than in loops.
 template <class T, class X, class Y>
 DPA2MD_KERNEL void gemm(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
 #if !defined(DPA2MD_NO_TENSOR_CORES)
-  if (m > 8 && n >= 8 && k >= 4) {
+  if (m > 2 && n >= 8 && k >= 4) {
     gemm_tensor(b, m, n, k, x, y, c, ldc, add);
     b.sync();
     return;
