@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_counts.py [MODEL.dpa2 ...] [--atoms 192] [--precision float32] [--csv F] [--lines KERNEL]
 
-Needs nvcc and cmake: the kernels' PTX is run by the host (tests/ptx), some 2 minutes for 192 atoms of the medium model
+Needs nvcc, cmake and pytest: the kernels' PTX is run by the host (tests/ptx), some 2 minutes for 192 atoms of the medium model
 after a build of 3. The structure is the shipped liquid water; a model has the elements O and H.
 Counted is a first step with energies, forces and virial, so that the search for candidates is in it.
 
@@ -18,24 +18,27 @@ work on; --lines shows where a kernel's instructions come from.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import re
-import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from arguments import step_arguments
 from dpa2md import Engine
 from dpa2md.bench import replicated
 from dpa2md.cli_options import DEFAULT_MODEL, print_table
 from dpa2md.structures import equilibrated_water
 from provenance import commit, write_tables
 
-ROOT = Path(__file__).parent.parent
-BUILD = ROOT / "build" / "cuda"  # the tests' (tests/cuda_programs.py)
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import pytest
+from cuda_programs import program
+from evaluate_program import structure_text
+
 CLOCK = 1.755e9 * 132  # of all multiprocessors
 # Instructions of a warp that a multiprocessor takes in a clock.
 RATES = {
@@ -53,38 +56,17 @@ L2_BYTES = 24  # a clock and multiprocessor: 5.5 TB/s
 COLUMNS = ("issue", "integer", "memory", "L2", "tensor")
 
 
-def evaluate_program() -> Path:
-    """Runs a structure on the host's GPU (tests/cpp/evaluate.cpp), freshly built."""
-    cmake, nvcc = shutil.which("cmake"), shutil.which("nvcc")
-    if not cmake or not nvcc:
-        raise SystemExit("cmake and nvcc (12 or newer) must be on the PATH to build the CUDA code.")
-    options = [f"-DDPA2MD_{o}=ON" for o in ("CUDA", "PTX", "TESTS", "PORTABLE")]
-    for command in (
-        [cmake, "-S", str(ROOT), "-B", str(BUILD), *options],
-        [cmake, "--build", str(BUILD), "--target", "evaluate", "--parallel", str(os.cpu_count())],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(
-                f"The CUDA code could not be built:\n{done.stdout[-2000:]}{done.stderr}"
-            )
-    return BUILD / "tests" / "cpp" / "evaluate"
-
-
-def counted(program: Path, model: Path, natoms: int, precision: str) -> tuple[int, list[dict]]:
+def counted(evaluate: Path, model: Path, natoms: int, precision: str) -> tuple[int, list[dict]]:
     """Atoms, and tests/ptx/profile.cpp's table of their step."""
     atoms = replicated(equilibrated_water(), natoms)
     types = Engine(model).types(atoms.get_chemical_symbols())
-    numbers: list[float] = [*atoms.cell.array.ravel(), *(1.0 for _ in atoms.pbc)]
-    for t, x in zip(types, atoms.positions, strict=True):
-        numbers += [t, *x]
-    structure = "\n".join([f"atoms {len(atoms)} 0 0", *(repr(float(n)) for n in numbers), ""])
+    structure = structure_text(types, atoms.positions, atoms.cell.array, atoms.pbc)
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder) / "profile.csv"
         # one multiprocessor: as few as are always full, as they are with many atoms
         environment = {"DPA2MD_PTX_PROFILE": str(profile), "DPA2MD_PTX_MULTIPROCESSORS": "1"}
         done = subprocess.run(
-            [str(program), str(model), precision, "cuda", "tables"],
+            [str(evaluate), str(model), precision, "cuda", "tables"],
             input=structure,
             env=os.environ | environment,
             capture_output=True,
@@ -138,18 +120,15 @@ def show(lines: Sequence[Mapping], most: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", metavar="MODEL.dpa2", type=Path, nargs="*")
-    parser.add_argument("--atoms", type=int, default=192, help="at least; default: 192")
-    parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
-    parser.add_argument("--csv", type=Path)
+    parser = step_arguments(__doc__, "*", 192)
     parser.add_argument("--lines", metavar="KERNEL", help="its source lines, too")
     args = parser.parse_args()
-    program, tables = evaluate_program(), []
+    try:
+        evaluate, tables = program("evaluate"), []
+    except pytest.skip.Exception as missing:
+        raise SystemExit(str(missing)) from None
     for model in args.models or [Path(DEFAULT_MODEL)]:
-        atoms, rows = counted(program, model, args.atoms, args.precision)
+        atoms, rows = counted(evaluate, model, args.atoms, args.precision)
         for row in rows:
             row["kernel"] = short(row["kernel"])
         lines = table((r for r in rows if r["place"] == "all"), atoms, "kernel")

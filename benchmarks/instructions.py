@@ -16,7 +16,6 @@ compiled with its symbols, as `make dev` does, by the same compiler.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import re
@@ -28,6 +27,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from arguments import step_arguments
 from dpa2md.cli_options import DEFAULT_MODEL, print_table
 from provenance import commit, compiler, write_tables
 
@@ -134,14 +134,8 @@ def show(rows: Sequence[Mapping[str, str | float]], other: Mapping[tuple, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", metavar="MODEL.dpa2", type=Path, nargs="*")
-    parser.add_argument("--atoms", type=int, default=192, help="at least; default: 192")
-    parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
+    parser = step_arguments(__doc__, "*", 192)
     parser.add_argument("--functions", type=int, default=10, help="how many (default: 10)")
-    parser.add_argument("--csv", type=Path)
     parser.add_argument("--against", type=Path, metavar="OTHER.csv")
     args = parser.parse_args()
     if not shutil.which("valgrind"):

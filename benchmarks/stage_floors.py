@@ -19,7 +19,6 @@ Rate and times are those of the fastest moments, so other work on the machine di
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # before numpy loads its BLAS
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 import numpy as np
+from arguments import step_arguments
 from ase import Atoms
 from dpa2md import Engine
 from dpa2md.bench import machine, replicated
@@ -159,14 +159,8 @@ def plot(tables: Sequence[Sequence[Mapping[str, Any]]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", metavar="MODEL.dpa2", type=Path, nargs="+")
-    parser.add_argument("--atoms", type=int, default=768, help="at least; default: 768")
-    parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
+    parser = step_arguments(__doc__, "+", 768)
     parser.add_argument("--steps", type=int, default=20, help="counted steps (default: 20)")
-    parser.add_argument("--csv", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.plot:

@@ -104,9 +104,15 @@ def evaluated(
 def described(model: Golden, structure: Structure) -> str:
     """A structure as tests/cpp/evaluate.cpp reads it."""
     fparam, aparam = model.fparam(), model.aparam(structure)
+    return structure_text(
+        model.types(structure), structure.positions, structure.cell, structure.pbc, fparam, aparam
+    )
+
+
+def structure_text(types, positions, cell, pbc, fparam=None, aparam=None) -> str:
+    """The same of arrays."""
     frame = [] if fparam is None else fparam
-    atom = np.zeros((len(structure), 0)) if aparam is None else aparam
-    head = f"atoms {len(structure)} {len(frame)} {atom.shape[1]}"
-    rows = np.column_stack([model.types(structure), structure.positions, atom])
-    numbers = [*structure.cell.ravel(), *structure.pbc, *frame, *rows.ravel()]
+    atom = np.zeros((len(types), 0)) if aparam is None else aparam
+    head = f"atoms {len(types)} {len(frame)} {atom.shape[1]}"
+    numbers = [*cell.ravel(), *pbc, *frame, *np.column_stack([types, positions, atom]).ravel()]
     return "\n".join([head, *(repr(float(x)) for x in numbers), ""])

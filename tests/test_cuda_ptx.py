@@ -39,10 +39,15 @@ FAULTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def faults_program():
+    return program("faults")
+
+
 @pytest.mark.parametrize("fault", [0, *FAULTS])
-def test_the_machine_finds_faults(fault):
+def test_the_machine_finds_faults(fault, faults_program):
     """Each of the kernel's in tests/ptx/faults.cu, and none where there is none."""
-    done = run([str(program("faults")), str(fault)])
+    done = run([str(faults_program), str(fault)])
     if fault == 0:
         assert (done.returncode, done.stderr) == (0, "")
     else:

@@ -190,28 +190,26 @@ void Thread::warp_barrier(const Site* site) {
   ++warp_barriers;
 }
 
-// PTX ISA, shfl.sync: clamp holds the last (bfly) or first (up) lane of a segment and the segments' mask.
-u32 Thread::shuffle_bfly(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site) {
+// The value of lane `from`, or the own one.
+u32 Thread::shuffle(u32 value, u32 from, bool inside, u32 mask, const Site* site) {
   if (mask != 0xffffffffu) report("shuffles within some lanes only", *this, site);
   Block::Barrier* w = block->warp(*this);
   w->values[lane()] = value;
   block->wait(w, *this, site);
-  const u32 from = lane() ^ (lanes & 31);
-  *inside = from <= (clamp & 31);
-  const u32 out = w->values[*inside ? from : lane()];
+  const u32 out = w->values[inside ? from : lane()];
   block->wait(w, *this, site);
   return out;
 }
+// PTX ISA, shfl.sync: clamp holds the last (bfly) or first (up) lane of a segment and the segments' mask.
+u32 Thread::shuffle_bfly(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site) {
+  const u32 from = lane() ^ (lanes & 31);
+  *inside = from <= (clamp & 31);
+  return shuffle(value, from, *inside, mask, site);
+}
 u32 Thread::shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site) {
-  if (mask != 0xffffffffu) report("shuffles within some lanes only", *this, site);
-  Block::Barrier* w = block->warp(*this);
-  w->values[lane()] = value;
-  block->wait(w, *this, site);
   const int from = static_cast<int>(lane()) - static_cast<int>(lanes & 31);
   *inside = from >= static_cast<int>(clamp & 31);
-  const u32 out = w->values[*inside ? from : lane()];
-  block->wait(w, *this, site);
-  return out;
+  return shuffle(value, static_cast<u32>(from), *inside, mask, site);
 }
 
 // PTX ISA, "Matrix Fragments for mma.m16n8k8" with .tf32: with g = lane / 4, t = lane % 4

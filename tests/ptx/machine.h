@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -61,6 +60,9 @@ struct Thread {
   u32 shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
   void multiply(MmaTf32* m, const Site* site);
   void multiply(MmaF64* m, const Site* site);
+
+ private:
+  u32 shuffle(u32 value, u32 from, bool inside, u32 mask, const Site* site);
 };
 
 // A translated kernel; there is one object for each, which makes it known by its name.

@@ -85,16 +85,14 @@ struct Region {
 };
 
 std::map<u64, Region> regions;  // by their ends
+Region* last_region = nullptr;  // that was looked for; none after a release
 Region shared_memory;
 
 Region* region_of(u64 at, u64 bytes) {
-  static Region* last = nullptr;
-  static std::size_t count = 0;  // allocations and releases make the last one stale
-  if (count == regions.size() && last && last->holds(at, bytes)) return last;
+  if (last_region && last_region->holds(at, bytes)) return last_region;
   const auto it = regions.upper_bound(at);
   if (it == regions.end() || !it->second.holds(at, bytes)) return nullptr;
-  count = regions.size();
-  return last = &it->second;
+  return last_region = &it->second;
 }
 
 std::string against(const Accesses& other) {
@@ -167,6 +165,7 @@ void* allocate(std::size_t bytes, bool on_host) {
 bool release(void* p) {
   const auto it = regions.upper_bound(u64(p));
   if (it == regions.end() || it->second.begin != u64(p)) return false;
+  last_region = nullptr;
   regions.erase(it);
   return true;
 }

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <map>
 #include <set>
-#include <unordered_map>
 #include <unordered_set>
 
 namespace ptx {
@@ -14,10 +13,16 @@ namespace {
 
 struct Cost {
   double launches = 0, blocks = 0, pipes[kPipes] = {};
-  // memory instructions of warps; passes through shared memory, without conflicts and as they are; lines and
-  // sectors of global memory; bytes that a block touches for the first time
-  double shared = 0, shared_least = 0, shared_passes = 0, global = 0, lines = 0, sectors_read = 0,
-         sectors_written = 0, fresh_sectors = 0;
+  // memory instructions of warps; passes through shared memory; lines and sectors of global memory; sectors
+  // that a block reads for the first time
+  double shared = 0, shared_passes = 0, global = 0, lines = 0, sectors_read = 0, sectors_written = 0,
+         fresh_sectors = 0;
+
+  void add_memory(const Cost& c) {
+    shared += c.shared, shared_passes += c.shared_passes;
+    global += c.global, lines += c.lines, fresh_sectors += c.fresh_sectors;
+    sectors_read += c.sectors_read, sectors_written += c.sectors_written;
+  }
 };
 
 constexpr int kLanes = 32;
@@ -42,46 +47,44 @@ std::map<std::pair<u32, const Run*>, std::array<u32, kLanes>> visits;
 
 std::string place(const char* file, int line) { return std::string(file) + ":" + std::to_string(line); }
 
-void add_shared(const Lanes& l, Cost* c) {
+Cost of_shared(const Lanes& l) {
   // 32 banks of 4 bytes; wider accesses go by halves or quarters of a warp
   const u32 group = l.bytes <= 4 ? 32 : 128 / l.bytes;
-  c->shared += 1;
+  Cost c;
+  c.shared = 1;
   for (u32 first = 0; first < kLanes; first += group) {
     std::array<std::set<u64>, 32> words;
-    bool any = false;
     for (u32 k = first; k < first + group; ++k) {
       if (!(l.active >> k & 1)) continue;
-      any = true;
       for (u64 w = l.at[k] / 4; w <= (l.at[k] + l.bytes - 1) / 4; ++w) words[w % 32].insert(w);
     }
-    if (!any) continue;
-    std::size_t most = 1;
+    std::size_t most = 0;
     for (const auto& w : words) most = std::max(most, w.size());
-    c->shared_least += 1, c->shared_passes += most;
+    c.shared_passes += most;
   }
+  return c;
 }
 
-void add_global(const Lanes& l, bool store, Cost* c, Cost* at_place) {
+Cost of_global(const Lanes& l, bool store) {
   std::set<u64> sectors, lines;
   for (u32 k = 0; k < kLanes; ++k) {
     if (!(l.active >> k & 1)) continue;
     for (u64 s = l.at[k] / 32; s <= (l.at[k] + l.bytes - 1) / 32; ++s) sectors.insert(s), lines.insert(s / 4);
   }
-  double fresh = 0;
+  Cost c;
+  c.global = 1, c.lines = lines.size();
+  (store ? c.sectors_written : c.sectors_read) = sectors.size();
   if (!store) {
-    for (const u64 s : sectors) fresh += touched.insert(s).second;
+    for (const u64 s : sectors) c.fresh_sectors += touched.insert(s).second;
   }
-  for (Cost* to : {c, at_place}) {
-    to->global += 1, to->lines += lines.size(), to->fresh_sectors += fresh;
-    (store ? to->sectors_written : to->sectors_read) += sectors.size();
-  }
+  return c;
 }
 
 void write_line(std::FILE* f, const std::string& kernel, const std::string& where, const Cost& c) {
   std::fprintf(f, "\"%s\",%s,%.0f,%.0f", kernel.c_str(), where.c_str(), c.launches, c.blocks);
   for (const double p : c.pipes) std::fprintf(f, ",%.0f", p);
-  std::fprintf(f, ",%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f\n", c.shared, c.shared_least, c.shared_passes,
-               c.global, c.lines, c.sectors_read, c.sectors_written, c.fresh_sectors);
+  std::fprintf(f, ",%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f\n", c.shared, c.shared_passes, c.global, c.lines,
+               c.sectors_read, c.sectors_written, c.fresh_sectors);
 }
 
 void write_all() {
@@ -90,7 +93,7 @@ void write_all() {
   std::fprintf(
       f,
       "kernel,place,launches,blocks,float,double,integer,special,branch,shuffle,tensor,tensor_double,barrier,"
-      "shared,shared_least,shared_passes,global,lines,sectors_read,sectors_written,fresh_sectors\n");
+      "shared,shared_passes,global,lines,sectors_read,sectors_written,fresh_sectors\n");
   for (const auto& [name, c] : kernels) write_line(f, name, "all", c);
   for (const auto& [at, c] : places) write_line(f, at.first, at.second, c);
   std::fclose(f);
@@ -125,11 +128,8 @@ void profile_together() {
   for (auto& [key, s] : streams) {
     Cost& here = places[{kernel_name, place(key.second->file, key.second->line)}];
     for (const Lanes& l : s.times) {
-      if (s.shared) {
-        add_shared(l, &all), add_shared(l, &here);
-      } else {
-        add_global(l, s.store, &all, &here);
-      }
+      const Cost c = s.shared ? of_shared(l) : of_global(l, s.store);
+      all.add_memory(c), here.add_memory(c);
     }
   }
   streams.clear();

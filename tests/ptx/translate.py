@@ -41,8 +41,15 @@ PLAIN = {
     "mul",
     "mul.hi",
     "mul.lo",
+    "neg",
+    "not",
+    "or",
+    "rcp",
+    "rem",
+    "sqrt",
+    "sub",
+    "xor",
 }
-PLAIN |= {"neg", "not", "or", "rcp", "rem", "sqrt", "sub", "xor"}
 ROUNDING = {"rn", "rm", "approx", "ftz", "full"}
 
 
@@ -66,7 +73,7 @@ class Function:
         self.params = params  # name, PTX type, bytes
         self.registers: dict[str, str] = {}
         self.lines: list[str] = []
-        self.symbols = {p: f"u64({p})" for p, _, _ in params}
+        self.symbols = {p for p, _, _ in params}  # what has an address
         self.shared: set[str] = set()
         self.run: Counter[str] | None = None  # costs since the last label or branch
 
@@ -77,7 +84,7 @@ class Function:
         if text in self.shared:
             return f"{kind}(0)"  # addresses of shared memory count from its begin
         if text in self.symbols:
-            return f"as<{kind}>({self.symbols[text]})"
+            return f"as<{kind}>(u64({text}))"
         if text.startswith(("0f", "0F")):
             return f"as<{kind}>(as<float>(u32(0x{text[2:]}u)))"
         if text.startswith(("0d", "0D")):
@@ -113,7 +120,7 @@ class Function:
         elif match := re.fullmatch(r"\.reg \.(\w+) %?(\w+)", text):
             kind, names = TYPES[match[1]], [match[2]]
         elif match := re.fullmatch(r"\.local \.align (\d+) \.b8 (\w+)\[(\d+)\]", text):
-            self.symbols[match[2]] = f"u64({match[2]})"
+            self.symbols.add(match[2])
             self.lines.append(f"alignas({match[1]}) unsigned char {match[2]}[{match[3]}];")
             return
         elif text.startswith(".pragma"):
@@ -121,7 +128,7 @@ class Function:
         elif text.startswith(".param"):
             name, _, size = parameter(text)
             self.lines.append(f"alignas(16) unsigned char {name}[{size}];")
-            self.symbols[name] = f"u64({name})"
+            self.symbols.add(name)
             return
         else:
             raise ValueError(f"no such declaration: {text}")
