@@ -88,24 +88,22 @@ struct ThreadBlock {
   // Sum and maximum over the lanes of a warp; all of them call and get the result.
   template <class T>
   DPA2MD_KERNEL T lane_sum(T x) const {
-#if defined(__CUDA_ARCH__)
-    for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
-#elif !defined(__CUDACC__)
-    x = team->over_lanes(warp, lane, lanes, x, [](T a, T b) { return a + b; });
-#endif
-    return x;
+    return over<32>(x, [](T a, T b) { return a + b; });
   }
   template <class T>
   DPA2MD_KERNEL T lane_max(T x) const {
-#if defined(__CUDA_ARCH__)
-    for (int o = 16; o > 0; o >>= 1) {
-      const T y = __shfl_xor_sync(0xffffffffu, x, o);
-      x = y > x ? y : x;
-    }
-#elif !defined(__CUDACC__)
-    x = team->over_lanes(warp, lane, lanes, x, [](T a, T b) { return b > a ? b : a; });
-#endif
-    return x;
+    return over<32>(x, [](T a, T b) { return b > a ? b : a; });
+  }
+  // The same over groups of kGroupLanes lanes, which divide a warp: several short rows at a time.
+  DPA2MD_KERNEL int group_lanes() const { return lanes < kGroupLanes ? lanes : kGroupLanes; }
+  DPA2MD_KERNEL int group_lane() const { return lane % group_lanes(); }
+  template <class T>
+  DPA2MD_KERNEL T group_sum(T x) const {
+    return over<kGroupLanes>(x, [](T a, T b) { return a + b; });
+  }
+  template <class T>
+  DPA2MD_KERNEL T group_max(T x) const {
+    return over<kGroupLanes>(x, [](T a, T b) { return b > a ? b : a; });
   }
 
   // Sum over the lanes before this one; all of them call.
@@ -122,31 +120,6 @@ struct ThreadBlock {
     return team->sum_before(warp, lane, lanes, x);
 #else
     return x;
-#endif
-  }
-
-  // The same over groups of kGroupLanes lanes, which divide a warp: several short rows at a time.
-  DPA2MD_KERNEL int group_lanes() const { return lanes < kGroupLanes ? lanes : kGroupLanes; }
-  DPA2MD_KERNEL int group_lane() const { return lane % group_lanes(); }
-  template <class T>
-  DPA2MD_KERNEL T group_sum(T x) const {
-#if defined(__CUDA_ARCH__)
-    for (int o = kGroupLanes / 2; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
-    return x;
-#else
-    return lane_sum(x);  // a warp of the emulated device is a group
-#endif
-  }
-  template <class T>
-  DPA2MD_KERNEL T group_max(T x) const {
-#if defined(__CUDA_ARCH__)
-    for (int o = kGroupLanes / 2; o > 0; o >>= 1) {
-      const T y = __shfl_xor_sync(0xffffffffu, x, o);
-      x = y > x ? y : x;
-    }
-    return x;
-#else
-    return lane_max(x);
 #endif
   }
 
@@ -184,6 +157,18 @@ struct ThreadBlock {
       f(own < count ? own : count - 1, own < count);
     }
     sync();
+  }
+
+ private:
+  // x of WIDTH lanes put together; a warp of the emulated device has fewer and is a group.
+  template <int WIDTH, class T, class F>
+  DPA2MD_KERNEL T over(T x, F combine) const {
+#if defined(__CUDA_ARCH__)
+    for (int o = WIDTH / 2; o > 0; o >>= 1) x = combine(x, __shfl_xor_sync(0xffffffffu, x, o));
+#elif !defined(__CUDACC__)
+    x = team->over_lanes(warp, lane, lanes, x, combine);
+#endif
+    return x;
   }
 };
 

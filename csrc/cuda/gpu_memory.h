@@ -206,12 +206,13 @@ void GpuBackend<T>::reserve() {
   g1_stride_ = g2_stride_ = h2_stride_ = 0;  // nothing is there yet
   reserve_scratch();
   sizes_.keep_attention = true;
-  if (!fits(plan(sizes_))) {
+  std::vector<Need> needs = plan(sizes_);
+  if (!fits(needs)) {
     sizes_.keep_attention = false;
     kept_norm_.clear(), kept_rstd_.clear();
+    needs = plan(sizes_);
+    check_memory(needs);
   }
-  const std::vector<Need> needs = plan(sizes_);
-  check_memory(needs);
   for (const Need& x : needs) x.storage->resize_bytes(x.bytes);
   g1_stride_ = sizes_.nrows * rep().g1_dim;
   g2_stride_ = sizes_.near * rep().g2_dim, h2_stride_ = sizes_.near * kH2Row;

@@ -13,7 +13,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 #include <vector>
 
 #include "block.h"
@@ -62,7 +61,7 @@ template <class T>
 constexpr int kWidest = sizeof(T) == 4 ? 5 : 3;
 
 template <class T>
-DPA2MD_KERNEL int column_of(int c) {
+DPA2MD_KERNEL constexpr int column_of(int c) {
   return sizeof(T) == 4 ? c / 2 + c % 2 * 4 : c;
 }
 
@@ -242,7 +241,7 @@ struct TensorTile {
     a.next(), b.next();
   }
   DPA2MD_KERNEL void store(int lane, int i0, int j0, int m, int n, T* out, int ld, bool add) const {
-    constexpr int apart = sizeof(T) == 4 ? 4 : 1;  // a lane's two columns of 8: column_of(2t), (2t + 1)
+    constexpr int apart = column_of<T>(1);  // from column_of(2t) to column_of(2t + 1), a lane's two of 8
     const int j = j0 + column_of<T>(2 * t);
     const bool whole = j0 + 8 * NT <= n;
     DPA2MD_UNROLL
@@ -336,7 +335,7 @@ template <class T, class Y>
 __device__ int tile_width(int warps, int rows, int n) {
   const int tiles = (n + 7) / 8;
   if (Right<Y, 1>::kWhole && n % 8) return 1;
-  if (tiles <= kWidest<T> && 2 * rows >= warps) return tiles;
+  if (tiles <= kWidest<T> && 2 * rows >= warps) return tiles;  // as the loop, without its divisions
   for (int blocks = (tiles + kWidest<T> - 1) / kWidest<T>;; ++blocks) {
     const int width = (tiles + blocks - 1) / blocks;
     if (width == 1 || (rows * blocks * 2 >= warps && (!Right<Y, 1>::kWhole || width * blocks == tiles)))
@@ -344,22 +343,18 @@ __device__ int tile_width(int warps, int rows, int n) {
   }
 }
 
+// With tiles of `width`, which is NT at least.
+template <int NT, class T, class X, class Y>
+__device__ void gemm_tensor_of(int width, const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc,
+                               bool add) {
+  if constexpr (NT < kWidest<T>) {
+    if (width > NT) return gemm_tensor_of<NT + 1>(width, b, m, n, k, x, y, c, ldc, add);
+  }
+  gemm_tensor<NT>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
+}
 template <class T, class X, class Y>
 __device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
-  const auto run = [&](auto width) {
-    gemm_tensor<decltype(width)::value>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
-  };
-  const int width = tile_width<T, Y>(b.warps, (m + 15) / 16, n);
-  if (width == 1) return run(std::integral_constant<int, 1>());
-  if (width == 2) return run(std::integral_constant<int, 2>());
-  if constexpr (kWidest<T> == 3) {
-    return run(std::integral_constant<int, 3>());
-  } else {
-    static_assert(kWidest<T> == 5);
-    if (width == 3) return run(std::integral_constant<int, 3>());
-    if (width == 4) return run(std::integral_constant<int, 4>());
-    return run(std::integral_constant<int, 5>());
-  }
+  gemm_tensor_of<1>(tile_width<T, Y>(b.warps, (m + 15) / 16, n), b, m, n, k, x, y, c, ldc, add);
 }
 
 #elif defined(__CUDACC__)
