@@ -30,6 +30,20 @@ DPA2MD_KERNEL const T* staged(const ThreadBlock& b, int rows, int width, const T
   return to;
 }
 
+template <class T>
+struct Clear {
+  static constexpr int kPiece = 1024;  // of an item
+  std::int64_t size;
+  T* x;
+
+  int items() const { return static_cast<int>((size + kPiece - 1) / kPiece); }
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+    const std::int64_t begin = static_cast<std::int64_t>(item) * kPiece, left = size - begin;
+    fill(b, static_cast<int>(left < kPiece ? left : kPiece), x + begin, T(0));
+  }
+};
+
 // g1 of layer 0: act( [D | three-body] W + tebd_transform(t_i) )
 template <class T>
 struct Transform {

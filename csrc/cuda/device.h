@@ -10,7 +10,7 @@
 #include "../model_file.h"
 
 #if defined(__CUDACC__)
-#include "runtime.h"
+#include "launches.h"
 #else
 #include "emulation.h"
 #endif

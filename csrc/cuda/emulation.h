@@ -7,9 +7,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "../devices.h"
 #include "block.h"
@@ -77,22 +80,45 @@ inline std::size_t slab_bytes(int, std::size_t) { return 0; }  // all scratch is
 // DPA2MD_EMULATED_CHUNK: atoms of a chunk, a multiple of 16.
 inline int chunk_atoms() { return static_cast<int>(wanted("DPA2MD_EMULATED_CHUNK", 65536)); }
 
-// kernel(block, item, scratch) for items begin … end - 1; `bytes` of scratch.
-template <class Kernel>
-void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, const char*) {
-  constexpr int kLanes = 4;  // few, so that a small block has several warps
-  Team& t = team();
-  const int threads = t.threads(), lanes = threads % kLanes == 0 ? kLanes : 1;
-  const std::unique_ptr<char, decltype(&std::free)> scratch(static_cast<char*>(std::malloc(bytes)),
-                                                            &std::free);
-  for (int item = begin; item < end; ++item) {
-    std::memset(scratch.get(), 0xff, bytes);
-    t.run(lanes, [&](int thread) {
-      const ThreadBlock b{thread, threads, thread % lanes, lanes, thread / lanes, threads / lanes, &t};
-      kernel(b, item, Scratch(scratch.get()));
-    });
+// The interface of launches.h. What is put off is really put off, so that what was not waited for shows.
+class Launches {
+ public:
+  template <class Kernel>
+  void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, const char*) {
+    if (begin == end) return;
+    if (!recording_) return run(kernel, begin, end, bytes);
+    recorded_.push_back([=] { run(kernel, begin, end, bytes); });
   }
-}
+  void record() {
+    recorded_.clear();
+    recording_ = true;
+  }
+  void submit() {
+    recording_ = false;
+    for (const auto& start : std::exchange(recorded_, {})) start();
+  }
+  void flush() { submit(); }
+
+ private:
+  template <class Kernel>
+  static void run(const Kernel& kernel, int begin, int end, std::size_t bytes) {
+    constexpr int kLanes = 4;  // few, so that a small block has several warps
+    Team& t = team();
+    const int threads = t.threads(), lanes = threads % kLanes == 0 ? kLanes : 1;
+    const std::unique_ptr<char, decltype(&std::free)> scratch(static_cast<char*>(std::malloc(bytes)),
+                                                              &std::free);
+    for (int item = begin; item < end; ++item) {
+      std::memset(scratch.get(), 0xff, bytes);
+      t.run(lanes, [&](int thread) {
+        const ThreadBlock b{thread, threads, thread % lanes, lanes, thread / lanes, threads / lanes, &t};
+        kernel(b, item, Scratch(scratch.get()));
+      });
+    }
+  }
+
+  bool recording_ = false;
+  std::vector<std::function<void()>> recorded_;
+};
 
 }  // namespace gpu_emulated
 }  // namespace dpa2md

@@ -96,7 +96,10 @@ class GpuBackend final : public Backend {
   void put_g1_rows(int layer) override;
   void* g1_gradient_rows(int layer) override;
   void put_g1_gradient_rows(int layer) override;
-  void wait() override { wait_for_device(); }
+  void wait() override {
+    launches_.flush();
+    wait_for_device();
+  }
   DeviceMemory memory(std::int64_t natoms) override;
   bool single() const override { return sizeof(T) == 4; }
   std::string description() const override;
@@ -190,8 +193,12 @@ class GpuBackend final : public Backend {
     Scratch bytes(nullptr);
     kernel.arrays(&bytes, most_neighbors);
     const std::size_t slab = slab_bytes(items.size(), bytes.used());
-    if (slab > slab_.capacity()) slab_.resize(slab);
-    if (!sizing_) launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
+    if (slab > slab_.capacity()) {
+      launches_.flush();  // they have the old one
+      slab_.resize(slab);
+    }
+    if (!sizing_)
+      launches_.launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
   }
   template <class Kernel>
   void start(const Kernel& kernel, int items) {
@@ -203,7 +210,8 @@ class GpuBackend final : public Backend {
 
   const Model& model_;
   int device_;
-  bool use_tables_;
+  bool use_tables_, graphs_;
+  Launches launches_;
   Buffer<char> slab_;    // scratch that does not fit into shared memory
   bool sizing_ = false;  // kernels are not run, only their scratch is made room for
 

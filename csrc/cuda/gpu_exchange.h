@@ -38,7 +38,7 @@ template <class T>
 void* GpuBackend<T>::g1_rows(int l) {
   host_rows_.resize(g1_stride_);
   move_sent_rows(g1(l), host_rows_.data(), false);
-  wait_for_device();
+  wait();
   return host_rows_.data();
 }
 template <class T>
@@ -52,8 +52,8 @@ template <class T>
 void* GpuBackend<T>::g1_gradient_rows(int l) {
   host_rows_.resize(g1_stride_);
   move_sent_rows(nullptr, host_rows_.data(), false);
+  wait();
   copy_to_host(host_rows_.data() + ghosts_at(), dg1(l) + ghosts_at(), (g1_stride_ - ghosts_at()) * sizeof(T));
-  wait_for_device();
   return host_rows_.data();
 }
 template <class T>

@@ -92,7 +92,8 @@ void GpuBackend<T>::fitting(Range a) {
 
 template <class T>
 void GpuBackend<T>::start_g1_gradient(int l) {
-  zero(dg1(l), g1_stride_ * sizeof(T));
+  const Clear<T> kernel{static_cast<std::int64_t>(g1_stride_), dg1(l)};
+  start(kernel, kernel.items());
 }
 
 template <class T>

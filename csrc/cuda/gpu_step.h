@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "../error.h"
 #include "gpu_backend.h"
@@ -9,9 +10,15 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
+// DPA2MD_CUDA_GRAPHS=0: kernels are started one by one, to compare with.
+inline bool wants_graphs() {
+  const char* text = std::getenv("DPA2MD_CUDA_GRAPHS");
+  return !text || std::string(text) != "0";
+}
+
 template <class T>
 GpuBackend<T>::GpuBackend(const Model& model, int device, bool tables)
-    : model_(model), device_(device), use_tables_(tables) {
+    : model_(model), device_(device), use_tables_(tables), graphs_(wants_graphs()) {
   use_device(device_);
   prepare();
 }
@@ -30,9 +37,10 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   upload_parameters();
   build_tables(input.pairs->types_present);
   reserve();
-  number_pairs();
   const std::size_t back = results_.size() - state_.natoms;
   if (back) zero(force(), back * sizeof(double));
+  if (graphs_ && chunks_.size() == 1) launches_.record();
+  number_pairs();
 }
 
 // fparam, aparam (normalised) and the case embedding of every atom, as the fitting net reads them.
@@ -69,6 +77,7 @@ void GpuBackend<T>::forces(Range a) {
 
 template <class T>
 void GpuBackend<T>::download_results() {
+  launches_.submit();
   host_results_.resize(results_.size());
   copy_to_host(host_results_.data(), results_.data(), results_.size() * sizeof(double));
   const double* from = host_results_.data();

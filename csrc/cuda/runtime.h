@@ -1,4 +1,4 @@
-// The device of the CUDA backend: memory and launches.
+// The device of the CUDA backend: memory, and kernels as it runs them. Their starts are in launches.h.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,19 +35,32 @@ inline void zero(void* p, std::size_t bytes) {
 }
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
 
+// Of a kernel's items, and where their scratch is if it does not fit into shared memory.
+struct Items {
+  int begin, end;
+  char* slab;
+  std::size_t stride;
+
+  bool operator==(const Items& o) const {
+    return begin == o.begin && end == o.end && slab == o.slab && stride == o.stride;
+  }
+};
+
 // Registers for three blocks of kThreads a multiprocessor, which is as many as have room for their scratch.
 template <class Kernel>
 __global__ void __launch_bounds__(MostThreads<Kernel>::value, 3 * kThreads / MostThreads<Kernel>::value)
-    run_items(const __grid_constant__ Kernel kernel, int begin, int end, char* slab, std::size_t stride) {
+    run_items(const __grid_constant__ Kernel kernel, const Items items) {
   extern __shared__ __align__(16) char shared[];
   const int t = threadIdx.x;
   const ThreadBlock b{t, static_cast<int>(blockDim.x), t % 32, 32, t / 32, static_cast<int>(blockDim.x) / 32};
-  char* scratch = slab ? slab + blockIdx.x * stride : shared;
-  for (int item = begin + blockIdx.x; item < end; item += gridDim.x) {
+  char* scratch = items.slab ? items.slab + blockIdx.x * items.stride : shared;
+  for (int item = items.begin + blockIdx.x; item < items.end; item += gridDim.x) {
     kernel(b, item, Scratch(scratch));
     __syncthreads();
   }
 }
+
+constexpr std::size_t kSharedUnasked = 48 << 10;  // shared memory that every kernel may have
 
 // Blocks that share global memory for their scratch: enough to keep every multiprocessor busy.
 inline int slab_blocks(int items) { return std::min(items, 4 * attribute(cudaDevAttrMultiProcessorCount)); }
@@ -61,27 +74,6 @@ inline std::size_t slab_bytes(int items, std::size_t bytes) {
 // Atoms of a chunk (gpu_chunks.h): many enough that the end of a kernel, when few of its blocks still run,
 // does not matter.
 inline int chunk_atoms() { return 65536; }
-
-// kernel(block, item, scratch) for items begin … end - 1; `bytes` of scratch, in shared memory or in `slab`
-// (slab_bytes). Does not wait.
-template <class Kernel>
-void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* slab) {
-  const int items = end - begin;
-  if (items == 0) return;
-  const auto run = run_items<Kernel>;
-  constexpr int most = MostThreads<Kernel>::value;
-  const bool few = most > kThreads && items < attribute(cudaDevAttrMultiProcessorCount);
-  const int threads = few ? most : kThreads;
-  if (slab) {
-    run<<<slab_blocks(items), threads>>>(kernel, begin, end, slab, bytes);
-  } else {
-    constexpr std::size_t unasked = 48 << 10;  // what every kernel may have
-    if (bytes > unasked)
-      check(cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-    run<<<items, threads, bytes>>>(kernel, begin, end, nullptr, 0);
-  }
-  check(cudaGetLastError());
-}
 
 }  // namespace gpu
 }  // namespace dpa2md

@@ -53,6 +53,30 @@ cudaError_t finish() {
   return error(lost);
 }
 
+// A kernel with copies of its arguments, as often as it is started.
+using Start = std::function<bool()>;
+
+cudaError_t prepare(const void* host, dim3 blocks, dim3 threads, void** arguments, std::size_t shared_bytes,
+                    Start* start) {
+  const auto at = functions().find(host);
+  const ptx::Kernel* kernel = at == functions().end() ? nullptr : ptx::Kernel::find(at->second.name);
+  if (!kernel) return error(cudaErrorInvalidDeviceFunction);
+  if (threads.x > kernel->most_threads || blocks.x == 0 || shared_bytes > at->second.shared_bytes)
+    return error(cudaErrorInvalidValue);
+  const auto& sizes = kernel->parameter_bytes;
+  std::vector<std::shared_ptr<unsigned char[]>> copies;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    copies.emplace_back(new unsigned char[sizes[k] + 16]);
+    std::memcpy(copies.back().get(), arguments[k], sizes[k]);
+  }
+  *start = [=] {
+    std::vector<unsigned char*> parameters;
+    for (const auto& c : copies) parameters.push_back(c.get());
+    return ptx::launch(*kernel, blocks.x, threads.x, shared_bytes, parameters.data());
+  };
+  return cudaSuccess;
+}
+
 struct Configuration {
   dim3 blocks, threads;
   std::size_t shared_bytes;
@@ -85,28 +109,12 @@ cudaError_t __cudaPopCallConfiguration(dim3* blocks, dim3* threads, std::size_t*
   return cudaSuccess;
 }
 cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
-  *kernel = reinterpret_cast<cudaKernel_t>(&functions().at(host));
+  *kernel = static_cast<cudaKernel_t>(const_cast<void*>(host));
   return cudaSuccess;
 }
-cudaError_t __cudaLaunchKernel(cudaKernel_t handle, dim3 blocks, dim3 threads, void** arguments,
-                               std::size_t shared_bytes, cudaStream_t) {
-  const auto& f = *reinterpret_cast<const Function*>(handle);
-  const ptx::Kernel* kernel = ptx::Kernel::find(f.name);
-  if (!kernel) return error(cudaErrorInvalidDeviceFunction);
-  if (threads.x > kernel->most_threads || blocks.x == 0 || shared_bytes > f.shared_bytes)
-    return error(cudaErrorInvalidValue);
-  const auto& sizes = kernel->parameter_bytes;
-  std::vector<std::shared_ptr<unsigned char[]>> copies;
-  for (std::size_t k = 0; k < sizes.size(); ++k) {
-    copies.emplace_back(new unsigned char[sizes[k] + 16]);
-    std::memcpy(copies.back().get(), arguments[k], sizes[k]);
-  }
-  queue.push_back([=] {
-    std::vector<unsigned char*> parameters;
-    for (const auto& c : copies) parameters.push_back(c.get());
-    return ptx::launch(*kernel, blocks.x, threads.x, shared_bytes, parameters.data());
-  });
-  return cudaSuccess;
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 blocks, dim3 threads, void** arguments,
+                               std::size_t shared_bytes, cudaStream_t stream) {
+  return cudaLaunchKernel(kernel, blocks, threads, arguments, shared_bytes, stream);
 }
 
 // ---- what the backend calls
@@ -174,6 +182,13 @@ cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t)
   });
   return cudaSuccess;
 }
+cudaError_t cudaLaunchKernel(const void* host, dim3 blocks, dim3 threads, void** arguments,
+                             std::size_t shared_bytes, cudaStream_t) {
+  Start start;
+  if (const cudaError_t e = prepare(host, blocks, threads, arguments, shared_bytes, &start)) return e;
+  queue.push_back(start);
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() { return finish(); }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorName(cudaError_t e) {
@@ -181,5 +196,51 @@ const char* cudaGetErrorName(cudaError_t e) {
   return (name = "error " + std::to_string(e)).c_str();
 }
 const char* cudaGetErrorString(cudaError_t) { return "see above"; }
+
+// ---- graphs whose nodes follow each other
+
+struct CUgraphNode_st {
+  std::size_t number;
+  const void* host;
+  Start start;
+};
+struct CUgraph_st {
+  std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+};
+struct CUgraphExec_st {
+  std::vector<CUgraphNode_st> nodes;
+};
+
+cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) { return *graph = new CUgraph_st, cudaSuccess; }
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
+                                   std::size_t count, const cudaKernelNodeParams* p) {
+  auto& nodes = graph->nodes;
+  const bool chained = nodes.empty() ? count == 0 : count == 1 && *after == nodes.back().get();
+  Start start;
+  if (!chained) return error(cudaErrorInvalidValue);
+  if (const cudaError_t e =
+          prepare(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes, &start))
+    return e;
+  nodes.emplace_back(new CUgraphNode_st{nodes.size(), p->func, start});
+  *node = nodes.back().get();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* to, cudaGraph_t graph, unsigned long long) {
+  *to = new CUgraphExec_st;
+  for (const auto& node : graph->nodes) (*to)->nodes.push_back(*node);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t in, cudaGraphNode_t node,
+                                             const cudaKernelNodeParams* p) {
+  if (p->func != node->host) return error(cudaErrorInvalidValue);
+  return prepare(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes,
+                 &in->nodes[node->number].start);
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (const CUgraphNode_st& node : graph->nodes) queue.push_back(node.start);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 
 }  // extern "C"

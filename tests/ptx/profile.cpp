@@ -13,6 +13,7 @@ namespace {
 
 struct Cost {
   double launches = 0, blocks = 0, pipes[kPipes] = {};
+  double critical = 0;  // instructions of each block's busiest warp between two barriers, added up
   // memory instructions of warps; passes through shared memory; lines and sectors of global memory; sectors
   // that a block reads for the first time
   double shared = 0, shared_passes = 0, global = 0, lines = 0, sectors_read = 0, sectors_written = 0,
@@ -83,8 +84,8 @@ Cost of_global(const Lanes& l, bool store) {
 void write_line(std::FILE* f, const std::string& kernel, const std::string& where, const Cost& c) {
   std::fprintf(f, "\"%s\",%s,%.0f,%.0f", kernel.c_str(), where.c_str(), c.launches, c.blocks);
   for (const double p : c.pipes) std::fprintf(f, ",%.0f", p);
-  std::fprintf(f, ",%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f\n", c.shared, c.shared_passes, c.global, c.lines,
-               c.sectors_read, c.sectors_written, c.fresh_sectors);
+  std::fprintf(f, ",%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f\n", c.shared, c.shared_passes, c.global, c.lines,
+               c.sectors_read, c.sectors_written, c.fresh_sectors, c.critical);
 }
 
 void write_all() {
@@ -93,7 +94,7 @@ void write_all() {
   std::fprintf(
       f,
       "kernel,place,launches,blocks,float,double,integer,special,branch,shuffle,tensor,tensor_double,barrier,"
-      "shared,shared_passes,global,lines,sectors_read,sectors_written,fresh_sectors\n");
+      "shared,shared_passes,global,lines,sectors_read,sectors_written,fresh_sectors,critical\n");
   for (const auto& [name, c] : kernels) write_line(f, name, "all", c);
   for (const auto& [at, c] : places) write_line(f, at.first, at.second, c);
   std::fclose(f);
@@ -125,7 +126,9 @@ void profile_access(const Thread& t, const Site* site, u64 at, u32 bytes, bool s
 
 void profile_together() {
   Cost& all = kernels[kernel_name];
+  std::map<u32, double> of_warp;
   for (auto& [key, s] : streams) {
+    of_warp[key.first] += s.times.size();
     Cost& here = places[{kernel_name, place(key.second->file, key.second->line)}];
     for (const Lanes& l : s.times) {
       const Cost c = s.shared ? of_shared(l) : of_global(l, s.store);
@@ -133,20 +136,25 @@ void profile_together() {
     }
   }
   streams.clear();
+  for (const auto& [key, lanes] : visits) {
+    const auto& [warp, run] = key;
+    const double times = *std::max_element(lanes.begin(), lanes.end());
+    Cost& here = places[{kernel_name, place(run->file, run->line)}];
+    for (int p = 0; p < kPipes; ++p) {
+      all.pipes[p] += times * run->count[p];
+      here.pipes[p] += times * run->count[p];
+      of_warp[warp] += times * run->count[p];
+    }
+  }
+  visits.clear();
+  double most = 0;
+  for (const auto& [warp, instructions] : of_warp) most = std::max(most, instructions);
+  all.critical += most;
 }
 
 void profile_block_end() {
   profile_together();
   touched.clear();
-  for (const auto& [key, lanes] : visits) {
-    const double times = *std::max_element(lanes.begin(), lanes.end());
-    Cost& here = places[{kernel_name, place(key.second->file, key.second->line)}];
-    for (int p = 0; p < kPipes; ++p) {
-      kernels[kernel_name].pipes[p] += times * key.second->count[p];
-      here.pipes[p] += times * key.second->count[p];
-    }
-  }
-  visits.clear();
 }
 
 }  // namespace ptx
