@@ -77,6 +77,8 @@ if wanted time; then
   done
   for model in "${models[@]}"; do
     name=$(basename "$model" .dpa2)
+    # small systems without CUDA graphs, to compare with
+    DPA2MD_CUDA_GRAPHS=0 atoms=${atoms%% *} measure "$name-one-by-one" "$model" --precision float32
     "$python" -m dpa2md bench "$model" --device "$run_on" --precision float32 --atoms ${atoms##* } --stages \
       | tee "$results/$device-$name-stages.txt"
     {

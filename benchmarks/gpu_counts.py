@@ -11,7 +11,9 @@ Of every kernel: microseconds an atom that each part of an H100 needs at its ful
 instructions, four a clock; `integer`: addresses, indices, comparisons, two a clock; `memory`: passes
 through shared memory, with bank conflicts, and lines of global memory, one a clock; `L2`: sectors that a block
 reads for the first time or writes; `tensor`: at two thirds of the data sheet's rate, which mma.sync reaches.
-The largest is what the kernel cannot be faster than. It is no time: waiting (latency, barriers, few blocks) is not in it,
+`path`, of small systems whose blocks all run at once: microseconds a *step* (not an atom) of a block's busiest warps, barrier by
+barrier, if each did an instruction a clock; --multiprocessors 132 makes the kernels choose as they would for so few atoms.
+`least`, the largest of the others, is what the kernel cannot be faster than. It is no time: waiting (latency, barriers, few blocks) is not in it,
 and ptxas may need fewer instructions than PTX says. What it is good for: to compare two commits, and to see what to
 work on; --lines shows where a kernel's instructions come from.
 """
@@ -39,7 +41,8 @@ import pytest
 from cuda_programs import program
 from evaluate_program import structure_text
 
-CLOCK = 1.755e9 * 132  # of all multiprocessors
+HERTZ = 1.755e9
+CLOCK = HERTZ * 132  # of all multiprocessors
 # Instructions of a warp that a multiprocessor takes in a clock.
 RATES = {
     "float": 4,
@@ -56,15 +59,19 @@ L2_BYTES = 24  # a clock and multiprocessor: 5.5 TB/s
 COLUMNS = ("issue", "integer", "memory", "L2", "tensor")
 
 
-def counted(evaluate: Path, model: Path, natoms: int, precision: str) -> tuple[int, list[dict]]:
+def counted(
+    evaluate: Path, model: Path, natoms: int, precision: str, multiprocessors: int
+) -> tuple[int, list[dict]]:
     """Atoms, and tests/ptx/profile.cpp's table of their step."""
     atoms = replicated(equilibrated_water(), natoms)
     types = Engine(model).types(atoms.get_chemical_symbols())
     structure = structure_text(types, atoms.positions, atoms.cell.array, atoms.pbc)
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder) / "profile.csv"
-        # one multiprocessor: as few as are always full, as they are with many atoms
-        environment = {"DPA2MD_PTX_PROFILE": str(profile), "DPA2MD_PTX_MULTIPROCESSORS": "1"}
+        environment = {
+            "DPA2MD_PTX_PROFILE": str(profile),
+            "DPA2MD_PTX_MULTIPROCESSORS": str(multiprocessors),
+        }
         done = subprocess.run(
             [str(evaluate), str(model), precision, "cuda", "tables"],
             input=structure,
@@ -94,7 +101,7 @@ def limits(counts: Mapping[str, float]) -> dict[str, float]:
 
 
 def short(kernel: str) -> str:
-    """PairStep of _ZN6dpa2md3gpu9run_itemsINS0_8PairStepIfEEEEvT_iiPcm."""
+    """PairStep of _ZN6dpa2md3gpu9run_itemsINS0_8PairStepIfEEEEvT_NS0_5ItemsE."""
     match = re.search(r"run_itemsINS0_(\d+)(\w+)", kernel)
     return match[2][: int(match[1])] if match else kernel
 
@@ -107,20 +114,29 @@ def table(rows: Iterable[Mapping], atoms: int, name: str) -> list[dict[str, str 
         slowest = max(found, key=lambda k: found[k])
         out.append({name: row[name], "least": found[slowest], "limit": slowest})
         out[-1] |= {c: found[c] for c in COLUMNS}
+        out[-1]["path"] = row["launches"] * row["critical"] / max(row["blocks"], 1) / HERTZ * 1e6
     out.sort(key=lambda line: -line["least"])
     return out
 
 
 def show(lines: Sequence[Mapping], most: int) -> None:
-    numbers = ("least", *COLUMNS)
-    print_table(
-        [{k: f"{v:.4f}" if k in numbers else v for k, v in line.items()} for line in lines[:most]]
-    )
+    def text(column: str, value: str | float) -> str | float:
+        if isinstance(value, str):
+            return value
+        return f"{value:.1f}" if column == "path" else f"{value:.4f}"
+
+    print_table([{k: text(k, v) for k, v in line.items()} for line in lines[:most]])
     print()
 
 
 def main() -> None:
     parser = step_arguments(__doc__, "*", 192)
+    parser.add_argument(
+        "--multiprocessors",
+        type=int,
+        default=1,
+        help="that are to be filled; default: 1, as few as many atoms always fill",
+    )
     parser.add_argument("--lines", metavar="KERNEL", help="its source lines, too")
     args = parser.parse_args()
     try:
@@ -128,11 +144,11 @@ def main() -> None:
     except pytest.skip.Exception as missing:
         raise SystemExit(str(missing)) from None
     for model in args.models or [Path(DEFAULT_MODEL)]:
-        atoms, rows = counted(evaluate, model, args.atoms, args.precision)
+        atoms, rows = counted(evaluate, model, args.atoms, args.precision, args.multiprocessors)
         for row in rows:
             row["kernel"] = short(row["kernel"])
         lines = table((r for r in rows if r["place"] == "all"), atoms, "kernel")
-        total = {k: sum(line[k] for line in lines) for k in ("least", *COLUMNS)}
+        total = {k: sum(line[k] for line in lines) for k in ("least", *COLUMNS, "path")}
         lines.insert(0, {"kernel": "step", "least": total.pop("least"), "limit": "", **total})
         print(f"{model.stem}, {args.precision}, {atoms} atoms; microseconds an atom at least:")
         show(lines, 16)
@@ -144,6 +160,7 @@ def main() -> None:
             "model": model.stem,
             "precision": args.precision,
             "atoms": atoms,
+            "multiprocessors": args.multiprocessors,
         }
         tables.append(
             [

@@ -53,6 +53,22 @@ def test_the_same_bits_every_time(model, precision, on_gpu):
 
 
 @pytest.mark.cuda
+@golden_models("medium", "generation_2_0", "res_residual_h2")
+def test_kernels_started_as_a_graph(model, on_gpu, monkeypatch):
+    """They give the bits of those that are started one by one, for systems that take turns, too."""
+    names = ("water", "wire", "water", "tilted")
+    as_graph = [on_gpu(model, STRUCTURES[name], "float32") for name in names]
+    monkeypatch.setenv("DPA2MD_CUDA_GRAPHS", "0")
+    engine = Engine(on_gpu.path(model), precision="float32", device="cuda")
+    for name, result in zip(names, as_graph, strict=True):
+        structure = STRUCTURES[name]
+        one_by_one = engine.compute(
+            structure.positions, model.types(structure), cell=structure.cell, pbc=structure.pbc
+        )
+        assert np.array_equal(result["forces"], one_by_one.forces)
+
+
+@pytest.mark.cuda
 @golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
 def test_small_systems(model, on_gpu):
     """What compute-sanitizer looks at (benchmarks/gpu_check.sh): every kernel, in seconds."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from conftest import golden_models
 from cpp_programs import run
 from cuda_programs import program
-from evaluate_program import EvaluateProgram
+from evaluate_program import EvaluateProgram, described, evaluated
 from golden.suite import STRUCTURES
 from test_parity import check_float32, check_float64
 
@@ -69,6 +70,33 @@ def test_float64(model, tables, evaluate_program, evaluate):
     for name in SMALL:
         if name in model.structures:
             check_float64(model, STRUCTURES[name], on_machine)
+
+
+@golden_models("medium", "res_residual_h2", "generation_2_0")
+def test_graphs(model, evaluate_program, evaluate, tmp_path, monkeypatch):
+    """A step that starts as a graph gives, in whatever order the graph allows, the bits of one whose kernels start one
+    by one; its graph is told what changes from step to step, and built once."""
+    systems = [STRUCTURES[name] for name in ("tilted", "wire", "tilted", "tilted")]
+    texts = [described(model, structure) for structure in systems]
+    path = evaluate.path(model)
+
+    def numbers_and_calls(graphs: str, order: str) -> tuple[np.ndarray, dict[str, int]]:
+        monkeypatch.setenv("DPA2MD_CUDA_GRAPHS", graphs)
+        monkeypatch.setenv("DPA2MD_PTX_GRAPHS", order)
+        monkeypatch.setenv("DPA2MD_PTX_CALLS", str(tmp_path / "calls"))
+        numbers = evaluated(evaluate_program, path, "float32", "cuda", "tables", texts, 1)
+        lines = (tmp_path / "calls").read_text().splitlines()
+        return numbers, {name: int(count) for name, count in map(str.split, lines)}
+
+    one_by_one, calls = numbers_and_calls("0", "forward")
+    assert "cudaGraphLaunch" not in calls
+    for order in ("forward", "backward"):
+        numbers, calls = numbers_and_calls("1", order)
+        np.testing.assert_array_equal(numbers, one_by_one)
+        assert calls["cudaGraphLaunch"] == len(systems)
+        assert calls["cudaGraphInstantiate"] == 1
+        nodes, changes = calls["cudaGraphAddKernelNode"], calls["cudaGraphExecKernelNodeSetParams"]
+        assert nodes < changes < 2.5 * nodes  # all of them to another system and back, few to the same
 
 
 @golden_models(*MODELS)

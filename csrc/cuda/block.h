@@ -22,10 +22,13 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-constexpr int kThreads = 128;   // of a block on the device
-constexpr int kGroupLanes = 8;  // see group_sum
+constexpr int kThreads = 128;  // of a block on the device
+constexpr int kAtomThreads =
+    3 * 128;                        // the most of a block for an atom: those of three, with their registers
+constexpr int kDenseThreads = 512;  // the same of one for a group of atoms
+constexpr int kGroupLanes = 8;      // see group_sum
 
-// Kernels with long products say how many threads a block may have when there are too few blocks for the
+// Kernels with much work an item say how many threads a block may have when there are too few blocks for the
 // device:
 //   static constexpr int kMostThreads
 template <class Kernel, class = void>

@@ -8,7 +8,6 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 constexpr int kGroup = 16;  // atoms of an item
-constexpr int kDenseThreads = 512;
 
 struct Rows {
   int begin, count;

@@ -98,6 +98,9 @@ class Launches {
     for (const auto& start : std::exchange(recorded_, {})) start();
   }
   void flush() { submit(); }
+  void fork() {}
+  void aside(bool) {}
+  void join() {}
 
  private:
   template <class Kernel>

@@ -141,6 +141,7 @@ class GpuBackend final : public Backend {
 
   // ---- gpu_stages.h
   void env_mats(Range, bool near);
+  bool forks() const;
 
   // ---- gpu_chunks.h
   const PairNumbers& pairs_before(int atom) const {
@@ -275,7 +276,8 @@ class GpuBackend final : public Backend {
   Buffer<T> g1_slope_, mlp_slope_, self_slope_;  // act' where g1 enters; of the layers' dense updates
   Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
   Buffer<T> g2_, dg2_;                           // (near pairs, g2): layers, see pair(); one gradient
-  Buffer<T> g2_first_;                           // the same of layer 0, of a chunk
+  Buffer<T> g2_first_;                           // the same of layer 0, of a chunk,
+  bool first_made_ = false;                      // which is there, and stays
   Buffer<T> kept_norm_, kept_rstd_;              // layers of KeptAttention
   Buffer<T> h2_, dh2_;                           // (near pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient

@@ -87,9 +87,9 @@ T* directions(T* em) {
   return em ? em + 1 : nullptr;
 }
 
-// The pair state of a layer. That of layer 0 is made whenever it is asked for: g2 from em, of which h2 is a
-// part. g2 of the others is kept, after all of which come those of the last layer for a chunk. Without a
-// reverse sweep, layers replace each other.
+// The pair state of a layer. That of layer 0 is made whenever it is asked for by another chunk: g2 from em,
+// of which h2 is a part. g2 of the others is kept, after all of which come those of the last layer for a
+// chunk. Without a reverse sweep, layers replace each other.
 template <class T>
 PairState<T> GpuBackend<T>::pair(int l, Range a) {
   const std::int64_t before = pairs_before(a.begin).near;
@@ -98,7 +98,8 @@ PairState<T> GpuBackend<T>::pair(int l, Range a) {
   PairState<T> p{nullptr, directions(state_.near.em)};
   if (l == 0) {
     p.g2 = moved(g2_first_.data(), before, d);
-    start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
+    if (!first_made_) start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
+    first_made_ = chunks_.size() == 1 && !sizing_;
     return p;
   }
   if (l == rep().nlayers - 1) {

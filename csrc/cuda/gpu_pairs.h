@@ -106,6 +106,7 @@ template <class T>
 void GpuBackend<T>::scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to) {
   const ScanView v{arrays,          n, count.data(), to->first.data(), to->tile.data(), to->tile_most.data(),
                    to->total.data()};
+  if (v.tiles() <= 1) return start(ScanOnce{v}, 1);
   start(SumTiles{v}, v.tiles());
   start(ScanTiles{v}, 1);
   start(ScanCounts{v}, v.tiles());

@@ -16,6 +16,15 @@ namespace DPA2MD_GPU {
 // Items of the dense kernels; a chunk is whole groups, but for the last one.
 inline Range groups(Range a) { return {a.begin / kGroup, (a.end + kGroup - 1) / kGroup}; }
 
+// Whether g2 of the layers may be made beside the rest: it is kept, does not depend on g1, and no scratch is
+// shared. NodeMoments waits for it; backward, PairStepBackward waits for NodeMomentsBackward, and the next
+// one for both.
+template <class T>
+bool GpuBackend<T>::forks() const {
+  return chunks_.size() == 1 && state_.forces && rep().nlayers > 0 && !rep().has_g1g1 &&
+         slab_.capacity() == 0;
+}
+
 // ---- forward
 
 // Those of the embeddings, and the repformers' own when `near`.
@@ -31,6 +40,9 @@ void GpuBackend<T>::env_mats(Range a, bool near) {
 template <class T>
 void GpuBackend<T>::env_mat(Range a) {
   env_mats(a, rep().nlayers > 0);
+  if (!forks()) return;
+  pair(0, a);
+  launches_.fork();
 }
 
 template <class T>
@@ -58,7 +70,9 @@ void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
 template <class T>
 void GpuBackend<T>::pair_step(int l, Range a) {
   const PairState<T> from = pair(l, a), to = pair(l + 1, a);
+  launches_.aside(forks());
   start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_near_);
+  launches_.aside(false);
 }
 
 template <class T>
@@ -67,6 +81,7 @@ void GpuBackend<T>::node_step(int l, Range a) {
   const State<T> s = here(a);
   const NodeArrays<T> x = nodes(a);
   if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  launches_.join();
   start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_near_);
   start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
         groups(a));
@@ -106,16 +121,20 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
   start(
       NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
       groups(a));
+  launches_.join();
   start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_near_);
+  launches_.fork();
   if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
 
 template <class T>
 void GpuBackend<T>::pair_step_backward(int l, Range a) {
   const PairState<T> x = pair(l, a);
+  launches_.aside(forks());
   start(
       PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
       a, most_near_);
+  launches_.aside(false);
 }
 
 template <class T>

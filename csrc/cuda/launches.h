@@ -1,6 +1,7 @@
 // Starts of kernels on the device. Those of a step may wait until all are known and then start as one CUDA
 // graph, which costs host and device less than a hundred starts: what small systems spend most of their time
 // with. From step to step few arguments change (how many pairs there are), and only these are told to CUDA.
+// In a graph, some kernels may run beside the others.
 #pragma once
 
 #include <cstring>
@@ -25,7 +26,7 @@ class Launches {
     const int items = end - begin;
     if (items == 0) return;
     constexpr int most = MostThreads<Kernel>::value;
-    const bool few = most > kThreads && items < attribute(cudaDevAttrMultiProcessorCount);
+    const bool few = most > kThreads && items <= attribute(cudaDevAttrMultiProcessorCount);
     Call call;
     call.function = reinterpret_cast<const void*>(run_items<Kernel>);
     call.threads = few ? most : kThreads;
@@ -34,6 +35,7 @@ class Launches {
     call.items = {begin, end, slab, slab ? bytes : 0};
     if (call.shared > kSharedUnasked) ask_for_shared(call.function);
     if (!recording_) return call.start(&kernel);
+    find_place(&call);
     record(call, reinterpret_cast<const char*>(&kernel), sizeof(kernel));
   }
 
@@ -41,6 +43,8 @@ class Launches {
   void record() {
     recorded_ = 0;
     recording_ = true;
+    main_ = side_ = kNone;
+    aside_ = joining_ = false;
   }
   // this: it starts all at once,
   void submit() {
@@ -56,18 +60,30 @@ class Launches {
     for (std::size_t k = 0; k < recorded_; ++k) calls_[k].start(calls_[k].kernel.data());
   }
 
+  // What is launched after fork() between aside(true) and aside(false) need not wait for what is launched
+  // outside; what follows join() waits for both.
+  void fork() { side_ = main_; }
+  void aside(bool yes) { aside_ = yes; }
+  void join() { joining_ = true; }
+
  private:
+  static constexpr int kNone = -1;  // no kernel
+
   struct Call {
     const void* function = nullptr;
     int blocks = 0, threads = 0;
     std::size_t shared = 0;
     Items items{};
     std::vector<char> kernel;  // its object
+    int after[2] = {kNone, kNone};
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
       void* arguments[] = {const_cast<void*>(object), &items};
       check(cudaLaunchKernel(function, dim3(blocks), dim3(threads), arguments, shared, nullptr));
+    }
+    bool same_node(const Call& other) const {
+      return function == other.function && after[0] == other.after[0] && after[1] == other.after[1];
     }
     bool same(const Call& other, const char* object) const {
       return blocks == other.blocks && threads == other.threads && shared == other.shared &&
@@ -91,13 +107,21 @@ class Launches {
                                attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)));
   }
 
+  // Whom it comes after.
+  void find_place(Call* call) {
+    call->after[0] = aside_ ? side_ : main_;
+    if (joining_ && side_ != main_) call->after[1] = side_;
+    joining_ = false;
+    (aside_ ? side_ : main_) = static_cast<int>(recorded_);
+  }
+
   void record(const Call& call, const char* object, std::size_t size) {
     if (recorded_ == calls_.size()) {
       forget();
       calls_.emplace_back();
     }
     Call& kept = calls_[recorded_++];
-    const bool there = executable_ && kept.function == call.function;
+    const bool there = executable_ && kept.same_node(call);
     if (there && kept.same(call, object)) return;
     const cudaGraphNode_t node = kept.node;
     kept = call;
@@ -113,17 +137,18 @@ class Launches {
     return error == cudaSuccess || (cudaGetLastError(), false);
   }
 
-  // One node after another.
   void build() {
     forget();
     calls_.resize(recorded_);
     check(cudaGraphCreate(&graph_, 0));
-    const cudaGraphNode_t* before = nullptr;
     for (Call& call : calls_) {
+      std::vector<cudaGraphNode_t> before;
+      for (const int k : call.after) {
+        if (k != kNone) before.push_back(calls_[k].node);
+      }
       call.with_parameters([&](cudaKernelNodeParams* p) {
-        check(cudaGraphAddKernelNode(&call.node, graph_, before, before ? 1 : 0, p));
+        check(cudaGraphAddKernelNode(&call.node, graph_, before.data(), before.size(), p));
       });
-      before = &call.node;
     }
     check(cudaGraphInstantiate(&executable_, graph_, 0));
   }
@@ -133,9 +158,10 @@ class Launches {
     executable_ = nullptr, graph_ = nullptr;
   }
 
-  bool recording_ = false;
-  std::vector<Call> calls_;   // of this step, then of the last one
-  std::size_t recorded_ = 0;  // those of this step
+  bool recording_ = false, aside_ = false, joining_ = false;
+  int main_ = kNone, side_ = kNone;  // the last kernels
+  std::vector<Call> calls_;          // of this step, then of the last one
+  std::size_t recorded_ = 0;         // those of this step
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };

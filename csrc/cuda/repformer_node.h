@@ -104,6 +104,7 @@ struct NodeBase {
 // Writes the atom's rows of `a`.
 template <class T>
 struct NodeMoments : NodeBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   struct Arrays {
     Neighbors<T> x;
     T* product;  // (met, g1): Q | S
@@ -172,6 +173,7 @@ struct NodeMoments : NodeBase<T> {
 // assigns.
 template <class T>
 struct NodeMomentsBackward : NodeBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   NodeArrays<T> d;  // of a
   PairState<T> dpair;
   bool clear_pairs, clear_shares;

@@ -87,6 +87,7 @@ struct PairBase {
 
 template <class T>
 struct PairStep : PairBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   PairState<T> out;
 
   struct Arrays {
@@ -140,6 +141,7 @@ struct PairStep : PairBase<T> {
 // with g1g1 also adds to d g1(l) of the atom and assigns the pairs' shares dgg1.
 template <class T>
 struct PairStepBackward : PairBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   PairState<T> dout, din;
   T* dg1;
 

@@ -30,6 +30,7 @@ struct TabulatedRepinitBase : RepinitBase<T> {
 // Sets `tabulated` of every atom.
 template <class T>
 struct TabulatedRepinit : TabulatedRepinitBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   struct Arrays {
     TablePlace<T>* places;  // (n)
     T* moment;              // (4, ng)
@@ -66,6 +67,7 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
 // multiples of four.
 template <class T>
 struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   struct Arrays {
     TablePlace<T>* places;
     T* dmoment;  // (4, ng)

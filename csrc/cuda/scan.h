@@ -1,5 +1,5 @@
 // Running sums of counts: where each atom's (or row's) entries begin. Several arrays of the same length at
-// once, one warp an array; tile by tile, in three kernels.
+// once, one warp an array; tile by tile, in three kernels, or of one tile in a single one.
 #pragma once
 
 #include <cstdint>
@@ -90,6 +90,34 @@ struct ScanCounts {
         if (k < v.tile_end(t)) first[k] = sum + before;
         sum += b.lane_sum(here);
       }
+    });
+  }
+};
+
+// All three where there is one tile: running sums, total, largest count; a single item.
+struct ScanOnce {
+  ScanView v;
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int, Scratch) const {
+    b.each_warp(v.arrays, [&](int a) {
+      const int* count = v.count + static_cast<std::int64_t>(a) * v.n;
+      std::int64_t* first = v.first + static_cast<std::int64_t>(a) * (v.n + 1);
+      std::int64_t sum = 0;
+      int most = 0;
+      for (int k0 = 0; k0 < v.n; k0 += b.lanes) {
+        const int k = k0 + b.lane;
+        const int here = k < v.n ? count[k] : 0;
+        const int before = b.lane_before(here);
+        if (k < v.n) first[k] = sum + before;
+        sum += b.lane_sum(here);
+        most = here > most ? here : most;
+      }
+      most = b.lane_max(most);
+      if (b.lane != 0) return;
+      first[v.n] = sum;
+      v.total[a] = sum;
+      v.total[v.arrays + a] = most;
     });
   }
 };

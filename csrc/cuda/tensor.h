@@ -312,14 +312,38 @@ __device__ void multiply(TensorTile<double, X, Y, NT>* w, int rest) {
   }
 }
 
+// Tiles of 16 rows and 8 `width` columns, `columns` of them side by side.
+struct Tiling {
+  int width, columns;
+};
+
+// Wide ones, since a number is split and multiplied for all columns of a tile at once, but so many that half
+// of the warps have one; no wider than their number asks for.
+template <class T, class Y>
+__device__ Tiling tiling(int warps, int rows, int n) {
+  constexpr bool whole = Right<Y, 1>::kWhole;
+  const unsigned tiles = (n + 7) / 8;
+  Tiling best{1, static_cast<int>(tiles)};
+  if (whole && n % 8) return best;
+  if (tiles <= kWidest<T> && 2 * rows >= warps) return {best.columns, 1};  // what the loop would find
+  DPA2MD_UNROLL
+  for (unsigned width = 2; width <= kWidest<T>; ++width) {
+    const unsigned columns = (tiles + width - 1) / width;
+    const bool fits = !whole || width * columns == tiles, enough = 2 * rows * columns >= warps;
+    if (columns < best.columns && fits && enough) best = {static_cast<int>(width), static_cast<int>(columns)};
+  }
+  return best;
+}
+
 // c (m, n) [+]= x (m, k) y (k, n), without a barrier at the end.
 template <int NT, class T, class X, class Y>
-__device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m, int n, int k, X x, Y y,
-                                            T* c, int ldc, bool add) {
-  const bool single = n <= 8 * NT;  // a column of tiles
-  int i0 = single ? 16 * warp : 0;
-  for (int j0 = single ? 0 : warp * 8 * NT;; single ? i0 += 16 * warps : j0 += warps * 8 * NT) {
-    for (; j0 >= n; i0 += 16) j0 -= (n + 8 * NT - 1) / (8 * NT) * (8 * NT);
+__device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int columns, int m, int n, int k,
+                                            X x, Y y, T* c, int ldc, bool add) {
+  const bool single = columns == 1;
+  int i = single ? warp : 0, j = single ? 0 : warp;
+  for (;; single ? i += warps : j += warps) {
+    for (; j >= columns; ++i) j -= columns;
+    const int i0 = 16 * i, j0 = 8 * NT * j;
     if (i0 >= m) return;
     TensorTile<T, X, Y, NT> w(lane, i0, j0, m, n, x, y);
     int rest = k;
@@ -329,32 +353,18 @@ __device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int m
   }
 }
 
-// Columns of a tile, over 8: many, since a number is split and multiplied for all of them at once, but few
-// enough that half of the warps have a tile.
-template <class T, class Y>
-__device__ int tile_width(int warps, int rows, int n) {
-  const int tiles = (n + 7) / 8;
-  if (Right<Y, 1>::kWhole && n % 8) return 1;
-  if (tiles <= kWidest<T> && 2 * rows >= warps) return tiles;  // as the loop, without its divisions
-  for (int blocks = (tiles + kWidest<T> - 1) / kWidest<T>;; ++blocks) {
-    const int width = (tiles + blocks - 1) / blocks;
-    if (width == 1 || (rows * blocks * 2 >= warps && (!Right<Y, 1>::kWhole || width * blocks == tiles)))
-      return width;
-  }
-}
-
-// With tiles of `width`, which is NT at least.
+// With tiles whose width is NT at least.
 template <int NT, class T, class X, class Y>
-__device__ void gemm_tensor_of(int width, const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc,
-                               bool add) {
+__device__ void gemm_tensor_of(Tiling tiles, const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c,
+                               int ldc, bool add) {
   if constexpr (NT < kWidest<T>) {
-    if (width > NT) return gemm_tensor_of<NT + 1>(width, b, m, n, k, x, y, c, ldc, add);
+    if (tiles.width > NT) return gemm_tensor_of<NT + 1>(tiles, b, m, n, k, x, y, c, ldc, add);
   }
-  gemm_tensor<NT>(b.warp, b.warps, b.lane, m, n, k, x, y, c, ldc, add);
+  gemm_tensor<NT>(b.warp, b.warps, b.lane, tiles.columns, m, n, k, x, y, c, ldc, add);
 }
 template <class T, class X, class Y>
 __device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
-  gemm_tensor_of<1>(tile_width<T, Y>(b.warps, (m + 15) / 16, n), b, m, n, k, x, y, c, ldc, add);
+  gemm_tensor_of<1>(tiling<T, Y>(b.warps, (m + 15) / 16, n), b, m, n, k, x, y, c, ldc, add);
 }
 
 #elif defined(__CUDACC__)

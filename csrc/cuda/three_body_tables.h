@@ -49,6 +49,7 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
 
 template <class T>
 struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   struct Arrays {
     T* sum;  // (warps, channels)
   };
@@ -105,6 +106,7 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
 // Assigns d em and d sw of the atom's three-body pairs.
 template <class T>
 struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
+  static constexpr int kMostThreads = kAtomThreads;
   struct Arrays {
     T *dc, *dopening;  // (n, n), symmetric; the latter in strip mode
     int ld;

@@ -2,10 +2,12 @@
 // wait until the host waits for the device, as they may on a GPU.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -27,6 +29,19 @@ constexpr std::size_t kMemory = std::size_t{4} << 30;
 int multiprocessors() {
   const char* text = std::getenv("DPA2MD_PTX_MULTIPROCESSORS");
   return text ? std::atoi(text) : 132;
+}
+
+// DPA2MD_PTX_CALLS: a file for how often what costs time was called, when the program ends
+void count_call(const char* function) {
+  static std::map<std::string, int> calls;
+  static const char* const path = std::getenv("DPA2MD_PTX_CALLS");
+  if (path && calls.empty()) {
+    std::atexit([] {
+      std::ofstream file(path);
+      for (const auto& [name, count] : calls) file << name << " " << count << "\n";
+    });
+  }
+  ++calls[function];
 }
 
 struct Function {
@@ -168,6 +183,8 @@ cudaError_t cudaFree(void* p) {
 }
 cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  count_call(__func__);
+
   if (const cudaError_t e = finish()) return e;
   const bool up = kind == cudaMemcpyHostToDevice;
   if (up ? !ptx::host_writes(to, bytes) : !ptx::host_reads(from, bytes)) return error(cudaErrorInvalidValue);
@@ -175,6 +192,8 @@ cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpy
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t) {
+  count_call(__func__);
+
   queue.push_back([=] {
     if (!ptx::host_writes(p, bytes)) return false;
     std::memset(p, value, bytes);
@@ -184,12 +203,17 @@ cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t)
 }
 cudaError_t cudaLaunchKernel(const void* host, dim3 blocks, dim3 threads, void** arguments,
                              std::size_t shared_bytes, cudaStream_t) {
+  count_call(__func__);
+
   Start start;
   if (const cudaError_t e = prepare(host, blocks, threads, arguments, shared_bytes, &start)) return e;
   queue.push_back(start);
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() { return finish(); }
+cudaError_t cudaDeviceSynchronize() {
+  count_call(__func__);
+  return finish();
+}
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorName(cudaError_t e) {
   static std::string name;
@@ -197,12 +221,13 @@ const char* cudaGetErrorName(cudaError_t e) {
 }
 const char* cudaGetErrorString(cudaError_t) { return "see above"; }
 
-// ---- graphs whose nodes follow each other
+// ---- graphs
 
 struct CUgraphNode_st {
   std::size_t number;
   const void* host;
   Start start;
+  std::vector<std::size_t> after;
 };
 struct CUgraph_st {
   std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
@@ -214,30 +239,51 @@ struct CUgraphExec_st {
 cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) { return *graph = new CUgraph_st, cudaSuccess; }
 cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* after,
                                    std::size_t count, const cudaKernelNodeParams* p) {
-  auto& nodes = graph->nodes;
-  const bool chained = nodes.empty() ? count == 0 : count == 1 && *after == nodes.back().get();
-  Start start;
-  if (!chained) return error(cudaErrorInvalidValue);
+  count_call(__func__);
+
+  std::unique_ptr<CUgraphNode_st> made(new CUgraphNode_st{graph->nodes.size(), p->func, {}, {}});
   if (const cudaError_t e =
-          prepare(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes, &start))
+          prepare(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes, &made->start))
     return e;
-  nodes.emplace_back(new CUgraphNode_st{nodes.size(), p->func, start});
-  *node = nodes.back().get();
+  for (std::size_t k = 0; k < count; ++k) made->after.push_back(after[k]->number);
+  *node = made.get();
+  graph->nodes.push_back(std::move(made));
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* to, cudaGraph_t graph, unsigned long long) {
+  count_call(__func__);
+
   *to = new CUgraphExec_st;
   for (const auto& node : graph->nodes) (*to)->nodes.push_back(*node);
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t in, cudaGraphNode_t node,
                                              const cudaKernelNodeParams* p) {
+  count_call(__func__);
+
   if (p->func != node->host) return error(cudaErrorInvalidValue);
   return prepare(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes,
                  &in->nodes[node->number].start);
 }
+// In the order in which nodes were added, or with DPA2MD_PTX_GRAPHS=backward the last one that may start:
+// what does not wait for what it needs gives other numbers then.
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
-  for (const CUgraphNode_st& node : graph->nodes) queue.push_back(node.start);
+  count_call(__func__);
+
+  const char* text = std::getenv("DPA2MD_PTX_GRAPHS");
+  const bool backward = text && std::string(text) == "backward";
+  const std::size_t n = graph->nodes.size();
+  std::vector<bool> started(n);
+  for (std::size_t done = 0; done < n; ++done) {
+    for (std::size_t k = 0; k < n; ++k) {
+      const CUgraphNode_st& node = graph->nodes[backward ? n - 1 - k : k];
+      const auto is_started = [&](std::size_t before) { return started[before]; };
+      if (started[node.number] || !std::all_of(node.after.begin(), node.after.end(), is_started)) continue;
+      started[node.number] = true;
+      queue.push_back(node.start);
+      break;
+    }
+  }
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
