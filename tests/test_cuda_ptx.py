@@ -96,7 +96,9 @@ def test_graphs(model, evaluate_program, evaluate, tmp_path, monkeypatch):
         assert calls["cudaGraphLaunch"] == len(systems)
         assert calls["cudaGraphInstantiate"] == 1
         nodes, changes = calls["cudaGraphAddKernelNode"], calls["cudaGraphExecKernelNodeSetParams"]
-        assert nodes < changes < 2.5 * nodes  # all of them to another system and back, few to the same
+        assert (
+            nodes < changes < 2.5 * nodes
+        )  # all of them to another system and back, few to the same
 
 
 @golden_models(*MODELS)

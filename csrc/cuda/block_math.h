@@ -81,6 +81,38 @@ DPA2MD_KERNEL void fill(const ThreadBlock& b, int count, T* x, T value) {
   b.each(count, [&](int k) { x[k] = value; });
 }
 
+// Four numbers of a row, read and written at once: rows of a multiple of four begin where that is possible.
+template <class T>
+struct alignas(16) Four {
+  T x[4];
+};
+template <class T>
+DPA2MD_KERNEL const Four<T>& four(const T* p) {
+  return *reinterpret_cast<const Four<T>*>(p);
+}
+template <class T>
+DPA2MD_KERNEL Four<T>& four(T* p) {
+  return *reinterpret_cast<Four<T>*>(p);
+}
+// f(row, column) for every fourth column, a group of lanes a row.
+template <class F>
+DPA2MD_KERNEL void each_four(const ThreadBlock& b, int rows, int width, F f) {
+  b.each_group(rows, [&](int r, bool inside) {
+    for (int c = 4 * b.group_lane(); c < (inside ? width : 0); c += 4 * b.group_lanes()) f(r, c);
+  });
+}
+
+// Rows (width) that begin at from(r) into a matrix of them; all where four numbers may be read at once if the
+// width is a multiple of it.
+template <class T, class Row>
+DPA2MD_KERNEL void gather(const ThreadBlock& b, int rows, int width, Row from, T* to, int ldt) {
+  if (width % 4 == 0 && ldt % 4 == 0) {
+    each_four(b, rows, width, [&](int r, int c) { four(to + r * ldt + c) = four(from(r) + c); });
+  } else {
+    b.each_of(rows, width, [&](int, int r, int c) { to[r * ldt + c] = from(r)[c]; });
+  }
+}
+
 // (rows, width) from one leading dimension to another
 template <class T>
 DPA2MD_KERNEL void copy(const ThreadBlock& b, int rows, int width, const T* from, int ldf, T* to, int ldt) {

@@ -25,7 +25,7 @@ DPA2MD_KERNEL std::size_t staged_size(int width) {
 }
 template <class T>
 DPA2MD_KERNEL const T* staged(const ThreadBlock& b, int rows, int width, const T* x, T* to) {
-  copy(b, rows, width, x, width, to, spread(width));
+  gather(b, rows, width, [&](int r) { return x + r * width; }, to, spread(width));
   return to;
 }
 

@@ -75,14 +75,15 @@ inline Team& team() {
   return *t;
 }
 
-inline std::size_t slab_bytes(int, std::size_t) { return 0; }  // all scratch is alike
-
 // DPA2MD_EMULATED_CHUNK: atoms of a chunk, a multiple of 16.
 inline int chunk_atoms() { return static_cast<int>(wanted("DPA2MD_EMULATED_CHUNK", 65536)); }
 
 // The interface of launches.h. What is put off is really put off, so that what was not waited for shows.
 class Launches {
  public:
+  explicit Launches(int device) { use_device(device); }
+  std::size_t slab_bytes(int, std::size_t) const { return 0; }  // all scratch is alike
+
   template <class Kernel>
   void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, const char*) {
     if (begin == end) return;

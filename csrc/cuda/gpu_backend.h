@@ -193,7 +193,7 @@ class GpuBackend final : public Backend {
   void start(const Kernel& kernel, Range items, int most_neighbors = 0) {
     Scratch bytes(nullptr);
     kernel.arrays(&bytes, most_neighbors);
-    const std::size_t slab = slab_bytes(items.size(), bytes.used());
+    const std::size_t slab = launches_.slab_bytes(items.size(), bytes.used());
     if (slab > slab_.capacity()) {
       launches_.flush();  // they have the old one
       slab_.resize(slab);

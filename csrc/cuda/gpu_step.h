@@ -18,8 +18,7 @@ inline bool wants_graphs() {
 
 template <class T>
 GpuBackend<T>::GpuBackend(const Model& model, int device, bool tables)
-    : model_(model), device_(device), use_tables_(tables), graphs_(wants_graphs()) {
-  use_device(device_);
+    : model_(model), device_(device), use_tables_(tables), graphs_(wants_graphs()), launches_(device) {
   prepare();
 }
 

@@ -4,6 +4,7 @@
 // In a graph, some kernels may run beside the others.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -14,10 +15,19 @@ namespace gpu {
 
 class Launches {
  public:
-  Launches() = default;
+  explicit Launches(int device) {
+    use_device(device);
+    multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount);
+    most_shared_ = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  }
   Launches(const Launches&) = delete;
   Launches& operator=(const Launches&) = delete;
   ~Launches() { forget(); }
+
+  // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
+  std::size_t slab_bytes(int items, std::size_t bytes) const {
+    return bytes <= static_cast<std::size_t>(most_shared_) ? 0 : slab_blocks(items) * bytes;
+  }
 
   // kernel(block, item, scratch) for items begin ... end - 1; `bytes` of scratch, in shared memory or in
   // `slab` (slab_bytes). Does not wait, and may be put off until submit() or flush().
@@ -26,7 +36,7 @@ class Launches {
     const int items = end - begin;
     if (items == 0) return;
     constexpr int most = MostThreads<Kernel>::value;
-    const bool few = most > kThreads && items <= attribute(cudaDevAttrMultiProcessorCount);
+    const bool few = most > kThreads && items <= multiprocessors_;
     Call call;
     call.function = reinterpret_cast<const void*>(run_items<Kernel>);
     call.threads = few ? most : kThreads;
@@ -101,10 +111,14 @@ class Launches {
     }
   };
 
-  // All of it for every kernel: a graph's nodes may differ in what they take.
-  static void ask_for_shared(const void* function) {
-    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)));
+  // Blocks that share global memory for their scratch: enough to keep every multiprocessor busy.
+  int slab_blocks(int items) const { return std::min(items, 4 * multiprocessors_); }
+
+  // All of it, once for every kernel: a graph's nodes may differ in what they take.
+  void ask_for_shared(const void* function) {
+    if (std::find(asked_.begin(), asked_.end(), function) != asked_.end()) return;
+    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_));
+    asked_.push_back(function);
   }
 
   // Whom it comes after.
@@ -157,6 +171,9 @@ class Launches {
     if (graph_) cudaGraphDestroy(graph_);
     executable_ = nullptr, graph_ = nullptr;
   }
+
+  int multiprocessors_ = 0, most_shared_ = 0;
+  std::vector<const void*> asked_;  // kernels that may have it
 
   bool recording_ = false, aside_ = false, joining_ = false;
   int main_ = kNone, side_ = kNone;  // the last kernels

@@ -75,17 +75,16 @@ struct NodeBase {
     const std::int64_t q0 = x->q0 = s.near.first[i];
     b.each(x->n, [&](int j) { x->sw[j] = s.switch_of(q0 + j); });
     if (f.node_reads_gg1()) {
-      b.each_warp(x->n, [&](int j) {
-        const T* from = g1 + static_cast<std::int64_t>(s.near_row[q0 + j]) * width;
-        T* to = x->gg1 + j * x->ld;
-        for (int c = b.lane; c < width; c += b.lanes) to[c] = from[c];
-      });
+      const auto row = [&](int j) { return g1 + static_cast<std::int64_t>(s.near_row[q0 + j]) * width; };
+      gather(b, x->n, width, row, x->gg1, x->ld);
     }
-    if (kk) {
-      b.each_warp(x->n, [&](int j) {
-        const T *g2 = pair.g2 + (q0 + j) * f.g2, *h2 = pair.h2 + (q0 + j) * kH2Row, sw = x->sw[j];
-        T* to = x->left + j * x->ldl;
-        for (int c = b.lane; c < kk; c += b.lanes) to[c] = sw * (c < kq ? g2[c] : h2[c - kq]);
+    if (kq) {
+      b.each_of(x->n, kq,
+                [&](int k, int j, int c) { x->left[j * x->ldl + c] = x->sw[j] * pair.g2[q0 * kq + k]; });
+    }
+    if (kk > kq) {
+      b.each(3 * x->n, [&](int k) {
+        x->left[k / 3 * x->ldl + kq + k % 3] = x->sw[k / 3] * pair.h2[(q0 + k / 3) * kH2Row + k % 3];
       });
     }
   }
@@ -258,12 +257,12 @@ struct NodeMomentsBackward : NodeBase<T> {
   // d h2 and d sw of neighbour j from the gradient of h2 w, summed over lanes here
   DPA2MD_KERNEL void pair_directions(const ThreadBlock& b, const Arrays& y, int j, const T* h2,
                                      const T* along) const {
-    for (int x = 0; x < 3; ++x) {
-      const T sum = b.lane_sum(along[x]);
-      if (b.lane != 0) continue;
-      dpair.h2[(y.x.q0 + j) * kH2Row + x] += y.x.sw[j] * sum;
-      y.dsw[j] += h2[x] * sum;
-    }
+    T sum[3];
+    for (int x = 0; x < 3; ++x) sum[x] = b.lane_sum(along[x]);
+    if (b.lane != 0) return;
+    T* dh2 = dpair.h2 + (y.x.q0 + j) * kH2Row;
+    for (int x = 0; x < 3; ++x) dh2[x] += y.x.sw[j] * sum[x];
+    y.dsw[j] += h2[0] * sum[0] + h2[1] * sum[1] + h2[2] * sum[2];
   }
 
   DPA2MD_KERNEL void conv_drrd_backward(const ThreadBlock& b, int i, const Arrays& y, const T* dcat,
@@ -275,9 +274,17 @@ struct NodeMomentsBackward : NodeBase<T> {
     const T inv = s.inverse_count(n);
     if (kq) {
       const T* dconv = f.conv_outside ? d.conv + static_cast<std::int64_t>(i) * width : nullptr;
-      b.each_of(kq, width, [&](int k, int m, int c) {
-        y.dproduct[m * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.cat_conv() + m]);
-      });
+      if (dconv && width % 4 == 0) {
+        each_four(b, kq, width, [&](int m, int c) {
+          const Four<T> weight = four(p + m * width + c), down = four(dconv + c);
+          Four<T>& to = four(y.dproduct + m * y.ld + c);
+          for (int e = 0; e < 4; ++e) to.x[e] = inv * weight.x[e] * down.x[e];
+        });
+      } else {
+        b.each_of(kq, width, [&](int k, int m, int c) {
+          y.dproduct[m * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.cat_conv() + m]);
+        });
+      }
     }
     if (ks) {
       const T c = s.inverse_moment(n);
@@ -298,13 +305,12 @@ struct NodeMomentsBackward : NodeBase<T> {
         dg2[c] += y.x.sw[j] * dl[c];
         along += dl[c] * g2[c];
       }
-      along = b.lane_sum(along);
-      if (b.lane != 0) return;
-      for (int x = 0; x < ks; ++x) {
+      for (int x = b.lane; x < ks; x += b.lanes) {
         dpair.h2[(y.x.q0 + j) * kH2Row + x] += y.x.sw[j] * dl[kq + x];
         along += dl[kq + x] * this->pair.h2[(y.x.q0 + j) * kH2Row + x];
       }
-      y.dsw[j] += along;
+      along = b.lane_sum(along);
+      if (b.lane == 0) y.dsw[j] += along;
     });
   }
 };
@@ -328,11 +334,24 @@ struct GatherG1Gradient {
     std::int64_t from, to;
     near.find(b, row, &from, &to);
     if (from == to) return;
-    for (int c = b.lane; c < width; c += b.lanes) {
-      T sum = d[c];
-      for (std::int64_t k = from; k < to; ++k)
-        sum += s.dgg1[static_cast<std::int64_t>(near.pair[k]) * width + c];
-      d[c] = sum;
+    const auto share = [&](std::int64_t k) {
+      return s.dgg1 + static_cast<std::int64_t>(near.pair[k]) * width;
+    };
+    if (width % 4 == 0) {
+      for (int c = 4 * b.lane; c < width; c += 4 * b.lanes) {
+        Four<T> sum = four(d + c);
+        for (std::int64_t k = from; k < to; ++k) {
+          const Four<T> x = four(share(k) + c);
+          for (int e = 0; e < 4; ++e) sum.x[e] += x.x[e];
+        }
+        four(d + c) = sum;
+      }
+    } else {
+      for (int c = b.lane; c < width; c += b.lanes) {
+        T sum = d[c];
+        for (std::int64_t k = from; k < to; ++k) sum += share(k)[c];
+        d[c] = sum;
+      }
     }
   }
 };

@@ -75,7 +75,7 @@ struct PairBase {
   // The pair state of an atom into scratch.
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {
     const std::int64_t q0 = a->q0 = s.near.first[i];
-    copy(b, a->n, s.rep.g2, in.g2 + q0 * s.rep.g2, s.rep.g2, a->g2, a->ld);
+    gather(b, a->n, s.rep.g2, [&](int j) { return in.g2 + (q0 + j) * s.rep.g2; }, a->g2, a->ld);
     b.each(a->n * 3, [&](int k) { a->h2[k] = in.h2[(q0 + k / 3) * kH2Row + k % 3]; });
     b.each(a->n, [&](int j) { a->sw[j] = s.switch_of(q0 + j); });
     if (attends()) a->directions_met(b);

@@ -195,10 +195,11 @@ DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>&
   });
 }
 
-// Through A and the softmax of a head: dmap (n, ldn) becomes d l, and dhh, dww are added to.
+// Through A and the softmax of a head: dmap (n, ldn) becomes d l, and dhh, dww are added to, by the first
+// head assigned.
 template <class T>
 DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
-                                          const Attention<T>& a, T* dmap) {
+                                          const Attention<T>& a, T* dmap, bool first_head) {
   const int n = x.n, ldn = a.ldn;
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
   b.each_group(n, [&](int j, bool inside) {
@@ -207,19 +208,15 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
     const T sw = x.sw[j];
     const int end = inside ? n : 0, first = b.group_lane(), step = b.group_lanes();
     T mean = 0;
+    for (int k = first; k < end; k += step) mean += dm[k] * prob[k] * (sw * x.sw[k]) * hh[k];
+    mean = inv_sqrt3 * b.group_sum(mean);
     for (int k = first; k < end; k += step) {
-      const T ww = sw * x.sw[k], p = prob[k], direct = dm[k] * inv_sqrt3, dp = direct * ww * hh[k];
-      dhh[k] += direct * p * ww;
-      dww[k] += direct * p * hh[k];
-      dm[k] = dp;
-      mean += dp * p;
-    }
-    mean = b.group_sum(mean);
-    for (int k = first; k < end; k += step) {
-      const T dz = prob[k] * (dm[k] - mean), ww = sw * x.sw[k], l = logit[k];
-      const T gate = s.rep.gate ? hh[k] : T(1);
-      if (s.rep.gate) dhh[k] += dz * l * ww;
-      if (s.smooth) dww[k] += dz * (l * gate + shift);
+      const T ww = sw * x.sw[k], h = hh[k], l = logit[k], p = prob[k], direct = inv_sqrt3 * dm[k];
+      const T dz = p * (direct * ww * h - mean), of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
+      const T gate = s.rep.gate ? h : T(1);
+      const T of_ww = direct * p * h + (s.smooth ? dz * (l * gate + shift) : T(0));
+      dhh[k] = (first_head ? T(0) : dhh[k]) + of_hh * ww;
+      dww[k] = (first_head ? T(0) : dww[k]) + of_ww;
       dm[k] = dz * gate * ww;
     }
   });
@@ -265,8 +262,6 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
     attention_normalise(b, s, x, a);
   }
   if (values) attention_norm_backward(b, s, w, x, a, dg2_out);
-  fill(b, n * ldn, a.dhh, T(0));
-  fill(b, n * ldn, a.dww, T(0));
   const T *g2 = x.g2, *dsum = a.norm, *map = a.map;
   T *dapplied = y, *dquery = y, *dmap = a.map;  // one after the other
   for (int h = 0; h < s.rep.heads2; ++h) {
@@ -292,7 +287,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
         dmap[e / n * ldn + e % n] += scale * (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]);
       });
     }
-    attention_map_backward(b, s, x, a, dmap);
+    attention_map_backward(b, s, x, a, dmap, h == 0);
     gemm(b, n, d, n, plain(map, ldn), plain(g2, ld), dquery, ld, false);
     gemm(b, n, d, n, transposed(map, ldn), plain(static_cast<const T*>(query), ld), dg2, ld, true);
     gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), w.attn2_map_t[h], dg2, ld, true);

@@ -51,11 +51,11 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
     b.each(ng, [&](int m) {
       T sum[4] = {0, 0, 0, 0};
       for (int j = 0; j < n; ++j) {
-        const T* em = s.repinit.em + 4 * (p0 + j);
+        const Four<T> em = four(s.repinit.em + 4 * (p0 + j));
         T g, slope;
         look_up(a.places[j], ng, m, &g, &slope);
         if (e.strip) g += g * this->gate(i, p0 + j)[m] * this->opening(p0 + j);
-        for (int c = 0; c < 4; ++c) sum[c] += g * em[c];
+        for (int c = 0; c < 4; ++c) sum[c] += g * em.x[c];
       }
       for (int c = 0; c < 4; ++c) a.moment[c * ng + m] = sum[c];
     });
@@ -120,9 +120,9 @@ struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
   }
   // Adds what channel m of pair p has for d em and d sw; d (4): the gradient of its moments.
   DPA2MD_KERNEL void channel(int i, std::int64_t p, int m, T g, T slope, const T* d, T* sum) const {
-    const T* em = this->s.repinit.em + 4 * p;
+    const Four<T> em = four(this->s.repinit.em + 4 * p);
     T dg = 0;
-    for (int c = 0; c < 4; ++c) dg += d[c] * em[c];
+    for (int c = 0; c < 4; ++c) dg += d[c] * em.x[c];
     if (this->s.embedding.strip) {
       const T t = this->gate(i, p)[m], open = T(1) + t * this->opening(p);
       sum[4] += dg * g * t;

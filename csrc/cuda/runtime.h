@@ -3,8 +3,6 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
-
 #include "block.h"
 #include "gpus.h"
 
@@ -61,15 +59,6 @@ __global__ void __launch_bounds__(MostThreads<Kernel>::value, 3 * kThreads / Mos
 }
 
 constexpr std::size_t kSharedUnasked = 48 << 10;  // shared memory that every kernel may have
-
-// Blocks that share global memory for their scratch: enough to keep every multiprocessor busy.
-inline int slab_blocks(int items) { return std::min(items, 4 * attribute(cudaDevAttrMultiProcessorCount)); }
-
-// Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
-inline std::size_t slab_bytes(int items, std::size_t bytes) {
-  const std::size_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  return bytes <= most ? 0 : slab_blocks(items) * bytes;
-}
 
 // Atoms of a chunk (gpu_chunks.h): many enough that the end of a kernel, when few of its blocks still run,
 // does not matter.

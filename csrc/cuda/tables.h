@@ -34,12 +34,6 @@ DPA2MD_KERNEL void place(const TableView<T>& t, int channels, T x, TablePlace<T>
   for (T& s : p->slope) s *= T(t.inverse_width);
 }
 
-// Four channels of a row, read at once: rows of a multiple of four begin where that is possible.
-template <class T>
-struct alignas(16) Four {
-  T x[4];
-};
-
 // Channels m … m + 3 at a place.
 template <class T>
 DPA2MD_KERNEL void look_up_four(const TablePlace<T>& p, int channels, int m, T* value, T* slope) {

@@ -5,6 +5,7 @@
 //   of the left factor rows g, g + 8 of its columns t, t + 4;
 //   of the right factor columns g, g + 8, ... of its rows t, t + 4;
 //   of the product columns 2t, 2t + 1 of rows g, g + 8 (and of every 8 columns).
+// The model's weights are split beforehand (fragments_of).
 // The contraction and the columns may come in any order if both factors, or the right one and the product,
 // agree. Floats use it so that the lanes find their numbers in different banks of shared memory: column c of
 // 8 stands for c / 2 + 4 (c % 2), and t, t + 4 may stand for 2t, 2t + 1. (Of doubles, half a warp is served
@@ -33,6 +34,10 @@ struct Transposed {  // element (i, k) is data[k * ld + i]
   int ld;
   DPA2MD_KERNEL T at(int i, int k) const { return data[k * ld + i]; }
 };
+// Numbers of fragments_of for 8 rows and 8 columns.
+template <class T>
+constexpr int kFragment = sizeof(T) == 4 ? 128 : 64;
+
 // A right factor (k, n) of the model, twice: row by row, and as the lanes of a warp take it (fragments_of).
 template <class T>
 struct Weight {
@@ -43,7 +48,7 @@ struct Weight {
   DPA2MD_KERNEL T at(int i, int k) const { return rows[i * n + k]; }
   // The h-th of several.
   DPA2MD_KERNEL Weight operator[](int h) const {
-    return {rows + h * (k * n), fragments + h * ((k + 7) / 8 * tiles() * 64), k, n};
+    return {rows + h * (k * n), fragments + h * ((k + 7) / 8 * tiles() * kFragment<T>), k, n};
   }
 };
 template <class T>
@@ -62,46 +67,65 @@ constexpr int kWidest = sizeof(T) == 4 ? 5 : 3;
 
 template <class T>
 DPA2MD_KERNEL constexpr int column_of(int c) {
-  return sizeof(T) == 4 ? c / 2 + c % 2 * 4 : c;
-}
-
-// Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers; zeros
-// where there are none. Behind the last come as many as the widest tile may read beyond.
-template <class T>
-std::vector<T> fragments_of(const double* w, int count, int k, int n) {
-  std::vector<T> out;
-  for (int h = 0; h < count; ++h) {
-    for (int k0 = 0; k0 < k; k0 += 8) {
-      for (int j0 = 0; j0 < n; j0 += 8) {
-        for (int e = 0; e < 64; ++e) {
-          const int lane = e / 2, row = k0 + lane % 4 + e % 2 * 4, column = j0 + column_of<T>(lane / 4);
-          const bool inside = row < k && column < n;
-          out.push_back(inside ? T(w[(static_cast<std::size_t>(h) * k + row) * n + column]) : T(0));
-        }
-      }
-    }
-  }
-  out.resize(out.size() + kWidest<T> * 64);
-  return out;
+  return sizeof(T) == 4 ? (c >> 1) + (c & 1) * 4 : c;
 }
 
 // Leading dimension for rows of n numbers in shared memory, so that the lanes of a fragment find theirs in
 // different banks: 4 beyond a multiple of 8.
 DPA2MD_KERNEL inline int spread(int n) { return (n + 3) / 8 * 8 + 4; }
 
-// x = high + low, both exact in tf32 (but for the last bits of low, which tensor cores leave out). Dekker's
-// way, without integers, whose pipe has enough to do with addresses.
-DPA2MD_KERNEL inline void split_tf32(float x, float* high, float* low) {
+// What a tensor core multiplies: a double, or of a float x = high + low, both exact in tf32 (but for the last
+// bits of low, which tensor cores leave out).
+struct SplitFloat {
+  float high, low;
+};
+// Dekker's way, without integers, whose pipe has enough to do with addresses: 2^13 x + x, rounded to 24 bits,
+// keeps the upper 11 of x.
+DPA2MD_KERNEL inline SplitFloat split(float x) {
+  SplitFloat s;
 #if defined(__CUDA_ARCH__)
-  const float t = __fmul_rn(8193.0f, x);  // 2^13 + 1
-  *high = __fsub_rn(t, __fsub_rn(t, x));
-  *low = __fsub_rn(x, *high);
+  s.high = __fmaf_rn(-8192.0f, x, __fmaf_rn(8192.0f, x, x));
+  s.low = __fsub_rn(x, s.high);
 #else
-  volatile float t = 8193.0f * x;  // not contracted
-  volatile float rest = t - x;
-  *high = t - rest;
-  *low = x - *high;
+  const double exact = x, rounded = static_cast<float>(8193.0 * exact);
+  s.high = static_cast<float>(rounded - 8192.0 * exact);
+  s.low = x - s.high;
 #endif
+  return s;
+}
+DPA2MD_KERNEL inline SplitFloat split(SplitFloat x) { return x; }
+DPA2MD_KERNEL inline double split(double x) { return x; }
+template <class T>
+using Split = decltype(split(T()));
+
+inline void add_fragment(float x, float y, std::vector<float>* to) {
+  const SplitFloat a = split(x), b = split(y);
+  to->insert(to->end(), {a.high, b.high, a.low, b.low});
+}
+inline void add_fragment(double x, double y, std::vector<double>* to) { to->insert(to->end(), {x, y}); }
+
+// Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers, of
+// floats the high parts of both, then the low ones; zeros where there are none. Behind the last come as many
+// as the widest tile may read beyond.
+template <class T>
+std::vector<T> fragments_of(const double* w, int count, int k, int n) {
+  std::vector<T> out;
+  for (int h = 0; h < count; ++h) {
+    const double* matrix = w + static_cast<std::size_t>(h) * k * n;
+    for (int k0 = 0; k0 < k; k0 += 8) {
+      for (int j0 = 0; j0 < n; j0 += 8) {
+        for (int lane = 0; lane < 32; ++lane) {
+          const int row = k0 + lane % 4, column = j0 + column_of<T>(lane / 4);
+          const auto at = [&](int r) {
+            return r < k && column < n ? T(matrix[static_cast<std::size_t>(r) * n + column]) : T(0);
+          };
+          add_fragment(at(row), at(row + 4), &out);
+        }
+      }
+    }
+  }
+  out.resize(out.size() + kWidest<T> * kFragment<T>);
+  return out;
 }
 
 // What a tensor core sees of a float: 10 bits behind the point.
@@ -112,6 +136,11 @@ DPA2MD_KERNEL inline float seen_tf32(float x) {
   std::memcpy(&x, &bits, sizeof(bits));
   return x;
 }
+
+// g and t of a lane. (Without a sign to look after; and here and below one 32-bit index to a pointer, which
+// the device adds in a single instruction.)
+DPA2MD_KERNEL constexpr int g_of(int lane) { return lane >> 2; }
+DPA2MD_KERNEL constexpr int t_of(int lane) { return lane & 3; }
 
 // What a lane takes of a left factor (m, k), rows i0 ... i0 + 15, and of a right one (k, n), columns j0 ...
 // j0 + 8 NT - 1; in the order of `PAIRS`: t, t + 4 of the contraction or 2t, 2t + 1. Rows and columns beyond
@@ -132,8 +161,8 @@ struct Left<Plain<T>, PAIRS> {
   DPA2MD_KERNEL Left(int lane, int i0, int m, Plain<T> x) {
     DPA2MD_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int i = i0 + lane / 4 + 8 * h;
-      a[h] = x.data + (i < m ? i : m - 1) * x.ld + first_of<PAIRS>(lane % 4);
+      const int i = i0 + g_of(lane) + 8 * h;
+      a[h] = x.data + ((i < m ? i : m - 1) * x.ld + first_of<PAIRS>(t_of(lane)));
     }
   }
   DPA2MD_KERNEL T read(int h, int half) const { return a[h][half * kOther<PAIRS>]; }
@@ -150,8 +179,8 @@ struct Left<Transposed<T>, PAIRS> {
   DPA2MD_KERNEL Left(int lane, int i0, int m, Transposed<T> x) : step(8 * x.ld) {
     DPA2MD_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int i = i0 + lane / 4 + 8 * h;
-      a[h][0] = x.data + first_of<PAIRS>(lane % 4) * x.ld + (i < m ? i : m - 1);
+      const int i = i0 + g_of(lane) + 8 * h;
+      a[h][0] = x.data + (first_of<PAIRS>(t_of(lane)) * x.ld + (i < m ? i : m - 1));
       a[h][1] = a[h][0] + kOther<PAIRS> * x.ld;
     }
   }
@@ -172,8 +201,8 @@ struct Right<Plain<T>, NT> {
   int step;
 
   DPA2MD_KERNEL Right(int lane, int j0, int n, Plain<T> y) : step(8 * y.ld) {
-    const int j = j0 + column_of<T>(lane / 4);
-    b[0] = y.data + first_of<kPairs>(lane % 4) * y.ld + (NT > 1 || j < n ? j : n - 1);
+    const int j = j0 + column_of<T>(g_of(lane));
+    b[0] = y.data + (first_of<kPairs>(t_of(lane)) * y.ld + (NT > 1 || j < n ? j : n - 1));
     b[1] = b[0] + kOther<kPairs> * y.ld;
   }
   DPA2MD_KERNEL T read(int q, int half) const { return b[half][8 * q]; }
@@ -187,8 +216,8 @@ struct Right<Transposed<T>, NT> {
   DPA2MD_KERNEL Right(int lane, int j0, int n, Transposed<T> y) {
     DPA2MD_UNROLL
     for (int q = 0; q < NT; ++q) {
-      const int j = j0 + 8 * q + column_of<T>(lane / 4);
-      b[q] = y.data + (j < n ? j : n - 1) * y.ld + lane % 4;
+      const int j = j0 + 8 * q + column_of<T>(g_of(lane));
+      b[q] = y.data + ((j < n ? j : n - 1) * y.ld + t_of(lane));
     }
   }
   DPA2MD_KERNEL T read(int q, int half) const { return b[q][4 * half]; }
@@ -197,18 +226,25 @@ struct Right<Transposed<T>, NT> {
     for (int q = 0; q < NT; ++q) b[q] += 8;
   }
 };
+template <class T>
+struct alignas(16) Fragment {  // one load
+  T half[2];
+  DPA2MD_KERNEL T at(int k) const { return half[k]; }
+};
+template <>
+struct alignas(16) Fragment<float> {
+  float high[2], low[2];
+  DPA2MD_KERNEL SplitFloat at(int k) const { return {high[k], low[k]}; }
+};
 template <class T, int NT>
 struct Right<Weight<T>, NT> {
   static constexpr bool kPairs = false, kWhole = false;
-  struct alignas(2 * sizeof(T)) Both {  // one load
-    T half[2];
-  };
-  const Both* b;
+  const Fragment<T>* b;
   int step;
 
   DPA2MD_KERNEL Right(int lane, int j0, int, Weight<T> y)
-      : b(reinterpret_cast<const Both*>(y.fragments) + j0 * 4 + lane), step(32 * y.tiles()) {}
-  DPA2MD_KERNEL T read(int q, int half) const { return b[32 * q].half[half]; }
+      : b(reinterpret_cast<const Fragment<T>*>(y.fragments) + (j0 * 4 + lane)), step(32 * y.tiles()) {}
+  DPA2MD_KERNEL Split<T> read(int q, int half) const { return b[32 * q].at(half); }
   DPA2MD_KERNEL void next() { b += step; }
 };
 
@@ -222,21 +258,21 @@ struct TensorTile {
   int t;
 
   DPA2MD_KERNEL TensorTile(int lane, int i0, int j0, int m, int n, X x, Y y)
-      : a(lane, i0, m, x), b(lane, j0, n, y), t(lane % 4) {
+      : a(lane, i0, m, x), b(lane, j0, n, y), t(t_of(lane)) {
     DPA2MD_UNROLL
     for (int e = 0; e < 4 * NT; ++e) c[e / 4][e % 4] = 0;
   }
   // The next eight of the contraction, as left[half][row] and right[half][q]; zeros beyond the `rest` of it
   // where they may come up.
   template <bool TAIL>
-  DPA2MD_KERNEL void take(int rest, T (*left)[2], T (*right)[NT]) {
+  DPA2MD_KERNEL void take(int rest, Split<T> (*left)[2], Split<T> (*right)[NT]) {
     DPA2MD_UNROLL
     for (int half = 0; half < 2; ++half) {
       const bool inside = !TAIL || first_of<kPairs>(t) + half * kOther<kPairs> < rest;
       DPA2MD_UNROLL
-      for (int h = 0; h < 2; ++h) left[half][h] = inside ? a.read(h, half) : T(0);
+      for (int h = 0; h < 2; ++h) left[half][h] = inside ? split(a.read(h, half)) : Split<T>{};
       DPA2MD_UNROLL
-      for (int q = 0; q < NT; ++q) right[half][q] = inside ? b.read(q, half) : T(0);
+      for (int q = 0; q < NT; ++q) right[half][q] = inside ? split(b.read(q, half)) : Split<T>{};
     }
     a.next(), b.next();
   }
@@ -246,9 +282,9 @@ struct TensorTile {
     const bool whole = j0 + 8 * NT <= n;
     DPA2MD_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int i = i0 + lane / 4 + 8 * h;
+      const int i = i0 + g_of(lane) + 8 * h;
       if (i >= m) continue;
-      T* row = out + i * ld + j;
+      T* row = out + (i * ld + j);
       const auto each = [&](auto write) {
         DPA2MD_UNROLL
         for (int e = 0; e < 2 * NT; ++e) write(8 * (e / 2) + apart * (e % 2), c[e / 2][2 * h + e % 2]);
@@ -285,14 +321,14 @@ __device__ inline void mma_f64(double* c, double a, double b) {
 // Eight of the contraction, of which `rest` are left.
 template <bool TAIL, class X, class Y, int NT>
 __device__ void multiply(TensorTile<float, X, Y, NT>* w, int rest) {
-  float left[2][2], right[2][NT], high[4], low[4];
+  SplitFloat left[2][2], right[2][NT];
   w->template take<TAIL>(rest, left, right);
+  float high[4], low[4];
   DPA2MD_UNROLL
-  for (int e = 0; e < 4; ++e) split_tf32(left[e / 2][e % 2], &high[e], &low[e]);
+  for (int e = 0; e < 4; ++e) high[e] = left[e / 2][e % 2].high, low[e] = left[e / 2][e % 2].low;
   DPA2MD_UNROLL
   for (int q = 0; q < NT; ++q) {
-    float h[2], l[2];
-    for (int e = 0; e < 2; ++e) split_tf32(right[e][q], &h[e], &l[e]);
+    const float h[2] = {right[0][q].high, right[1][q].high}, l[2] = {right[0][q].low, right[1][q].low};
     mma_tf32(w->c[q], low, h);
     mma_tf32(w->c[q], high, l);
     mma_tf32(w->c[q], high, h);
@@ -377,11 +413,10 @@ void gemm_tensor(const ThreadBlock&, int, int, int, X, Y, T*, int, bool) {}
 
 // The emulated device: the same roundings, in plain loops.
 inline float multiply_add(float x, float y, float sum) {
-  float x_high, x_low, y_high, y_low;
-  split_tf32(x, &x_high, &x_low), split_tf32(y, &y_high, &y_low);
-  sum += seen_tf32(x_low) * y_high;
-  sum += x_high * seen_tf32(y_low);
-  return sum + x_high * y_high;
+  const SplitFloat a = split(x), b = split(y);
+  sum += seen_tf32(a.low) * b.high;
+  sum += a.high * seen_tf32(b.low);
+  return sum + a.high * b.high;
 }
 inline double multiply_add(double x, double y, double sum) { return sum + x * y; }
 

@@ -56,16 +56,18 @@ void mma(const double* a, const double* b, double (*c)[2]) {
 // As multiply() of tensor.h, all lanes in step.
 template <int NT, class Tile>
 void multiply(std::vector<Tile>* w, int rest, float) {
-  float high[kLanes][4], low[kLanes][4], right[kLanes][2][NT];
+  float high[kLanes][4], low[kLanes][4];
+  SplitFloat right[kLanes][2][NT];
   for (int lane = 0; lane < kLanes; ++lane) {
-    float left[2][2];
+    SplitFloat left[2][2];
     (*w)[lane].template take<true>(rest, left, right[lane]);
-    for (int e = 0; e < 4; ++e) split_tf32(left[e / 2][e % 2], &high[lane][e], &low[lane][e]);
+    for (int e = 0; e < 4; ++e)
+      high[lane][e] = left[e / 2][e % 2].high, low[lane][e] = left[e / 2][e % 2].low;
   }
   for (int q = 0; q < NT; ++q) {
     float h[kLanes][2], l[kLanes][2], c[kLanes][4];
     for (int lane = 0; lane < kLanes; ++lane) {
-      for (int e = 0; e < 2; ++e) split_tf32(right[lane][e][q], &h[lane][e], &l[lane][e]);
+      for (int e = 0; e < 2; ++e) h[lane][e] = right[lane][e][q].high, l[lane][e] = right[lane][e][q].low;
       std::copy_n((*w)[lane].c[q], 4, c[lane]);
     }
     mma(low, h, c), mma(high, l, c), mma(high, h, c);
@@ -204,15 +206,13 @@ void test_banks() {
 }
 
 void test_split() {
-  for (const float x : numbers<float>(1000)) {
-    float high, low;
-    split_tf32(x, &high, &low);
-    CHECK(high + low == x && seen_tf32(high) == high);
-    CHECK(std::abs(low) <= std::ldexp(std::abs(x), -11));
+  std::vector<float> all = numbers<float>(1000);
+  for (const float x : {0.0f, 1.0f, std::nextafter(1.0f, 0.0f), std::nextafter(2.0f, 0.0f)}) all.push_back(x);
+  for (const float x : all) {
+    const SplitFloat s = split(x);
+    CHECK(s.high + s.low == x && seen_tf32(s.high) == s.high);
+    CHECK(std::abs(s.low) <= std::ldexp(std::abs(x), -11));
   }
-  float high, low;
-  split_tf32(0.0f, &high, &low);
-  CHECK(high == 0 && low == 0);
 }
 
 }  // namespace

@@ -74,6 +74,12 @@ template <class T>
 T mul_lo_(T a, T b) {
   return T(Wraps<T>(a) * Wraps<T>(b));
 }
+// a's lowest bits in the place of `count` bits of b
+template <class T>
+T bfi_(T a, T b, u32 at, u32 count) {
+  const T mask = (count < 8 * sizeof(T) ? (T(1) << count) - 1 : ~T(0)) << at;
+  return (b & ~mask) | ((a << at) & mask);
+}
 template <class T>
 T mad_lo_(T a, T b, T c) {
   return T(Wraps<T>(a) * Wraps<T>(b) + Wraps<T>(c));

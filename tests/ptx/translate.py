@@ -31,6 +31,7 @@ PLAIN = {
     "abs",
     "add",
     "and",
+    "bfi",
     "copysign",
     "div",
     "ex2",
