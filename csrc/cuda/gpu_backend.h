@@ -108,7 +108,8 @@ class GpuBackend final : public Backend {
   // ---- gpu_weights.h
   void prepare();
   NetView<T> prepare_net(const Net& net);
-  Weight<T> prepare_weight(const Tensor& w);
+  template <class Kept = T>
+  Weight<T, Kept> prepare_weight(const Tensor& w);
   Linear<T> prepare_linear(const Tensor& w, const Tensor* b);
   EmbeddingView<T> prepare_embedding(const Embedding& e);
   void prepare_block(const Block& block, EnvView<T>* env);

@@ -5,7 +5,6 @@
 //   of the left factor rows g, g + 8 of its columns t, t + 4;
 //   of the right factor columns g, g + 8, ... of its rows t, t + 4;
 //   of the product columns 2t, 2t + 1 of rows g, g + 8 (and of every 8 columns).
-// The model's weights are split beforehand (fragments_of).
 // The contraction and the columns may come in any order if both factors, or the right one and the product,
 // agree. Floats use it so that the lanes find their numbers in different banks of shared memory: column c of
 // 8 stands for c / 2 + 4 (c % 2), and t, t + 4 may stand for 2t, 2t + 1. (Of doubles, half a warp is served
@@ -14,6 +13,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "block.h"
@@ -34,21 +34,19 @@ struct Transposed {  // element (i, k) is data[k * ld + i]
   int ld;
   DPA2MD_KERNEL T at(int i, int k) const { return data[k * ld + i]; }
 };
-// Numbers of fragments_of for 8 rows and 8 columns.
-template <class T>
-constexpr int kFragment = sizeof(T) == 4 ? 128 : 64;
-
-// A right factor (k, n) of the model, twice: row by row, and as the lanes of a warp take it (fragments_of).
-template <class T>
+// A right factor (k, n) of the model, twice: row by row, and as the lanes of a warp take it (fragments_of):
+// as it is, or split beforehand, which is less work but twice the memory to read.
+template <class T, class Kept = T>
 struct Weight {
-  const T *rows = nullptr, *fragments = nullptr;
+  const T* rows = nullptr;
+  const Kept* fragments = nullptr;
   int k = 0, n = 0;
 
   DPA2MD_KERNEL int tiles() const { return (n + 7) / 8; }
   DPA2MD_KERNEL T at(int i, int k) const { return rows[i * n + k]; }
   // The h-th of several.
   DPA2MD_KERNEL Weight operator[](int h) const {
-    return {rows + h * (k * n), fragments + h * ((k + 7) / 8 * tiles() * kFragment<T>), k, n};
+    return {rows + h * (k * n), fragments + h * ((k + 7) / 8 * tiles() * 64), k, n};
   }
 };
 template <class T>
@@ -98,33 +96,31 @@ DPA2MD_KERNEL inline double split(double x) { return x; }
 template <class T>
 using Split = decltype(split(T()));
 
-inline void add_fragment(float x, float y, std::vector<float>* to) {
-  const SplitFloat a = split(x), b = split(y);
-  to->insert(to->end(), {a.high, b.high, a.low, b.low});
+template <class Kept>
+Kept kept(double x) {
+  if constexpr (std::is_same_v<Kept, SplitFloat>) {
+    return split(static_cast<float>(x));
+  } else {
+    return static_cast<Kept>(x);
+  }
 }
-inline void add_fragment(double x, double y, std::vector<double>* to) { to->insert(to->end(), {x, y}); }
-
-// Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers, of
-// floats the high parts of both, then the low ones; zeros where there are none. Behind the last come as many
-// as the widest tile may read beyond.
-template <class T>
-std::vector<T> fragments_of(const double* w, int count, int k, int n) {
-  std::vector<T> out;
+// Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers; zeros
+// where there are none. Behind the last come as many as the widest tile may read beyond.
+template <class T, class Kept = T>
+std::vector<Kept> fragments_of(const double* w, int count, int k, int n) {
+  std::vector<Kept> out;
   for (int h = 0; h < count; ++h) {
-    const double* matrix = w + static_cast<std::size_t>(h) * k * n;
     for (int k0 = 0; k0 < k; k0 += 8) {
       for (int j0 = 0; j0 < n; j0 += 8) {
-        for (int lane = 0; lane < 32; ++lane) {
-          const int row = k0 + lane % 4, column = j0 + column_of<T>(lane / 4);
-          const auto at = [&](int r) {
-            return r < k && column < n ? T(matrix[static_cast<std::size_t>(r) * n + column]) : T(0);
-          };
-          add_fragment(at(row), at(row + 4), &out);
+        for (int e = 0; e < 64; ++e) {
+          const int lane = e / 2, row = k0 + lane % 4 + e % 2 * 4, column = j0 + column_of<T>(lane / 4);
+          const bool inside = row < k && column < n;
+          out.push_back(kept<Kept>(inside ? w[(static_cast<std::size_t>(h) * k + row) * n + column] : 0.0));
         }
       }
     }
   }
-  out.resize(out.size() + kWidest<T> * kFragment<T>);
+  out.resize(out.size() + kWidest<T> * 64);
   return out;
 }
 
@@ -226,25 +222,18 @@ struct Right<Transposed<T>, NT> {
     for (int q = 0; q < NT; ++q) b[q] += 8;
   }
 };
-template <class T>
-struct alignas(16) Fragment {  // one load
-  T half[2];
-  DPA2MD_KERNEL T at(int k) const { return half[k]; }
-};
-template <>
-struct alignas(16) Fragment<float> {
-  float high[2], low[2];
-  DPA2MD_KERNEL SplitFloat at(int k) const { return {high[k], low[k]}; }
-};
-template <class T, int NT>
-struct Right<Weight<T>, NT> {
+template <class T, class Kept, int NT>
+struct Right<Weight<T, Kept>, NT> {
   static constexpr bool kPairs = false, kWhole = false;
-  const Fragment<T>* b;
+  struct alignas(sizeof(Kept) == 4 ? 8 : 16) Both {  // one load
+    Kept half[2];
+  };
+  const Both* b;
   int step;
 
-  DPA2MD_KERNEL Right(int lane, int j0, int, Weight<T> y)
-      : b(reinterpret_cast<const Fragment<T>*>(y.fragments) + (j0 * 4 + lane)), step(32 * y.tiles()) {}
-  DPA2MD_KERNEL Split<T> read(int q, int half) const { return b[32 * q].at(half); }
+  DPA2MD_KERNEL Right(int lane, int j0, int, Weight<T, Kept> y)
+      : b(reinterpret_cast<const Both*>(y.fragments) + (j0 * 4 + lane)), step(32 * y.tiles()) {}
+  DPA2MD_KERNEL Kept read(int q, int half) const { return b[32 * q].half[half]; }
   DPA2MD_KERNEL void next() { b += step; }
 };
 
