@@ -14,8 +14,7 @@ struct Matrix {
   int row, col;
   DPA2MD_KERNEL Matrix(Plain<T> x) : data(x.data), row(x.ld), col(1) {}
   DPA2MD_KERNEL Matrix(Transposed<T> x) : data(x.data), row(1), col(x.ld) {}
-  template <class Kept>
-  DPA2MD_KERNEL Matrix(Weight<T, Kept> x) : data(x.rows), row(x.n), col(1) {}
+  DPA2MD_KERNEL Matrix(Weight<T> x) : data(x.rows), row(x.n), col(1) {}
 };
 
 // R x R elements of c a thread at a time, held in registers over the whole contraction. Neighbouring threads

@@ -108,8 +108,7 @@ class GpuBackend final : public Backend {
   // ---- gpu_weights.h
   void prepare();
   NetView<T> prepare_net(const Net& net);
-  template <class Kept = T>
-  Weight<T, Kept> prepare_weight(const Tensor& w);
+  Weight<T> prepare_weight(const Tensor& w);
   Linear<T> prepare_linear(const Tensor& w, const Tensor* b);
   EmbeddingView<T> prepare_embedding(const Embedding& e);
   void prepare_block(const Block& block, EnvView<T>* env);
@@ -206,6 +205,11 @@ class GpuBackend final : public Backend {
   void start(const Kernel& kernel, int items) {
     start(kernel, Range{0, items});
   }
+  template <class U>
+  void clear(U* x, std::size_t size) {
+    const Clear<U> kernel{static_cast<std::int64_t>(size), x};
+    start(kernel, kernel.items());
+  }
   const Repformer& rep() const { return model_.repformer; }
   T* g1(int l) const { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
   T* dg1(int l) const { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
@@ -243,6 +247,7 @@ class GpuBackend final : public Backend {
   std::uint64_t list_version_ = 0;  // 0: none that can be used again
   bool rows_known_ = false;         // row_scan of candidates and row_candidate_ are there, too
   int positions_ = 0, most_candidates_ = 0;
+  std::vector<double> host_shift_vectors_;
   std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
   std::vector<char> types_present_;
   Buffer<double> x_, shift_vectors_;

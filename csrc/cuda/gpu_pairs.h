@@ -30,7 +30,7 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) 
   return true;
 }
 
-// The candidates, when they are others than before; their shifts follow the cell at every step.
+// The candidates, when they are others than before, and their shifts, when the cell is.
 template <class T>
 void GpuBackend<T>::list_candidates(const Atoms& atoms, bool forces) {
   const Candidates& c = *atoms.candidates;
@@ -43,7 +43,10 @@ void GpuBackend<T>::list_candidates(const Atoms& atoms, bool forces) {
     list_version_ = c.version;
   }
   if (forces && !rows_known_) group_rows();
-  shift_vectors_.upload(c.shift_vectors);
+  if (c.shift_vectors != host_shift_vectors_ || shift_vectors_.size() != c.shift_vectors.size()) {
+    shift_vectors_.upload(c.shift_vectors);
+    host_shift_vectors_ = c.shift_vectors;
+  }
   sizes_.shifts = c.shift_vectors.size() / 3;
 }
 

@@ -107,8 +107,7 @@ void GpuBackend<T>::fitting(Range a) {
 
 template <class T>
 void GpuBackend<T>::start_g1_gradient(int l) {
-  const Clear<T> kernel{static_cast<std::int64_t>(g1_stride_), dg1(l)};
-  start(kernel, kernel.items());
+  clear(dg1(l), g1_stride_);
 }
 
 template <class T>

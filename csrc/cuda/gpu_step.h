@@ -37,9 +37,8 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   build_tables(input.pairs->types_present);
   reserve();
   first_made_ = false;
-  const std::size_t back = results_.size() - state_.natoms;
-  if (back) zero(force(), back * sizeof(double));
   if (graphs_ && chunks_.size() == 1) launches_.record();
+  clear(force(), results_.size() - state_.natoms);
   number_pairs();
 }
 

@@ -26,12 +26,11 @@ inline Tensor transpose(const Tensor& w) {
 
 // (k, n), or several of them
 template <class T>
-template <class Kept>
-Weight<T, Kept> GpuBackend<T>::prepare_weight(const Tensor& w) {
+Weight<T> GpuBackend<T>::prepare_weight(const Tensor& w) {
   if (w.empty()) return {};
   const int k = static_cast<int>(w.shape[w.shape.size() - 2]), n = static_cast<int>(w.shape.back());
   const int count = static_cast<int>(w.data.size() / (static_cast<std::size_t>(k) * n));
-  const std::vector<Kept> fragments = fragments_of<T, Kept>(w.data.data(), count, k, n);
+  const std::vector<T> fragments = fragments_of<T>(w.data.data(), count, k, n);
   return {weights_.put(w), weights_.put_array(fragments.data(), fragments.size()), k, n};
 }
 
@@ -105,10 +104,10 @@ LayerView<T> GpuBackend<T>::prepare_layer(int l) {
   v.conv = weights_.put(w.conv);
   v.attn1_query = prepare_linear(w.attn1_query, nullptr);
   v.attn1_value = prepare_linear(w.attn1_value, &m.attn1_head.b);
-  v.attn2_map = prepare_weight<Split<T>>(w.attn2_map);
-  v.attn2_map_t = prepare_weight<Split<T>>(transpose(w.attn2_map));
-  v.attn2_value = prepare_weight<Split<T>>(w.attn2_value);
-  v.attn2_value_t = prepare_weight<Split<T>>(transpose(w.attn2_value));
+  v.attn2_map = prepare_weight(w.attn2_map);
+  v.attn2_map_t = prepare_weight(transpose(w.attn2_map));
+  v.attn2_value = prepare_weight(w.attn2_value);
+  v.attn2_value_t = prepare_weight(transpose(w.attn2_value));
   v.attn2_bias = weights_.put(m.attn2_head.b);
   v.ln_w = weights_.put(m.ln_w);
   v.ln_b = weights_.put(m.ln_b);

@@ -13,7 +13,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 #include <vector>
 
 #include "block.h"
@@ -34,12 +33,11 @@ struct Transposed {  // element (i, k) is data[k * ld + i]
   int ld;
   DPA2MD_KERNEL T at(int i, int k) const { return data[k * ld + i]; }
 };
-// A right factor (k, n) of the model, twice: row by row, and as the lanes of a warp take it (fragments_of):
-// as it is, or split beforehand, which is less work but twice the memory to read.
-template <class T, class Kept = T>
+// A right factor (k, n) of the model, twice: row by row, and as the lanes of a warp take it (fragments_of).
+// (Not split: that would save three operations and read twice as much.)
+template <class T>
 struct Weight {
-  const T* rows = nullptr;
-  const Kept* fragments = nullptr;
+  const T *rows = nullptr, *fragments = nullptr;
   int k = 0, n = 0;
 
   DPA2MD_KERNEL int tiles() const { return (n + 7) / 8; }
@@ -91,31 +89,22 @@ DPA2MD_KERNEL inline SplitFloat split(float x) {
 #endif
   return s;
 }
-DPA2MD_KERNEL inline SplitFloat split(SplitFloat x) { return x; }
 DPA2MD_KERNEL inline double split(double x) { return x; }
 template <class T>
 using Split = decltype(split(T()));
 
-template <class Kept>
-Kept kept(double x) {
-  if constexpr (std::is_same_v<Kept, SplitFloat>) {
-    return split(static_cast<float>(x));
-  } else {
-    return static_cast<Kept>(x);
-  }
-}
 // Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers; zeros
 // where there are none. Behind the last come as many as the widest tile may read beyond.
-template <class T, class Kept = T>
-std::vector<Kept> fragments_of(const double* w, int count, int k, int n) {
-  std::vector<Kept> out;
+template <class T>
+std::vector<T> fragments_of(const double* w, int count, int k, int n) {
+  std::vector<T> out;
   for (int h = 0; h < count; ++h) {
     for (int k0 = 0; k0 < k; k0 += 8) {
       for (int j0 = 0; j0 < n; j0 += 8) {
         for (int e = 0; e < 64; ++e) {
           const int lane = e / 2, row = k0 + lane % 4 + e % 2 * 4, column = j0 + column_of<T>(lane / 4);
           const bool inside = row < k && column < n;
-          out.push_back(kept<Kept>(inside ? w[(static_cast<std::size_t>(h) * k + row) * n + column] : 0.0));
+          out.push_back(inside ? T(w[(static_cast<std::size_t>(h) * k + row) * n + column]) : T(0));
         }
       }
     }
@@ -222,18 +211,18 @@ struct Right<Transposed<T>, NT> {
     for (int q = 0; q < NT; ++q) b[q] += 8;
   }
 };
-template <class T, class Kept, int NT>
-struct Right<Weight<T, Kept>, NT> {
+template <class T, int NT>
+struct Right<Weight<T>, NT> {
   static constexpr bool kPairs = false, kWhole = false;
-  struct alignas(sizeof(Kept) == 4 ? 8 : 16) Both {  // one load
-    Kept half[2];
+  struct alignas(2 * sizeof(T)) Both {  // one load
+    T half[2];
   };
   const Both* b;
   int step;
 
-  DPA2MD_KERNEL Right(int lane, int j0, int, Weight<T, Kept> y)
+  DPA2MD_KERNEL Right(int lane, int j0, int, Weight<T> y)
       : b(reinterpret_cast<const Both*>(y.fragments) + (j0 * 4 + lane)), step(32 * y.tiles()) {}
-  DPA2MD_KERNEL Kept read(int q, int half) const { return b[32 * q].half[half]; }
+  DPA2MD_KERNEL T read(int q, int half) const { return b[32 * q].half[half]; }
   DPA2MD_KERNEL void next() { b += step; }
 };
 

@@ -80,9 +80,9 @@ struct LayerView {
   Linear<T> mlp, self, linear2, g1g1;
   const T* conv;  // (g2, g1)
   Linear<T> attn1_query, attn1_value;
-  Weight<T, Split<T>> attn2_map, attn2_map_t, attn2_value, attn2_value_t;  // (heads, g2, g2)
-  const T *attn2_bias, *ln_w, *ln_b;                                       // (g2)
-  const T* h2_head;                                                        // (heads)
+  Weight<T> attn2_map, attn2_map_t, attn2_value, attn2_value_t;  // (heads, g2, g2)
+  const T *attn2_bias, *ln_w, *ln_b;                             // (g2)
+  const T* h2_head;                                              // (heads)
 };
 
 template <class T>

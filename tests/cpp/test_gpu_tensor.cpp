@@ -111,20 +111,19 @@ struct Factor {
   int rows, columns;
   std::unique_ptr<T[]> data;
   std::vector<T> fragments;
-  std::vector<Split<T>> split_fragments;
   Factor(int rows, int columns) : rows(rows), columns(columns) {
     const std::vector<T> from = numbers<T>(static_cast<std::size_t>(rows) * columns);
     data.reset(new T[from.size()]);
     std::copy(from.begin(), from.end(), data.get());
-    const std::vector<double> wide(from.begin(), from.end());
-    fragments = fragments_of<T>(wide.data(), 1, rows, columns);
-    split_fragments = fragments_of<T, Split<T>>(wide.data(), 1, rows, columns);
+    fragments = fragments_of<T>(std::vector<double>(from.begin(), from.end()).data(), 1, rows, columns);
   }
   Plain<T> as_plain() const { return plain<T>(data.get(), columns); }
   Transposed<T> as_transposed() const { return transposed<T>(data.get(), rows); }
   Weight<T> as_weight() const { return {data.get(), fragments.data(), rows, columns}; }
-  Weight<T, Split<T>> as_split_weight() const { return {data.get(), split_fragments.data(), rows, columns}; }
 };
+}
+}
+;
 
 template <class T, int NT, class X, class Y>
 void test_product(int m, int n, int k, X x, Y y, bool add) {
@@ -163,7 +162,6 @@ void test_factors(int m, int n, int k) {
   test_product<T, NT>(m, n, k, x.as_plain(), y.as_plain(), true);
   test_product<T, NT>(m, n, k, x.as_plain(), y.as_transposed(), false);
   test_product<T, NT>(m, n, k, x.as_plain(), y.as_weight(), true);
-  test_product<T, NT>(m, n, k, x.as_plain(), y.as_split_weight(), false);
   test_product<T, NT>(m, n, k, x.as_transposed(), y.as_plain(), false);
 }
 
