@@ -265,24 +265,29 @@ cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t in, cudaGraphNode_t
   return prepare(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes,
                  &in->nodes[node->number].start);
 }
-// In the order in which nodes were added, or with DPA2MD_PTX_GRAPHS=backward the last one that may start:
-// what does not wait for what it needs gives other numbers then.
+// In the order in which nodes were added, or with DPA2MD_PTX_GRAPHS=last the last node that may start, =deep
+// one that waited for the newest: what does not wait for what it needs gives other numbers then.
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
   count_call(__func__);
-
   const char* text = std::getenv("DPA2MD_PTX_GRAPHS");
-  const bool backward = text && std::string(text) == "backward";
+  const std::string order = text ? text : "";
   const std::size_t n = graph->nodes.size();
-  std::vector<bool> started(n);
-  for (std::size_t done = 0; done < n; ++done) {
-    for (std::size_t k = 0; k < n; ++k) {
-      const CUgraphNode_st& node = graph->nodes[backward ? n - 1 - k : k];
-      const auto is_started = [&](std::size_t before) { return started[before]; };
-      if (started[node.number] || !std::all_of(node.after.begin(), node.after.end(), is_started)) continue;
-      started[node.number] = true;
-      queue.push_back(node.start);
-      break;
+  std::vector<std::size_t> started(n, 0);  // the how-manieth
+  for (std::size_t now = 1; now <= n; ++now) {
+    const CUgraphNode_st* next = nullptr;
+    std::size_t best = 0;
+    for (const CUgraphNode_st& node : graph->nodes) {
+      std::size_t newest = 0;
+      bool ready = started[node.number] == 0;
+      for (const std::size_t before : node.after) {
+        ready = ready && started[before] > 0;
+        newest = std::max(newest, started[before]);
+      }
+      const std::size_t rank = order == "last" ? node.number : order == "deep" ? newest : 0;
+      if (ready && (!next || rank > best)) next = &node, best = rank;
     }
+    started[next->number] = now;
+    queue.push_back(next->start);
   }
   return cudaSuccess;
 }
