@@ -99,3 +99,15 @@ def test_shipped_model(threads, cpp_programs):
     )
     assert np.abs(on_cpu).max() > 0.1
     np.testing.assert_allclose(emulated, on_cpu, rtol=1e-10, atol=TOLERANCES["forces"])
+
+
+@golden_models("medium", "se_atten_v2")
+def test_no_atoms(model, cpp_programs, evaluate):
+    """A step without atoms, whose kernels nobody asks for, leaves nothing behind for the next one."""
+    molecule = described(model, STRUCTURES["molecule"])
+    nothing = "\n".join(["atoms 0 0 0", *["0"] * 12, ""])
+    args = (cpp_programs / "evaluate", evaluate.path(model), "float64", DEVICE, "tables")
+    expected = evaluated(*args, [molecule], threads=1)
+    np.testing.assert_array_equal(
+        evaluated(*args, [molecule, nothing, molecule], threads=1), np.tile(expected, 2)
+    )

@@ -99,6 +99,7 @@ class Launches {
     for (const auto& start : std::exchange(recorded_, {})) start();
   }
   void flush() { submit(); }
+  void discard() { recording_ = false; }
   void fork() {}
   void aside(bool) {}
   void join() {}

@@ -16,6 +16,7 @@ namespace DPA2MD_GPU {
 template <class T>
 bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) {
   use_device(device_);
+  launches_.discard();  // of a step that failed, or had no atoms
   check_atoms(model_, atoms);
   state_.natoms = atoms.natoms, state_.nrows = atoms.nrows;
   state_.forces = forces;

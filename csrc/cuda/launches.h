@@ -70,6 +70,9 @@ class Launches {
     for (std::size_t k = 0; k < recorded_; ++k) calls_[k].start(calls_[k].kernel.data());
   }
 
+  // A step that came to neither has ended all the same.
+  void discard() { recording_ = false; }
+
   // What is launched after fork() between aside(true) and aside(false) need not wait for what is launched
   // outside; what follows join() waits for both.
   void fork() { side_ = main_; }

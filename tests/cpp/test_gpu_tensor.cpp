@@ -121,9 +121,6 @@ struct Factor {
   Transposed<T> as_transposed() const { return transposed<T>(data.get(), rows); }
   Weight<T> as_weight() const { return {data.get(), fragments.data(), rows, columns}; }
 };
-}
-}
-;
 
 template <class T, int NT, class X, class Y>
 void test_product(int m, int n, int k, X x, Y y, bool add) {
