@@ -210,7 +210,7 @@ def test_timings_of_a_gpu(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     names = ["shipped-float32.csv", "shipped-float64.csv", "tiny-float32.csv", "tiny-float64.csv"]
-    names += ["tiny-memory.txt", "tiny-stages.txt"]
+    names += ["tiny-memory.txt", "tiny-one-by-one.csv", "tiny-stages.txt"]
     assert sorted(path.name for path in results.iterdir()) == [f"test-gpu-1-{n}" for n in names]
     assert "repinit" in (results / "test-gpu-1-tiny-stages.txt").read_text()
     assert "384" in (results / "test-gpu-1-tiny-memory.txt").read_text()
