@@ -23,10 +23,9 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 constexpr int kThreads = 128;  // of a block on the device
-constexpr int kAtomThreads =
-    3 * 128;                        // the most of a block for an atom: those of three, with their registers
-constexpr int kDenseThreads = 512;  // the same of one for a group of atoms
-constexpr int kGroupLanes = 8;      // see group_sum
+// The most of a block for an atom, as many as three blocks' registers allow, and for a group of atoms.
+constexpr int kAtomThreads = 3 * kThreads, kDenseThreads = 512;
+constexpr int kGroupLanes = 8;  // see group_sum
 
 // Kernels with much work an item say how many threads a block may have when there are too few blocks for the
 // device:

@@ -29,6 +29,7 @@ DPA2MD_KERNEL const T* staged(const ThreadBlock& b, int rows, int width, const T
   return to;
 }
 
+// Zeros.
 template <class T>
 struct Clear {
   static constexpr int kPiece = 1024;  // of an item

@@ -111,7 +111,7 @@ struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
     T g[4], slope[4];
     look_up_four(at, ng, m, g, slope);
     Four<T> d[4];
-    for (int c = 0; c < 4; ++c) d[c] = *reinterpret_cast<const Four<T>*>(dmoment + c * ng + m);
+    for (int c = 0; c < 4; ++c) d[c] = four(dmoment + c * ng + m);
     DPA2MD_UNROLL
     for (int q = 0; q < 4; ++q) {
       const T of_channel[4] = {d[0].x[q], d[1].x[q], d[2].x[q], d[3].x[q]};

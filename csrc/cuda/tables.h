@@ -37,7 +37,7 @@ DPA2MD_KERNEL void place(const TableView<T>& t, int channels, T x, TablePlace<T>
 // Channels m … m + 3 at a place.
 template <class T>
 DPA2MD_KERNEL void look_up_four(const TablePlace<T>& p, int channels, int m, T* value, T* slope) {
-  const auto row = [&](int r) { return *reinterpret_cast<const Four<T>*>(p.node + r * channels + m); };
+  const auto row = [&](int r) { return four(p.node + r * channels + m); };
   const Four<T> base = row(0), d[5] = {row(1), row(2), row(3), row(6), row(7)};
   DPA2MD_UNROLL
   for (int c = 0; c < 4; ++c) {
