@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import dpa2md
 import pytest
 from dpa2md import DPA2Calculator
-from dpa2md.cli_options import DEFAULT_MODEL
+from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +46,16 @@ def test_conda_asks_for_what_pip_asks_for():
     wanted = re.findall(r"^ +- ([\w-]+ ?>=[\d.]+)$", recipe, flags=re.MULTILINE)
     wanted = {requirement.replace(" ", "") for requirement in wanted}
     assert set(quoted("dependencies") + quoted("requires")) <= wanted
+
+
+def test_what_conda_runs_after_a_build():
+    recipe = (ROOT / "conda" / "meta.yaml").read_text()
+    lines = re.search(r"^  commands:\n((?:    - .*\n)+)", recipe, flags=re.MULTILINE).group(1)
+    commands = [shlex.split(line) for line in re.findall(r"- (.*)", lines)]
+    assert len(commands) > 1
+    programs = {"python": [sys.executable], "dpa2md": [sys.executable, "-m", "dpa2md"]}
+    for program, *arguments in commands:
+        subprocess.run([*programs[program], *arguments], check=True)
 
 
 @pytest.mark.parametrize("version", ["Unreleased"])

@@ -14,9 +14,9 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from dpa2md import DPA2Calculator
 from dpa2md.cli import main
-from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.errors import RunError
 from dpa2md.relaxation import Relaxation, relax
+from dpa2md.shipped import DEFAULT_MODEL
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from typing import Any
 from ase import Atoms
 
 from .calculator import DPA2Calculator, as_ase
-from .engine import Engine, Result
+from .engine import Engine
+from .results import Result
 
 
 def evaluate(

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
+from .shipped import SHIPPED, model_file
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from .calculator import DPA2Calculator
     from .engine import Engine
-
-SHIPPED = "water"  # the name of the model, and of the structure, that come with the package
-DEFAULT_MODEL = Path(__file__).parent / "models" / "water.dpa2"
 
 MODEL_HELP = f'a .dpa2 file, a model of DeePMD-kit, or "{SHIPPED}": the shipped model'
 STRUCTURE_HELP = f'a file that ASE reads, a DeePMD-kit npy folder, or "{SHIPPED}": shipped liquid'
@@ -67,11 +65,9 @@ def model_path(name: str) -> Path:
     RunError
         When there is no such file.
     """
-    path = Path(name)
+    path = model_file(name)
     if path.exists():
         return path
-    if name == SHIPPED:
-        return DEFAULT_MODEL
     raise RunError(f'{path}: there is no such model; give a file, or "{SHIPPED}".')
 
 
