@@ -213,6 +213,31 @@ def test_grand_canonical_monte_carlo(tmp_path, what, ranks):
     assert "takes neighbours away" not in output
 
 
+def test_ions_in_and_out(tmp_path):
+    """fix charge/regulation deletes as fix gcmc does: a pair of ions is worth some 280 eV, a thousand kT."""
+    script = f"""
+units metal
+atom_style charge
+region box block 0 30 0 30 0 30
+create_box 2 box
+mass 1 15.999
+mass 2 1.008
+pair_style dpa2 {DEFAULT_MODEL} precision float64
+pair_coeff * * O H
+create_atoms 1 single 5 5 5
+create_atoms 2 single 20 20 20
+set type 1 charge -1
+set type 2 charge 1
+fix mc all charge/regulation 2 1 pIp 1 pIm 1 lunit_nm 0.1 nevery 1 nmc 40 seed 4711 temp 3000
+run 2
+print "$(f_mc[1]) $(f_mc[2]) $(f_mc[7]) $(f_mc[8])" file counts
+"""
+    run(tmp_path, script)
+    tried, accepted, cations, anions = map(float, (tmp_path / "counts").read_text().split())
+    assert cations - 1 == anions - 1 == accepted > 5  # one pair was there: only insertions
+    assert tried - accepted > 5
+
+
 # ---- a scale, and parameters from fixes
 
 
