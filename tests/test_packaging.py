@@ -64,3 +64,22 @@ def test_release_notes(version):
     command = ["make", "-s", "release-notes", f"VERSION={version}"]
     notes = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "### Added" in notes and "## [" not in notes
+
+
+def test_what_the_workflows_run_exists():
+    """Targets of make, and files of this repository, in .github/workflows."""
+    yaml = pytest.importorskip("yaml")
+    targets = set(
+        re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    )
+    lines = []
+    for workflow in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        for job in yaml.safe_load(workflow.read_text())["jobs"].values():
+            lines += [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+    assert len(lines) > 5
+    for line in lines:
+        for word in line.split():
+            if re.match(r"(tests|benchmarks|\.ci)/", word):
+                assert (ROOT / word).exists(), line
+        if line.startswith("make "):
+            assert line.split()[1] in targets, line
