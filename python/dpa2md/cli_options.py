@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,11 @@ SHIPPED = "water"  # the name of the model, and of the structure, that come with
 DEFAULT_MODEL = Path(__file__).parent / "models" / "water.dpa2"
 
 MODEL_HELP = f'a .dpa2 file, a model of DeePMD-kit, or "{SHIPPED}": the shipped model'
-STRUCTURE_HELP = f'a file that ASE reads, a DeePMD-kit npy folder, or "{SHIPPED}": shipped liquid'
+STRUCTURE_HELP = (
+    "a file of ASE or LAMMPS, a DeePMD-kit system (npy, raw, HDF5), - for extended XYZ on standard input, "
+    f'or "{SHIPPED}": shipped liquid'
+)
+_MODEL_SUFFIXES = {".dpa2", ".pt", ".pth", ".pt2", ".dp", ".pb"}
 
 
 def new_parser(
@@ -54,6 +60,21 @@ def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     add("--low-memory", action="store_true", help="half of the memory, slower; on the CPU only")
 
 
+def add_structure(parser: argparse.ArgumentParser) -> None:
+    """STRUCTURE, of which the last frame counts, with ``--elements``."""
+    parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_elements(parser)
+
+
+def add_elements(parser: argparse.ArgumentParser) -> None:
+    """Which elements the types of a structure stand for."""
+    parser.add_argument(
+        "--elements",
+        metavar="O,H",
+        help="elements of the types in a LAMMPS file or a DeePMD-kit system, in order",
+    )
+
+
 def named_model(args: argparse.Namespace) -> str:
     """What the command line calls the model."""
     return args.model or getattr(args, "model_option", None) or SHIPPED
@@ -69,10 +90,21 @@ def model_path(name: str) -> Path:
     """
     path = Path(name)
     if path.exists():
+        if path.suffix.lower() not in _MODEL_SUFFIXES and _is_named_as_structure(path):
+            raise RunError(f"{path}: this is a structure; the model is named first, then it.")
         return path
     if name == SHIPPED:
         return DEFAULT_MODEL
     raise RunError(f'{path}: there is no such model; give a file, or "{SHIPPED}".')
+
+
+def _is_named_as_structure(path: Path) -> bool:
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    try:
+        return filetype(str(path), read=False) in ioformats
+    except UnknownFileTypeError:
+        return False
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
@@ -95,19 +127,41 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def load_structure(name: str) -> Atoms:
-    """The structure that was named on the command line: the last one of a file."""
-    return load_structures(name, -1)[-1]
+def load_structure(args: argparse.Namespace) -> Atoms:
+    """The structure ``args.structure``, the last one of a file, without labels."""
+    from .reading import read_last_structure
+
+    shipped = _shipped(args.structure)
+    if shipped is not None:
+        return shipped
+    return read_last_structure(args.structure, elements=element_names(args.elements))
 
 
-def load_structures(name: str, index: int | str = ":") -> list[Atoms]:
-    """The structures that were named on the command line, by default all of a file."""
+def load_structures(args: argparse.Namespace) -> list[Atoms]:
+    """All structures of ``args.structures``, with the labels that ``args.labels`` names."""
     from .reading import read_structures
+
+    shipped = _shipped(args.structures)
+    if shipped is not None:
+        return [shipped]
+    elements = element_names(args.elements)
+    return read_structures(args.structures, elements=elements, labels=args.labels)
+
+
+def _shipped(name: str) -> Atoms | None:
+    """The shipped structure where that is meant; refuses a model."""
     from .structures import equilibrated_water
 
     if name == SHIPPED and not Path(name).exists():
-        return [equilibrated_water()]
-    return read_structures(name, index)
+        return equilibrated_water()
+    if Path(name).suffix.lower() in _MODEL_SUFFIXES:
+        raise RunError(f"{name}: this is a model, not a structure; the model is named first.")
+    return None
+
+
+def element_names(text: str | None) -> list[str] | None:
+    """What ``--elements`` says."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
@@ -137,6 +191,19 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             for c, w, to_left in zip(line, widths, left, strict=True)
         ]
         print("  ".join(padded).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, which has no nan and no infinity: they become null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cell_text(value: Any) -> str:
