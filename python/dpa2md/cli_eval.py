@@ -36,7 +36,7 @@ examples:
 The exit status is 0, or 2 with one sentence about what is wrong.
 """
 _SHOWN = 10  # structures in the table; all are in the output and in the JSON
-_DETAILS = ("e", "e_peratom", "f", "v", "v_peratom")  # the suffixes of --detail
+_DETAILS = ("e", "e_peratom", "f", "v", "v_peratom", "s")  # the suffixes of --detail
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -162,7 +162,7 @@ def _write(
     if args.detail:
         for name, (columns, rows) in detail_tables(frames, results).items():
             path = _detail_path(args.detail, name)
-            _write_detail(path, f"{args.structures}: {columns}", rows)
+            _write_detail(path, f"{args.structures}{columns}", rows)
             written.append(str(path))
     return written
 

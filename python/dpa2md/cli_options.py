@@ -91,7 +91,9 @@ def model_path(name: str) -> Path:
     path = Path(name)
     if path.exists():
         if path.suffix.lower() not in _MODEL_SUFFIXES and _is_named_as_structure(path):
-            raise RunError(f"{path}: this is a structure; the model is named first, then it.")
+            raise RunError(
+                f"{path}: this is a structure; give the model first, then the structure."
+            )
         return path
     if name == SHIPPED:
         return DEFAULT_MODEL
@@ -155,7 +157,7 @@ def _shipped(name: str) -> Atoms | None:
     if name == SHIPPED and not Path(name).exists():
         return equilibrated_water()
     if Path(name).suffix.lower() in _MODEL_SUFFIXES:
-        raise RunError(f"{name}: this is a model, not a structure; the model is named first.")
+        raise RunError(f"{name}: this is a model; give the model first, then the structure.")
     return None
 
 

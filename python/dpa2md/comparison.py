@@ -119,7 +119,7 @@ def energy_shift(
 def detail_tables(
     structures: Sequence[Atoms], results: Sequence[dict[str, Any]]
 ) -> dict[str, tuple[str, np.ndarray]]:
-    """The tables that ``dp test -d`` writes: by suffix, the names of the columns and the rows.
+    """The tables that ``dp test -d`` writes: by suffix, what its header says of the columns, and the rows.
 
     A row is a structure, of forces an atom; where a structure has no label, that is nan. Quantities that no
     structure has are left out.
@@ -145,7 +145,12 @@ def _columns(letter: str, ends: Sequence[str]) -> str:
 
 
 _NINE = [a + b for a in "xyz" for b in "xyz"]
-_COLUMNS = {"e": _columns("e", [""]), "f": _columns("f", "xyz"), "v": _columns("v", _NINE)}
+_COLUMNS = {
+    "e": ": " + _columns("e", [""]),
+    "f": ": " + _columns("f", "xyz"),
+    "v": ": " + _columns("v", _NINE),
+    "s": " (eV/Å³): " + _columns("s", _NINE),
+}
 
 
 def _details(
@@ -155,11 +160,10 @@ def _details(
     yield "e", np.array([[energy]]), np.array([[result["energy"]]])
     forces = result["forces"]
     yield "f", np.full_like(forces, np.nan) if labels.forces is None else labels.forces, forces
-    if labels.stress is None:
-        virial = np.full((1, 9), np.nan)
-    else:
-        virial = -labels.stress.reshape(1, 9) * atoms.get_volume()
-    yield "v", virial, result["virial"].reshape(1, 9)
+    stress = np.full((1, 9), np.nan) if labels.stress is None else labels.stress.reshape(1, 9)
+    virial, volume = result["virial"].reshape(1, 9), atoms.cell.volume
+    yield "v", -stress * volume, virial
+    yield "s", stress, -virial / (volume or np.nan)
 
 
 def _by_element(joined: dict[str, np.ndarray], symbols: np.ndarray) -> Iterable[Pairs]:

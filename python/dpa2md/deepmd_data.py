@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from .errors import RunError
 
+_LONGEST = 150  # characters of another program's message
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The arrays that are read, and their numbers for each frame or, where True, for each atom; None: any.
 _KNOWN: dict[str, tuple[int | None, bool]] = {
@@ -91,7 +92,8 @@ def read_hdf5(path: Path, group: str = "/", elements: Sequence[str] | None = Non
 
 def first_line(error: Exception) -> str:
     """What an error says, or is called, as part of a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 class _Folder:
@@ -179,7 +181,7 @@ def _read_system(system: _Folder | _Group, elements: Sequence[str] | None) -> li
 
 def _npy_arrays(folder: _Folder | _Group, natoms: int) -> dict[str, np.ndarray]:
     """The known arrays of a set; what else is in the folder is nobody's business."""
-    coord = np.asarray(folder.array("coord.npy"), float)
+    coord = _floats("coord.npy", folder.array("coord.npy"))
     coord = coord[None] if coord.ndim == 1 else coord
     data = {"coord": coord.reshape(len(coord), natoms, 3)}
     for name in _KNOWN:
@@ -202,7 +204,7 @@ def _raw_arrays(folder: _Folder | _Group, natoms: int) -> dict[str, np.ndarray]:
 
 def _shaped(file: str, name: str, values: Any, count: int, natoms: int) -> np.ndarray:
     """An array as (frames, numbers) or (frames, atoms, numbers)."""
-    values = np.asarray(values, float)
+    values = _floats(file, values)
     width, atomic = _KNOWN[name]
     each = (width or 1) * (natoms if atomic else 1)
     if values.size != count * each and (width is not None or values.size % (count * each or 1)):
@@ -213,9 +215,15 @@ def _shaped(file: str, name: str, values: Any, count: int, natoms: int) -> np.nd
     return values.reshape(count, natoms, -1) if atomic else values.reshape(count, -1)
 
 
+def _floats(file: str, values: Any) -> np.ndarray:
+    if np.iscomplexobj(values):
+        raise ValueError(f"{file} has complex numbers")
+    return np.asarray(values, float)
+
+
 def _integers(file: str, values: Any) -> np.ndarray:
     """Types, which numpy may have stored as floats."""
-    numbers = np.asarray(values, float)
+    numbers = _floats(file, values)
     whole = numbers.astype(int)
     if not np.array_equal(whole, numbers):
         raise ValueError(f"{file} has a type that is no whole number")

@@ -82,12 +82,21 @@ def _read_dump(
     if elements is not None and "type" not in columns:
         raise RunError(f"{path}: this dump has no column with types; leave out --elements.")
     frames = read(units=units)
+    counts = _atom_counts(path)
     for atoms in frames:
+        if len(atoms) not in counts:  # ASE takes what there is of a frame
+            raise RunError(f"{path}: its last frame is cut short; name others, as {path}@:-1 does.")
         if elements is not None:
             _name_types(path, atoms, dict(enumerate(elements, start=1)))
         if atoms.calc is not None:  # ASE puts an energy of 0 beside the forces
             atoms.calc.results.pop("energy", None)
     return frames
+
+
+def _atom_counts(path: Path) -> set[int]:
+    """The numbers of atoms that the frames of a dump say they have."""
+    with open_with_compression(str(path), "rt") as file:
+        return {int(next(file, "0")) for line in file if line.startswith("ITEM: NUMBER OF ATOMS")}
 
 
 def _read_data(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.io import read
 from ase.io.formats import string2index
 
@@ -21,6 +22,7 @@ from .labels import adopt_labels, drop_labels
 from .lammps_files import lammps_format, read_lammps
 
 STANDARD_INPUT = "-"
+_DATABASES = (".db", ".json", ".aselmdb")  # of ASE, which take queries in place of an index
 Index = int | slice | str  # a str: a query of ASE's databases
 
 
@@ -82,6 +84,11 @@ def _frames(
     name: str | os.PathLike, index: int | str, elements: Sequence[str] | None
 ) -> tuple[str, list[Atoms]]:
     """What the file is called in messages, and its structures with all that ASE read."""
+    for element in elements or ():
+        if element not in chemical_symbols[1:]:
+            raise RunError(
+                f"--elements: {element!r} is no element; write them as in --elements O,H."
+            )
     path, chosen = _split(os.fspath(name))
     frames = _read(path, _parsed(index) if chosen is None else chosen, elements)
     if not frames or not all(isinstance(atoms, Atoms) and len(atoms) for atoms in frames):
@@ -100,7 +107,11 @@ def _split(name: str) -> tuple[str, Index | None]:
         return name, None
     if re.fullmatch(r"-?\d+|(-?\d*)(:-?\d*){1,2}", tail):
         return path, _parsed(tail)
-    return (path, tail) if os.path.isfile(path) else (name, None)
+    if not os.path.exists(path):
+        return name, None
+    if not path.endswith(_DATABASES):
+        raise RunError(f"{name}: {tail!r} is no index; write {path}@0:10, for example.")
+    return path, tail
 
 
 def _parsed(index: int | str) -> Index:
@@ -109,8 +120,8 @@ def _parsed(index: int | str) -> Index:
 
 def _read(path: str, index: Index, elements: Sequence[str] | None) -> list[Atoms]:
     file, hash_mark, group = path.partition("#")
-    if path == STANDARD_INPUT:
-        text = io.StringIO(_standard_input())
+    if path == STANDARD_INPUT or _is_stream(path):
+        text = io.StringIO(_text_of_stream(path))
         return _read_ase(path, index, lambda i: read(text, i, format="extxyz"))
     if os.path.isdir(path) and not path.endswith(".bundle"):
         return _take(path, read_folder(Path(path), elements), index)
@@ -126,23 +137,37 @@ def _read(path: str, index: Index, elements: Sequence[str] | None) -> list[Atoms
         options |= {"format": known, "do_not_split_by_at_sign": True}
         return _read_ase(path, index, lambda i: read(path, i, **options))
 
-    return read_lammps(Path(path), known, from_file, elements) if known else from_file()
+    if known:
+        return read_lammps(Path(path), known, from_file, elements)
+    if elements is not None:
+        raise RunError(f"{path}: there are no types in it to be named; leave out --elements.")
+    return from_file()
 
 
-def _standard_input() -> str:
+def _is_stream(path: str) -> bool:
+    """Whether it can be read only once, as a pipe."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _text_of_stream(path: str) -> str:
     try:
-        return sys.stdin.read()
+        if path == STANDARD_INPUT:
+            return sys.stdin.read()
+        with open(path, encoding="utf-8") as file:
+            return file.read()
     except UnicodeDecodeError as error:
-        raise RunError(f"standard input: this is no text ({first_line(error)}).") from None
+        raise RunError(f"{_called(path)}: this is no text ({first_line(error)}).") from None
 
 
 def _read_ase(path: str, index: Index, reader: Callable[[Any], Any]) -> list[Atoms]:
     """What ASE reads of a file, or a sentence about why not."""
     try:
+        if isinstance(index, int) and index < -1:  # ASE takes the first where there are fewer
+            return _take(path, _listed(reader(slice(None))), index)
         found = _listed(reader(index))
         if found or isinstance(index, str) or index == slice(None):
             return found
-    except MemoryError:
+    except (RunError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - ASE's readers raise anything
         if isinstance(index, str) or index == slice(None):
@@ -165,8 +190,7 @@ def _unreadable(path: str, error: Exception) -> RunError:
 
 def _take(path: str, frames: list[Atoms], index: Index) -> list[Atoms]:
     """The frames that an index stands for."""
-    if isinstance(index, str):
-        raise RunError(f"{path}: {index!r} is no index; write {path}@0:10, for example.")
+    assert not isinstance(index, str)  # a query is for files that ASE reads
     try:
         found = _listed(frames[index])
     except IndexError:
