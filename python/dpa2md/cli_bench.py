@@ -90,11 +90,10 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         check_matplotlib()
     args.model = args.model or args.model_option or args.against
-    named = args.structure or args.structure_option
-    args.structure = named or SHIPPED
+    structure = args.structure or args.structure_option
     name = Path(named_model(args)).name
-    atoms = load_structure(args)
-    sizes = args.atoms or ([len(atoms)] if named else [192, 768])
+    atoms = load_structure(structure or SHIPPED, args.elements)
+    sizes = args.atoms or ([len(atoms)] if structure else [192, 768])
     systems = [replicated(atoms, n) for n in sizes]
     rows: list[dict[str, Any]] = []
     stages: list[dict[str, float]] = []

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_to_replace(args.plot, args.overwrite)
         check_matplotlib()
     path = model_path(args.model)
-    atoms = load_structure(args)
+    atoms = load_structure(args.structure, args.elements)
 
     def load(precision: str) -> Engine:
         return Engine(path, **{**engine_options(args), "precision": precision})

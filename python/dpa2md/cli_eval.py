@@ -29,8 +29,8 @@ _EXAMPLES = """\
 examples:
   dpa2md eval model.dpa2 frames.xyz -o out.extxyz    energies, forces, stresses
   dpa2md eval model.dpa2 OUTCAR --plot parity.png    how far from its labels
-  dpa2md eval multitask.pt data/ --head Water -d det DeePMD-kit's systems; dp test's files
-  dpa2md eval model.dpa2 dump.lammpstrj --elements O,H
+  dpa2md eval model.pt systems/ -d detail            as dp test, with its files
+  dpa2md eval model.dpa2 run.lammpstrj --elements O,H
   dpa2md eval model.dpa2 md.traj@-10: --json         the last ten, for programs
 
 The exit status is 0, or 2 with one sentence about what is wrong.
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from .progress import progress_bar
 
     _check_outputs(args)
-    frames = load_structures(args)
+    frames = load_structures(args.structures, args.elements, args.labels)
     if not labelled(frames):
         for option in ("plot", "detail", "shift"):
             if getattr(args, option):

@@ -113,7 +113,7 @@ def _cost(args: argparse.Namespace) -> dict[str, Any]:
     from .estimate import estimate
 
     engine = load_engine(args)
-    structure = load_structure(args) if args.structure else None
+    structure = load_structure(args.structure, args.elements) if args.structure else None
     found = estimate(engine, args.atoms, structure)
     sizes = " and ".join(map(str, found.measured_atoms))
     cost: dict[str, Any] = {"seconds a step": float(f"{found.seconds:.3g}")}

@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_matplotlib()
     calculator = load_calculator(args)
-    atoms = load_structure(args)
+    atoms = load_structure(args.structure, args.elements)
     atoms.calc = calculator
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     progress = Progress(
@@ -209,7 +209,7 @@ def _plot(args: argparse.Namespace, files: dict[str, Path]) -> None:
     from .plots import plot_rdf, plot_thermo
 
     print(f"wrote {plot_thermo(files['log'], files['log'].with_suffix('.png'))}")
-    frames = list(iread(files["trajectory"], ":"))
+    frames = list(iread(files["trajectory"], ":", do_not_split_by_at_sign=True))
     elements = args.rdf.split("-") if args.rdf else _rdf_elements(frames[0])
     if len(elements) != 2:
         raise RunError(f"--rdf {args.rdf}: give two elements like O-H.")

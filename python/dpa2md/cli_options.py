@@ -129,25 +129,22 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def load_structure(args: argparse.Namespace) -> Atoms:
-    """The structure ``args.structure``, the last one of a file, without labels."""
+def load_structure(name: str, elements: str | None = None) -> Atoms:
+    """The structure that was named on the command line: the last one of a file, without labels."""
     from .reading import read_last_structure
 
-    shipped = _shipped(args.structure)
-    if shipped is not None:
-        return shipped
-    return read_last_structure(args.structure, elements=element_names(args.elements))
+    shipped = _shipped(name)
+    return read_last_structure(name, elements=_names(elements)) if shipped is None else shipped
 
 
-def load_structures(args: argparse.Namespace) -> list[Atoms]:
-    """All structures of ``args.structures``, with the labels that ``args.labels`` names."""
+def load_structures(name: str, elements: str | None, labels: str | None) -> list[Atoms]:
+    """All structures that were named on the command line, with the labels that are called `labels`."""
     from .reading import read_structures
 
-    shipped = _shipped(args.structures)
+    shipped = _shipped(name)
     if shipped is not None:
         return [shipped]
-    elements = element_names(args.elements)
-    return read_structures(args.structures, elements=elements, labels=args.labels)
+    return read_structures(name, elements=_names(elements), labels=labels)
 
 
 def _shipped(name: str) -> Atoms | None:
@@ -161,7 +158,7 @@ def _shipped(name: str) -> Atoms | None:
     return None
 
 
-def element_names(text: str | None) -> list[str] | None:
+def _names(text: str | None) -> list[str] | None:
     """What ``--elements`` says."""
     return None if text is None else [name.strip() for name in text.split(",")]
 

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_to_replace(path, args.overwrite or args.restart, "--restart to go on")
     file_format = format_of(args.output)
     calculator = load_calculator(args)
-    atoms = load_structure(args)
+    atoms = load_structure(args.structure, args.elements)
     atoms.calc = calculator
     quiet = args.quiet or args.json
     if not quiet:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 
 from .labels import Labels, labels_of
 
@@ -67,7 +68,7 @@ def pair_up(
         Energies (eV) by element, added to the labels; see `energy_shift`.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _UNITS}  # each (2, values)
-    symbols: list[str] = []
+    numbers: list[np.ndarray] = []  # of the atoms, for each component of the forces
 
     def add(name: str, label: Any, model: Any) -> None:
         parts[name].append(np.stack([np.ravel(label), np.ravel(model)]))
@@ -75,19 +76,19 @@ def pair_up(
     for atoms, result in zip(structures, results, strict=True):
         labels, n = labels_of(atoms), len(atoms)
         if labels.energy is not None:
-            energy = labels.energy + sum((shift or {}).get(s, 0.0) for s in atoms.symbols)
+            energy = labels.energy + sum(c * _count(atoms, e) for e, c in (shift or {}).items())
             add("energy", energy / n, result["energy"] / n)
             add("total energy", energy, result["energy"])
         if labels.forces is not None:
             add("force", labels.forces, result["forces"])
-            symbols += np.repeat(atoms.get_chemical_symbols(), 3).tolist()
+            numbers.append(np.repeat(atoms.numbers, 3))
         if labels.stress is not None:
             virial, volume = -labels.stress * atoms.get_volume(), atoms.get_volume()
             add("stress", labels.stress, -result["virial"] / volume)
             add("virial", virial / n, result["virial"] / n)
             add("total virial", virial, result["virial"])
     joined = {name: np.concatenate(values, axis=1) for name, values in parts.items() if values}
-    return [p for p in _by_element(joined, np.array(symbols)) if len(p.label)]
+    return [p for p in _by_element(joined, np.concatenate([[], *numbers])) if len(p.label)]
 
 
 def energy_shift(
@@ -108,12 +109,16 @@ def energy_shift(
         for atoms, result in zip(structures, results, strict=True)
         if (energy := labels_of(atoms).energy) is not None and np.isfinite(energy)
     ]
-    elements = sorted({s for atoms, _ in rows for s in atoms.symbols})
-    counts = np.array([[list(a.symbols).count(e) for e in elements] for a, _ in rows], float)
+    elements = sorted({e for atoms, _ in rows for e in atoms.symbols.species()})
+    counts = np.array([[_count(atoms, e) for e in elements] for atoms, _ in rows], float)
     if not rows or np.linalg.matrix_rank(counts) >= len(rows):
         return None
     found = np.linalg.lstsq(counts, np.array([d for _, d in rows]), rcond=None)[0]
     return {e: float(c) for e, c in zip(elements, found, strict=True)}
+
+
+def _count(atoms: Atoms, element: str) -> int:
+    return int((atoms.numbers == atomic_numbers[element]).sum())
 
 
 def detail_tables(
@@ -166,13 +171,13 @@ def _details(
     yield "s", stress, -virial / (volume or np.nan)
 
 
-def _by_element(joined: dict[str, np.ndarray], symbols: np.ndarray) -> Iterable[Pairs]:
+def _by_element(joined: dict[str, np.ndarray], numbers: np.ndarray) -> Iterable[Pairs]:
     """Pairs without what isn't finite; those of the forces are followed by the forces on each element."""
     for name, both in joined.items():
         groups = {name: both}
         if name == "force":
-            elements = dict.fromkeys(symbols.tolist())
-            groups |= {f"force {e}": both[:, symbols == e] for e in elements}
+            for z in dict.fromkeys(numbers.tolist()):
+                groups[f"force {chemical_symbols[int(z)]}"] = both[:, numbers == z]
         for title, (label, model) in groups.items():
             known = np.isfinite(label)
             yield Pairs(title, _UNITS[name], label[known], model[known])

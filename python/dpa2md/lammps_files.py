@@ -87,10 +87,19 @@ def _read_dump(
         if len(atoms) not in counts:  # ASE takes what there is of a frame
             raise RunError(f"{path}: its last frame is cut short; name others, as {path}@:-1 does.")
         if elements is not None:
+            if "type" not in atoms.arrays:  # ASE before 3.24
+                atoms.arrays["type"] = _types_of_numbers(path, atoms, columns)
             _name_types(path, atoms, dict(enumerate(elements, start=1)))
         if atoms.calc is not None:  # ASE puts an energy of 0 beside the forces
             atoms.calc.results.pop("energy", None)
     return frames
+
+
+def _types_of_numbers(path: Path, atoms: Atoms, columns: list[str]) -> np.ndarray:
+    """The types, where ASE made atomic numbers of them."""
+    if {"element", "mass"} & set(columns):
+        raise RunError(f"{path}: the installed ASE leaves the types out; update ase to 3.24.")
+    return atoms.numbers
 
 
 def _atom_counts(path: Path) -> set[int]:
