@@ -92,6 +92,8 @@ def test_elements_of_the_command_line_count(tmp_path):
     [
         (data_file(species=""), None, "neither masses nor labels of its types; name the elements"),
         (data_file(), ["O"], "type 2 has no element"),
+        (data_file(species=LABELS).replace("1 1 1.0", "1 O 1.0").replace(" 2 ", " H "), None,
+         "labels for types; write numbers"),
         (data_file(unit="lj"), ["O", "H"], "reduced units"),
         (data_file("charge").replace("# charge", ""), None, 'as in "Atoms # charge"'),
         (data_file("charge").replace("# charge", "# sphere"), None, 'Style "sphere"'),
@@ -103,7 +105,7 @@ def test_elements_of_the_command_line_count(tmp_path):
         (dump_file().rsplit("\n", 2)[0], ["O", "H"], "last frame is cut short; .*@:-1"),
         ("ITEM: UNITS\nlj\n" + dump_file(), ["O", "H"], "reduced units"),
     ],
-)
+)  # fmt: skip
 def test_files_that_do_not_say_enough(tmp_path, content, elements, words):
     (tmp_path / "file").write_text(content)
     with pytest.raises(RunError, match=words) as error:

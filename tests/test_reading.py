@@ -262,6 +262,7 @@ def test_elements_in_place_of_a_type_map(frames):
         (lambda f: (f / "type_map.raw").write_text("Xy O H"), "Xy is no element"),
         (lambda f: (f / "type.raw").write_text("0 1"), "damaged"),
         (lambda f: (f / "type.raw").write_text("zero"), "damaged"),
+        (lambda f: (f / "type.raw").write_text(""), "damaged .*no data"),
         (lambda f: (f / "set.000" / "coord.npy").unlink(), "damaged"),
         (lambda f: (f / "set.000" / "coord.npy").write_bytes(b"\x93NUMPY"), "damaged"),
         (lambda f: (f / "set.000" / "box.npy").unlink(), "no boxes"),

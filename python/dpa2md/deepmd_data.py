@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ class _Folder:
         return np.load(self._path / name, allow_pickle=False)
 
     def text(self, name: str, **options: Any) -> np.ndarray:
-        return np.loadtxt(self._path / name, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of an empty file
+            return np.loadtxt(self._path / name, **options)
 
     def words(self, name: str) -> list[str]:
         return (self._path / name).read_text().split()
@@ -164,7 +167,7 @@ def _read_system(system: _Folder | _Group, elements: Sequence[str] | None) -> li
         )
     try:
         names = list(elements) if elements is not None else system.words("type_map.raw")
-        types = _integers("type.raw", system.text("type.raw", ndmin=1))
+        types = _integers("type.raw", system.text("type.raw", ndmin=1).ravel())
         periodic = "nopbc" not in system
         sets = [_npy_arrays(s, len(types)) for s in system.sets()]
         if not sets and "coord.raw" in system:

@@ -8,7 +8,8 @@ virial is -stress times volume (eV). Six numbers of a stress or virial are xx, y
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def adopt_labels(structures: Sequence[Atoms], prefix: str | None = None) -> list
 def drop_labels(atoms: Atoms) -> None:
     """Remove everything that looks like a label: it is wrong as soon as the atoms move."""
     for where in (atoms.info, atoms.arrays):
-        for name in [name for name in where if _looks_like_a_label(name)]:
+        for name in [name for name in where if _looks_like_a_label(str(name))]:
             del where[name]
     atoms.calc = None
 
@@ -136,7 +137,8 @@ class _Notes:
         return out
 
 
-def _split(name: str, prefixes: Iterable[str]) -> tuple[str, str] | None:
+@functools.cache
+def _split(name: str, prefixes: tuple[str, ...]) -> tuple[str, str] | None:
     """The prefix and the quantity of a name; None for one that isn't a label's."""
     small = name.lower().replace("-", "_")
     for prefix in sorted(prefixes, key=len, reverse=True):
@@ -147,7 +149,7 @@ def _split(name: str, prefixes: Iterable[str]) -> tuple[str, str] | None:
 
 def _named(atoms: Atoms, *more: str) -> dict[tuple[str, str], dict[str, Any]]:
     """By prefix and quantity: names and values in the calculator, the info and the arrays."""
-    prefixes = {*PREFIXES, *more}
+    prefixes = (*PREFIXES, *more)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for where in (atoms.info, atoms.arrays, getattr(atoms.calc, "results", {})):
         for name, value in where.items():
@@ -209,13 +211,16 @@ def _why_not(value: Any) -> str:
     return f"it has {raw.size} number{'' if raw.size == 1 else 's'}"
 
 
-def _looks_like_a_label(name: Any) -> bool:
-    words = set(str(name).lower().replace("-", "_").split("_"))
+@functools.cache
+def _looks_like_a_label(name: str) -> bool:
+    words = set(name.lower().replace("-", "_").split("_"))
     return bool(words & _WORDS) and not words & _OTHER_WORDS
 
 
 def _unused(atoms: Atoms, names: Mapping[tuple[str, str], dict], chosen: str) -> set[str]:
     """Names that look like labels of another set; next to label_ the plain ones are a model's results."""
-    left = {str(n) for where in (atoms.info, atoms.arrays) for n in where if _looks_like_a_label(n)}
+    left = {
+        str(n) for where in (atoms.info, atoms.arrays) for n in where if _looks_like_a_label(str(n))
+    }
     plain = {n for (p, _), values in names.items() if p == "" for n in values}
     return left | (set() if chosen in ("", "label_") else plain)

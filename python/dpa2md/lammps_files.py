@@ -124,6 +124,11 @@ def _read_data(
     except RunError as error:
         raise RunError(f"{str(error).rstrip('.')}{style}.") from None
     for atoms in frames:
+        if not atoms.arrays["type"].all():  # ASE mixes these up when it sorts the atoms
+            raise RunError(
+                f"{path}: its atoms have labels for types; write numbers, as write_data does with "
+                "the keywords types numeric."
+            )
         if elements is not None:
             known = dict(enumerate(elements, start=1))
         else:
