@@ -76,19 +76,13 @@ def read_hdf5(path: Path, group: str = "/", elements: Sequence[str] | None = Non
     except ImportError:
         raise RunError(f"{path}: reading HDF5 files needs h5py; install h5py.") from None
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            systems = _systems_of(path, file, group or "/")
+            return [frame for system in systems for frame in _read_system(system, elements)]
+    except (RunError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - HDF5's library raises anything
         raise RunError(f"{path}: this HDF5 file is damaged ({first_line(error)}).") from None
-    with file:
-        top = file.get(group or "/")
-        if not isinstance(top, h5py.Group):
-            raise RunError(f"{path}: there is no group {group} in it.")
-        names = [top.name] + [f"{top.name.rstrip('/')}/{name}" for name in _groups(top)]
-        systems = [_Group(file[name], f"{path}#{name}") for name in sorted(names)]
-        found = [system for system in systems if "type.raw" in system]
-        if not found:
-            raise RunError(f"{path}#{top.name}: there is no system of DeePMD-kit (type.raw) in it.")
-        return [frame for system in found for frame in _read_system(system, elements)]
 
 
 def first_line(error: Exception) -> str:
@@ -150,6 +144,19 @@ class _Group:
     def sets(self) -> list[_Group]:
         names = sorted(n for n in _groups(self._group) if n.startswith("set.") and "/" not in n)
         return [_Group(self._group[n], f"{self._name}/{n}") for n in names]
+
+
+def _systems_of(path: Path, file: Any, group: str) -> list[_Group]:
+    """The systems in a group, and in the groups below it."""
+    top = file.get(group)
+    if top is None or hasattr(top, "dtype"):
+        raise RunError(f"{path}: there is no group {group} in it.")
+    names = [top.name] + [f"{top.name.rstrip('/')}/{name}" for name in _groups(top)]
+    systems = [_Group(file[name], f"{path}#{name}") for name in sorted(names)]
+    found = [system for system in systems if "type.raw" in system]
+    if not found:
+        raise RunError(f"{path}#{top.name}: there is no system of DeePMD-kit (type.raw) in it.")
+    return found
 
 
 def _groups(top: Any) -> list[str]:

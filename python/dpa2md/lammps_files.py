@@ -104,8 +104,12 @@ def _types_of_numbers(path: Path, atoms: Atoms, columns: list[str]) -> np.ndarra
 
 def _atom_counts(path: Path) -> set[int]:
     """The numbers of atoms that the frames of a dump say they have."""
-    with open_with_compression(str(path), "rt") as file:
-        return {int(next(file, "0")) for line in file if line.startswith("ITEM: NUMBER OF ATOMS")}
+    try:
+        with open_with_compression(str(path), "rt") as file:
+            heads = (line.startswith("ITEM: NUMBER OF ATOMS") for line in file)
+            return {int(next(file, "0")) for found in heads if found}
+    except ValueError:
+        raise RunError(f"{path}: this dump is damaged: a number of atoms is no number.") from None
 
 
 def _read_data(
