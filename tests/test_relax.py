@@ -92,6 +92,12 @@ def test_too_few_steps_then_restart(command, capsys):
     assert energies[-1] < energies[3] < energies[0]
 
 
+def test_files_with_an_at_sign(command):
+    """ASE would take what follows it for an index."""
+    assert command("--steps", "1", "-o", "water@300K.extxyz") == 1
+    assert command("--fmax", "0.02", "-o", "water@300K.extxyz", "--restart") == 0
+
+
 def test_ctrl_c(model):
     atoms = water()
     atoms.calc = DPA2Calculator(model, threads=1)

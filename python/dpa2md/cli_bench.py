@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from .cli_options import (
     SHIPPED,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     add_model,
     load_engine,
@@ -21,6 +21,7 @@ from .cli_options import (
     model_path,
     named_model,
     new_parser,
+    print_json,
     print_table,
 )
 
@@ -50,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_model(parser)
     parser.add_argument("structure", metavar="STRUCTURE", nargs="?", help=STRUCTURE_HELP)
     parser.add_argument("--structure", dest="structure_option", help=argparse.SUPPRESS)
+    add_elements(parser)
     parser.add_argument(
         "--atoms",
         type=int,
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     args.model = args.model or args.model_option or args.against
     structure = args.structure or args.structure_option
     name = Path(named_model(args)).name
-    atoms = load_structure(structure or SHIPPED)
+    atoms = load_structure(structure or SHIPPED, args.elements)
     sizes = args.atoms or ([len(atoms)] if structure else [192, 768])
     systems = [replicated(atoms, n) for n in sizes]
     rows: list[dict[str, Any]] = []
@@ -137,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         out = {"title": title, "rows": rows}
         if args.stages and not args.against:
             out["stages, us/atom"] = stages
-        print(json.dumps(out, indent=2))
+        print_json(out)
         return 0
     print(title)
     print_table(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,13 @@ import numpy as np
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     load_engine,
     load_structure,
     model_path,
     new_parser,
+    print_json,
 )
 from .conversion import load_records
 from .model_file import Record
@@ -48,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="measure a small system and scale time and memory to N atoms",
     )
     add("--structure", metavar="STRUCTURE", help=f"what the atoms are like: {STRUCTURE_HELP}")
+    add_elements(parser)
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.atoms is not None:
         summary |= _cost(args)
     if args.json:
-        print(json.dumps(summary, indent=2))
+        print_json(summary)
         return 0
     width = max(map(len, summary))
     for name, value in summary.items():
@@ -111,7 +113,7 @@ def _cost(args: argparse.Namespace) -> dict[str, Any]:
     from .estimate import estimate
 
     engine = load_engine(args)
-    structure = load_structure(args.structure) if args.structure else None
+    structure = load_structure(args.structure, args.elements) if args.structure else None
     found = estimate(engine, args.atoms, structure)
     sizes = " and ".join(map(str, found.measured_atoms))
     cost: dict[str, Any] = {"seconds a step": float(f"{found.seconds:.3g}")}

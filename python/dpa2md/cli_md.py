@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli_options import (
-    STRUCTURE_HELP,
     add_engine_options,
     add_model,
+    add_structure,
     load_calculator,
     load_structure,
     named_model,
@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         _EXAMPLES,
     )
     add_model(parser)
-    parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_structure(parser)
     add_engine_options(parser.add_argument_group("model"))
     run_group = parser.add_argument_group("run")
     _add_settings(run_group)
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_matplotlib()
     calculator = load_calculator(args)
-    atoms = load_structure(args.structure)
+    atoms = load_structure(args.structure, args.elements)
     atoms.calc = calculator
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     progress = Progress(
@@ -209,7 +209,7 @@ def _plot(args: argparse.Namespace, files: dict[str, Path]) -> None:
     from .plots import plot_rdf, plot_thermo
 
     print(f"wrote {plot_thermo(files['log'], files['log'].with_suffix('.png'))}")
-    frames = list(iread(files["trajectory"], ":"))
+    frames = list(iread(files["trajectory"], ":", do_not_split_by_at_sign=True))
     elements = args.rdf.split("-") if args.rdf else _rdf_elements(frames[0])
     if len(elements) != 2:
         raise RunError(f"--rdf {args.rdf}: give two elements like O-H.")
