@@ -204,8 +204,8 @@ def test_md_writes_its_outputs(md, folder, capsys):
     assert "6/6" in err
     assert len(read("md.traj", ":")) == 4
     names = {file.name for file in folder.iterdir()}
-    expected = {"md.traj", "md.csv", "md.png", "md.rdf.png", "md.checkpoint.npz", "start.traj"}
-    assert names == expected
+    assert names == {"md.traj", "md.csv", "md.png", "md.rdf.png", "md.checkpoint.npz",
+                     "md.settings.json", "start.traj"}  # fmt: skip
 
 
 def test_md_names_and_quiet(md, folder, capsys):

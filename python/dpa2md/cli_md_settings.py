@@ -1,0 +1,125 @@
+"""The options of ``dpa2md md`` that say how to run, and the settings that they become."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunError
+
+if TYPE_CHECKING:
+    from .dynamics import Settings
+
+
+def add_settings(group: argparse._ArgumentGroup) -> None:
+    """Add the options; those that are not given are None, so that the others are known."""
+    add = group.add_argument
+    add("--ensemble", choices=["nve", "nvt", "npt"], help="default: nvt")
+    add("--temperature", type=float, metavar="K", help="default: 300")
+    add(
+        "--temperature-end",
+        type=float,
+        metavar="K",
+        help="a ramp from --temperature to this one at the last step",
+    )
+    add("--pressure", type=float, metavar="BAR", help="for npt (default: 1)")
+    add("--pressure-end", type=float, metavar="BAR", help="a ramp from --pressure to this one")
+    add("--timestep", type=float, metavar="FS", help="default: 0.5")
+    add("--steps", type=int, metavar="N", help="up to this step (default: 1000)")
+    add(
+        "--thermostat",
+        choices=["langevin", "bussi", "nose-hoover"],
+        help="for nvt (default: langevin)",
+    )
+    add(
+        "--barostat",
+        choices=["mtk", "berendsen"],
+        help="for npt (default: mtk where ASE has it)",
+    )
+    add(
+        "--cell-change",
+        choices=["isotropic", "anisotropic", "full"],
+        help="for npt with mtk: volume; lengths; lengths and angles (default: isotropic)",
+    )
+    add("--friction", type=float, metavar="1/PS", help="of langevin (default: 1)")
+    add(
+        "--taut",
+        type=float,
+        metavar="FS",
+        help="time constant of the other thermostats (default: 100)",
+    )
+    add("--taup", type=float, metavar="FS", help="time constant of the barostat (default: 1000)")
+    add(
+        "--compressibility",
+        type=float,
+        metavar="1/BAR",
+        help="for berendsen (default: water's, 4.57e-5)",
+    )
+    add("--interval", type=int, metavar="N", help="steps between rows and frames (default: 100)")
+    add(
+        "--checkpoint-interval",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints (default: as --interval)",
+    )
+    add(
+        "--max-temperature",
+        type=float,
+        metavar="K",
+        help="stop above it (default: 10 times the highest, at least 5000)",
+    )
+    add("--seed", type=int, help="of velocities and thermostat (default: 1)")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings that a command line asks for.
+
+    Raises
+    ------
+    RunError
+        When a number makes no sense, or an option would be of no account.
+    """
+    from .dynamics import Settings
+
+    names = [field.name for field in dataclasses.fields(Settings)]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if "barostat" not in given:
+        given["barostat"] = _barostat(given)
+    settings = Settings(**given)
+    _refuse_what_is_ignored(args, settings)
+    return settings
+
+
+def _barostat(given: dict[str, Any]) -> str:
+    from .integrators import default_barostat
+
+    found = default_barostat()
+    if given.get("ensemble") == "npt" and found != "mtk":
+        print(
+            "The installed ASE has no MTK barostat: taking Berendsen's, whose fluctuations "
+            "are too small; update ase for the right ones.",
+            file=sys.stderr,
+        )
+    return found
+
+
+def _refuse_what_is_ignored(args: argparse.Namespace, s: Settings) -> None:
+    npt, langevin = s.ensemble == "npt", s.ensemble == "nvt" and s.thermostat == "langevin"
+    how = {"nve": "", "nvt": f" with {s.thermostat}", "npt": f" with {s.barostat}"}[s.ensemble]
+    for name, used in {
+        "temperature_end": s.ensemble != "nve",
+        "pressure": npt,
+        "pressure_end": npt,
+        "thermostat": s.ensemble == "nvt",
+        "barostat": npt,
+        "cell_change": npt,
+        "friction": langevin,
+        "taut": s.ensemble != "nve" and not langevin,
+        "taup": npt,
+        "compressibility": npt and s.barostat == "berendsen",
+    }.items():
+        if getattr(args, name) is not None and not used:
+            option = name.replace("_", "-")
+            raise RunError(f"{s.ensemble}{how} takes no --{option}: leave it out.")
