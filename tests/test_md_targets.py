@@ -131,7 +131,7 @@ def numbers_of(dynamics) -> dict:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_temperature_follows_the_ramp(way):
-    """Copper of ASE's EMT: a thermostat with a time constant of 20 fs lags little in 1 ps."""
+    """Copper of ASE's EMT: a thermostat with a time constant of 20 fs lags little in a run of 1 ps."""
     atoms = bulk("Cu", cubic=True).repeat(2)
     atoms.calc = EMT()
     draw_velocities(atoms, 200, np.random.default_rng(2))  # half of it becomes potential energy
@@ -141,10 +141,11 @@ def test_temperature_follows_the_ramp(way):
     temperature = np.array([row["temperature_K"] for row in rows])
     aim = np.array([settings.targets(row["step"])[0] for row in rows])
     assert aim[0] == 100 and aim[-1] == 400
-    for part in np.array_split(np.arange(12, 126), 3):
-        # 96 degrees of freedom scatter by sqrt(2 / 96) = 14 %; 0.3 ps are some 8 independent
-        # samples, which leave 5 %; three times that, where without the ramp it would be 25 to 60 %
-        assert abs((temperature[part] / aim[part]).mean() - 1) < 0.16
+    for part in np.array_split(np.arange(30, 126), 2):
+        # Half of the heat goes into potential energy, so the lag is 40 fs or 12 K, 4 to 8 %.
+        # 96 degrees of freedom scatter by sqrt(2 / 96) = 14 %, of 0.4 ps some 10 samples are
+        # independent: 5 %, twice. Without the ramp it would be 40 to 70 %.
+        assert abs((temperature[part] / aim[part]).mean() - 1) < 0.18
 
 
 def test_targets():
