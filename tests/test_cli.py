@@ -164,7 +164,7 @@ def test_completion(tmp_path, monkeypatch, capsys):
     assert out.splitlines() == ["eval", "--precision", "nve nvt npt", "model.dpa2"]
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
-    assert "pip install 'dpa2md[completion]'" in error_line(capsys)
+    assert "pip install shtab" in error_line(capsys)
 
 
 def test_info(model, capsys):

@@ -53,7 +53,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "-o", "--output", type=Path, metavar="OUT.extxyz", help="write structures and results there"
     )
     add("--overwrite", action="store_true", help="replace an existing output")
-    add("--plot", type=Path, metavar="PNG", help="draw labels against the model's values")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw labels against the model's values: .png, .pdf, .svg",
+    )
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -65,13 +70,13 @@ def run(args: argparse.Namespace) -> int:
     from .batch import evaluate
     from .comparison import labelled, pair_up
     from .errors import RunError
-    from .plots import check_matplotlib, plot_parity
+    from .plots import check_picture, plot_parity
     from .progress import progress_bar
 
     for path in filter(None, (args.output, args.plot)):
         refuse_to_replace(path, args.overwrite)
     if args.plot:
-        check_matplotlib()
+        check_picture(args.plot)
     frames = load_structures(args.structures)
     if args.plot and not labelled(frames):
         raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")

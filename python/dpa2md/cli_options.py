@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +121,8 @@ def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
         raise RunError(f"{path.parent}: there is no such folder; make it first.")
     if path.is_dir():
         raise RunError(f"{path}: this is a folder; name a file.")
-    if not os.access(path.parent, os.W_OK):  # before the work, not after it
+    whole = path.is_file() or not path.exists()  # and not a device, which is written directly
+    if whole and not os.access(path.parent, os.W_OK):  # before the work, not after it
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if path.is_file() and not allowed:
         ways = ["--overwrite", *filter(None, [or_else])]
@@ -137,6 +140,19 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             for c, w, to_left in zip(line, widths, left, strict=True)
         ]
         print("  ".join(padded).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, which has no nan and no infinity: they become null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cell_text(value: Any) -> str:

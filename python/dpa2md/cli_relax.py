@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from .cli_options import (
     load_calculator,
     load_structure,
     new_parser,
+    print_json,
     refuse_to_replace,
 )
 from .errors import RunError
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     )
     _write(args.output, file_format, atoms)
     if args.json:
-        print(json.dumps(dataclasses.asdict(outcome) | {"output": str(args.output)}, indent=2))
+        print_json(dataclasses.asdict(outcome) | {"output": str(args.output)})
     elif not args.quiet:
         print(_sentence(outcome, settings.fmax))
         print(f"wrote {args.output}, {trajectory}")
