@@ -291,6 +291,14 @@ def test_info_errors(folder, name, model, capsys):
     assert name in error_line(capsys)
 
 
+@pytest.mark.parametrize(
+    "option", ["--structure=x.cif", "--threads=0", "--device=cuda", "--low-memory"]
+)
+def test_info_refuses_what_it_would_ignore(option, model, capsys):
+    assert main(["info", str(model), option]) == 2
+    assert f"{option.split('=')[0]} is for measuring: add --atoms N" in error_line(capsys)
+
+
 def test_demo(folder, capsys):
     pytest.importorskip("matplotlib")
     model = small_model(folder, scale=1.0)

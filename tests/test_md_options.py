@@ -59,6 +59,7 @@ def md(model, tmp_path, monkeypatch):
         ("--pressure-end 1", "needs a barostat"),
         ("--seed -1", "can't be negative"),
         ("--rdf O-H", "add --plots"),
+        ("--model water", "MODEL is"),
     ],
 )
 def test_options_that_would_be_ignored(md, options, message, tmp_path, capsys):
@@ -133,6 +134,7 @@ def test_the_settings_are_written(md, model):
     assert first["model"]["path"] == str(model) and first["model"]["precision"] == "float32"
     assert first["settings"]["temperature"] == 200 and first["settings"]["seed"] == 7
     assert first["settings"]["timestep"] == 0.5  # also what was not given
+    assert "friction" in first["settings"] and "pressure" not in first["settings"]
     assert first["options"]["threads"] == 1 and first["options"]["device"] == "cpu"
     assert first["versions"]["dpa2md"] == dpa2md.__version__
     assert first["date"].endswith("+00:00")

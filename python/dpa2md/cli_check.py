@@ -71,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     from .plots import check_picture
     from .progress import progress_bar
 
+    for name in ("nve_steps", "seed"):
+        if (getattr(args, name) or 0) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: give 0 or more.")
     if args.plot:
         refuse_to_replace(args.plot, args.overwrite)
         check_picture(args.plot)

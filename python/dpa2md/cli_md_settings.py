@@ -88,7 +88,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if "barostat" not in given:
         given["barostat"] = _barostat(given)
     settings = Settings(**given)
-    _refuse_what_is_ignored(args, settings)
+    how = {"nve": "", "nvt": f" with {settings.thermostat}", "npt": f" with {settings.barostat}"}
+    for name in sorted(settings.idle()):
+        if getattr(args, name) is not None:
+            option, way = name.replace("_", "-"), settings.ensemble + how[settings.ensemble]
+            raise RunError(f"{way} takes no --{option}: leave it out.")
     return settings
 
 
@@ -103,23 +107,3 @@ def _barostat(given: dict[str, Any]) -> str:
             file=sys.stderr,
         )
     return found
-
-
-def _refuse_what_is_ignored(args: argparse.Namespace, s: Settings) -> None:
-    npt, langevin = s.ensemble == "npt", s.ensemble == "nvt" and s.thermostat == "langevin"
-    how = {"nve": "", "nvt": f" with {s.thermostat}", "npt": f" with {s.barostat}"}[s.ensemble]
-    for name, used in {
-        "temperature_end": s.ensemble != "nve",
-        "pressure": npt,
-        "pressure_end": npt,
-        "thermostat": s.ensemble == "nvt",
-        "barostat": npt,
-        "cell_change": npt,
-        "friction": langevin,
-        "taut": s.ensemble != "nve" and not langevin,
-        "taup": npt,
-        "compressibility": npt and s.barostat == "berendsen",
-    }.items():
-        if getattr(args, name) is not None and not used:
-            option = name.replace("_", "-")
-            raise RunError(f"{s.ensemble}{how} takes no --{option}: leave it out.")

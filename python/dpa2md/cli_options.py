@@ -57,8 +57,11 @@ def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def named_model(args: argparse.Namespace) -> str:
-    """What the command line calls the model."""
-    return args.model or getattr(args, "model_option", None) or SHIPPED
+    """What the command line calls the model; a `RunError` when it names two."""
+    option = getattr(args, "model_option", None)
+    if args.model and option and args.model != option:
+        raise RunError(f"MODEL is {args.model} and --model is {option}: name one.")
+    return args.model or option or SHIPPED
 
 
 def model_path(name: str) -> Path:

@@ -70,9 +70,27 @@ class Settings:
             between(self.pressure, self.pressure_end),
         )
 
+    def idle(self) -> set[str]:
+        """The names of the settings that are of no account, such as a pressure at constant volume."""
+        npt, nvt = self.ensemble == "npt", self.ensemble == "nvt"
+        langevin = nvt and self.thermostat == "langevin"
+        heeded = {
+            "temperature_end": npt or nvt,
+            "pressure": npt,
+            "pressure_end": npt,
+            "thermostat": nvt,
+            "barostat": npt,
+            "cell_change": npt,
+            "friction": langevin,
+            "taut": npt or (nvt and not langevin),
+            "taup": npt,
+            "compressibility": npt and self.barostat == "berendsen",
+        }
+        return {name for name, used in heeded.items() if not used}
+
     def physics(self) -> dict[str, Any]:
         """What must be the same when a run is continued; of a ramp its length, too."""
-        free = {"interval", "checkpoint_interval", "max_temperature", "seed"}
+        free = self.idle() | {"interval", "checkpoint_interval", "max_temperature", "seed"}
         if not self.ramped:
             free.add("steps")
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}

@@ -31,7 +31,7 @@ def describe_run(
     atoms
         With a calculator; of its model the file, its SHA-256 sum and the precision are told.
     settings
-        How it runs.
+        How it runs; those that are of no account are left out.
     first_step
         The step it goes on from.
     about
@@ -43,7 +43,9 @@ def describe_run(
         **about,
         "atoms": atoms.get_chemical_formula(),
         "model": _model(atoms),
-        "settings": dataclasses.asdict(settings),
+        "settings": {
+            k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.idle()
+        },
         "versions": {
             "dpa2md": __version__,
             "ase": ase.__version__,
