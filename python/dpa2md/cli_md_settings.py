@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import RunError
 
@@ -82,28 +82,19 @@ def settings_of(args: argparse.Namespace) -> Settings:
         When a number makes no sense, or an option would be of no account.
     """
     from .dynamics import Settings
+    from .integrators import default_barostat
 
     names = [field.name for field in dataclasses.fields(Settings)]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if "barostat" not in given:
-        given["barostat"] = _barostat(given)
-    settings = Settings(**given)
+    settings = Settings(**{"barostat": default_barostat(), **given})
     how = {"nve": "", "nvt": f" with {settings.thermostat}", "npt": f" with {settings.barostat}"}
-    for name in sorted(settings.idle()):
-        if getattr(args, name) is not None:
-            option, way = name.replace("_", "-"), settings.ensemble + how[settings.ensemble]
-            raise RunError(f"{way} takes no --{option}: leave it out.")
-    return settings
-
-
-def _barostat(given: dict[str, Any]) -> str:
-    from .integrators import default_barostat
-
-    found = default_barostat()
-    if given.get("ensemble") == "npt" and found != "mtk":
+    for name in sorted(settings.idle() & given.keys()):
+        option, way = name.replace("_", "-"), settings.ensemble + how[settings.ensemble]
+        raise RunError(f"{way} takes no --{option}: leave it out.")
+    if settings.ensemble == "npt" and settings.barostat == "berendsen" and not args.barostat:
         print(
             "The installed ASE has no MTK barostat: taking Berendsen's, whose fluctuations "
             "are too small; update ase for the right ones.",
             file=sys.stderr,
         )
-    return found
+    return settings
