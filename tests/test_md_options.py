@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import runpy
 from pathlib import Path
 
 import dpa2md
@@ -160,3 +162,22 @@ def test_settings_of_something_else_are_not_touched(md, capsys):
     error = capsys.readouterr().err
     assert "md.settings.json: these are not the settings of a run" in error
     assert path.read_text() == '{"runs": 3' and error.count("\n") == 1
+
+
+def test_mdanalysis_reads_trajectories_as_documented(md):
+    """Positions, cell and time come along, in a cell that is not along the axes."""
+    mda = pytest.importorskip("MDAnalysis")
+    from MDAnalysis.lib.mdamath import triclinic_vectors
+
+    assert md("--steps", "6", "--interval", "2") == 0
+    page = Path(__file__).parent.parent / "docs" / "commands.md"
+    (snippet,) = re.findall(r"```python\n(import MDAnalysis.*?)```", page.read_text(), re.DOTALL)
+    Path("snippet.py").write_text(snippet)
+    names = runpy.run_path("snippet.py")
+    universe, frames = names["universe"], names["frames"]
+    assert isinstance(universe, mda.Universe) and len(universe.trajectory) == len(frames) == 4
+    for step, frame in zip(universe.trajectory, frames, strict=True):
+        assert step.time == pytest.approx(frame.info["time"])  # ps in either
+        inside = step.positions @ np.linalg.inv(triclinic_vectors(step.dimensions))
+        # MDAnalysis has single precision: 1e-7 of some cells
+        np.testing.assert_allclose(inside, frame.cell.scaled_positions(frame.positions), atol=1e-5)

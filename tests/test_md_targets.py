@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -190,6 +192,21 @@ def test_a_continued_ramp_repeats_the_unbroken_one(way, start, tmp_path):
     longer = settings_of(way, **RAMP, **ends, steps=60, interval=3, checkpoint_interval=10)
     with pytest.raises(RunError, match="made with steps 30, not 60"):
         run_md(start(), longer, **broken, restart=True)
+
+
+def test_checkpoints_from_before_there_were_ramps(start, tmp_path):
+    """A setting that a checkpoint doesn't know had its usual value."""
+    path = tmp_path / "md.npz"
+    run_md(start(), Settings(steps=2, interval=1), checkpoint=path)
+    with np.load(path) as checkpoint:
+        arrays = dict(checkpoint)
+    facts = json.loads(str(arrays["facts"]))
+    del facts["physics"]["temperature_end"]
+    facts["physics"]["pressure"] = 1.0  # of no account
+    np.savez(path, **arrays | {"facts": json.dumps(facts)})
+    run_md(start(), Settings(steps=4, interval=1), checkpoint=path, restart=True)
+    with pytest.raises(RunError, match="made with temperature_end None, not 400"):
+        run_md(start(), Settings(steps=6, temperature_end=400.0), checkpoint=path, restart=True)
 
 
 @pytest.mark.parametrize(

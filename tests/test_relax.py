@@ -143,6 +143,7 @@ def test_an_explosion_keeps_the_last_good_step(model, tmp_path):
         (["-o", "nowhere/x.xyz"], "no such folder"),
         (["--fmax", "-1"], "--fmax must be positive"),
         (["--pressure", "1"], "add --cell"),
+        (["--cell", "--pressure", "nan"], "--pressure is nan"),
         (["--restart", "--overwrite"], "contradict"),
     ],
 )

@@ -90,10 +90,10 @@ class Settings:
 
     def physics(self) -> dict[str, Any]:
         """What must be the same when a run is continued; of a ramp its length, too."""
-        free = self.idle() | {"interval", "checkpoint_interval", "max_temperature", "seed"}
-        if not self.ramped:
-            free.add("steps")
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+        free = {"steps", "interval", "checkpoint_interval", "max_temperature", "seed"}
+        length = {"steps": self.steps} if self.ramped else {}
+        values = dataclasses.asdict(self).items()
+        return {k: v for k, v in values if k not in free | self.idle()} | length
 
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
