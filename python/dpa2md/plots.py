@@ -197,10 +197,12 @@ def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> 
     for pair in pairs:
         panels.setdefault(pair.name.split()[0], []).append(pair)
     panels.pop("virial", None)  # the stress times a number
+    for name, parts in panels.items():
+        panels[name] = parts[1:] or parts  # elements in place of all forces together
     figure, axes = new_figure(1, len(panels))
     figure.suptitle(title, fontsize="medium")
-    for axis, (name, [whole, *elements]) in zip(axes, panels.items(), strict=True):
-        parts = elements or [whole]
+    for axis, (name, parts) in zip(axes, panels.items(), strict=True):
+        whole = next(pair for pair in pairs if pair.name == name)
         for part in parts:
             label = part.name.removeprefix(name).strip()
             axis.plot(part.label, part.model, ".", markersize=2, label=label, rasterized=True)
