@@ -65,7 +65,7 @@ def test_site_builds_without_a_warning(tmp_path):
     """`make docs`: also checks references, code languages, and that every page is in the contents."""
     for module in ("sphinx", "myst_parser", "furo"):
         if importlib.util.find_spec(module) is None:
-            skip_or_fail("docs", f"{module} is not installed (pip install 'dpa2md[docs]')")
+            skip_or_fail("docs", f"{module} is not installed (pip install sphinx myst-parser furo)")
     command = ["-m", "sphinx", "-W", "--keep-going", "-q", "-c", "docs", "-d", tmp_path / "cache"]
     done = subprocess.run(
         [sys.executable, *map(str, command), ".", str(tmp_path / "site")],

@@ -10,8 +10,9 @@ import pytest
 from ase import Atoms, units
 from ase.io import read, write
 from dpa2md import DPA2Calculator
-from dpa2md.dynamics import BAR, Settings, default_barostat, draw_velocities
+from dpa2md.dynamics import BAR, Settings, draw_velocities
 from dpa2md.errors import RunError
+from dpa2md.integrators import default_barostat
 from dpa2md.md import run_md, thermo
 from dpa2md.outputs import COLUMNS
 from dpa2md.plots import plot_rdf, plot_thermo, radial_distribution

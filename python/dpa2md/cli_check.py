@@ -51,7 +51,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_engine_options(parser)
     add("--nve-steps", type=int, metavar="N", help="of the short run; 0: none (default: 400)")
     add("--seed", type=int, default=1, help="of directions and velocities (default: 1)")
-    add("--plot", type=Path, metavar="PNG", help="draw what was measured, on one page")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw what was measured, on one page: .png, .pdf, .svg",
+    )
     add("--overwrite", action="store_true", help="replace an existing picture")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -63,12 +68,15 @@ def run(args: argparse.Namespace) -> int:
     from .check import GROUPS, NVE_STEPS, run_checks
     from .conversion import load_records
     from .engine import Engine
-    from .plots import check_matplotlib
+    from .plots import check_picture
     from .progress import progress_bar
 
+    for name in ("nve_steps", "seed"):
+        if (getattr(args, name) or 0) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: give 0 or more.")
     if args.plot:
         refuse_to_replace(args.plot, args.overwrite)
-        check_matplotlib()
+        check_picture(args.plot)
     path = model_path(args.model)
     atoms = load_structure(args.structure, args.elements)
 

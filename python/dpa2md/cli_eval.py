@@ -74,7 +74,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="write structures, results and labels there; also .xyz, .traj",
     )
     add("-d", "--detail", metavar="PREFIX", help="write PREFIX.e.out, ... as dp test -d does")
-    add("--plot", type=Path, metavar="PNG", help="draw labels against the model's values")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw labels against the model's values: .png, .pdf, .svg",
+    )
     add("--overwrite", action="store_true", help="replace existing outputs")
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
@@ -132,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse at once what would be refused after the work."""
-    from .plots import check_matplotlib
+    from .plots import check_picture
     from .writing import format_with_results
 
     details = [_detail_path(args.detail, name) for name in _DETAILS] if args.detail else []
@@ -141,7 +146,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     if args.output:
         format_with_results(args.output)
     if args.plot:
-        check_matplotlib()
+        check_picture(args.plot)
 
 
 def _detail_path(prefix: str, name: str) -> Path:

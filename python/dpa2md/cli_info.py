@@ -58,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Print the summary; returns the exit status."""
+    _refuse_what_is_ignored(args)
     summary = summarize(load_records(model_path(args.model), args.head))
     if args.atoms is not None:
         summary |= _cost(args)
@@ -68,6 +69,20 @@ def run(args: argparse.Namespace) -> int:
     for name, value in summary.items():
         print(f"{name:{width}}  {_text(value)}")
     return 0
+
+
+def _refuse_what_is_ignored(args: argparse.Namespace) -> None:
+    """What says how to measure is of no account without a measurement."""
+    usual = {
+        "structure": None,
+        "precision": None,
+        "threads": None,
+        "device": "cpu",
+        "low_memory": False,
+    }
+    for name, default in usual.items():
+        if args.atoms is None and getattr(args, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} is for measuring: add --atoms N.")
 
 
 def summarize(records: dict[str, Record]) -> dict[str, Any]:

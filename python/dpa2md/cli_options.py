@@ -74,8 +74,11 @@ def add_elements(parser: argparse.ArgumentParser) -> None:
 
 
 def named_model(args: argparse.Namespace) -> str:
-    """What the command line calls the model."""
-    return args.model or getattr(args, "model_option", None) or SHIPPED
+    """What the command line calls the model; a `RunError` when it names two."""
+    option = getattr(args, "model_option", None)
+    if args.model and option and args.model != option:
+        raise RunError(f"MODEL is {args.model} and --model is {option}: name one.")
+    return args.model or option or SHIPPED
 
 
 def model_path(name: str) -> Path:
@@ -168,7 +171,8 @@ def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
         raise RunError(f"{path.parent}: there is no such folder; make it first.")
     if path.is_dir():
         raise RunError(f"{path}: this is a folder; name a file.")
-    if not os.access(path.parent, os.W_OK):  # before the work, not after it
+    whole = path.is_file() or not path.exists()  # and not a device, which is written directly
+    if whole and not os.access(path.parent, os.W_OK):  # before the work, not after it
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if path.is_file() and not allowed:
         ways = ["--overwrite", *filter(None, [or_else])]

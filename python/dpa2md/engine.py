@@ -57,7 +57,7 @@ class Engine:
         rounding noise; False computes the nets themselves.
     low_memory
         Make again in the reverse sweep what is otherwise kept: the same results in little more than half of
-        the memory, up to 1.6 times slower. On the CPU only.
+        the memory, 1.15 to 1.5 times slower. On the CPU only.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from pathlib import Path
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary name to write to; at the end the file is renamed to `path`.
 
-    When something fails, what stood at `path` stays and no temporary file is left. A device or a pipe
+    The name ends like that of `path`, since formats and compressions are told by the end of a name. When something fails, what stood at `path` stays and no temporary file is left. A device or a pipe
     can't be renamed onto and is written directly.
 
     Raises
@@ -23,7 +23,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     special = path.exists() and not path.is_file() and not path.is_dir()
-    temporary = path if special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path if special else path.with_name(f".tmp.{os.getpid()}.{path.name}")
     try:
         with named_errors(path, temporary):
             yield temporary

@@ -18,7 +18,7 @@ _COLORS = {"pass": "tab:green", "fail": "tab:red"}
 def plot_checks(
     checks: Sequence[Check], subject: Subject, path: str | os.PathLike, title: str
 ) -> Path:
-    """Draw the verdicts and the curves behind them into a PNG file."""
+    """Draw the verdicts and the curves behind them; the name of `path` ends in one of `plots.PICTURES`."""
     figure, axes = new_figure(2, 3, size=(13, 7.5))
     failed = sum(c.verdict == "fail" for c in checks)
     figure.suptitle(f"{title}: {failed or 'nothing'} failed")

@@ -35,6 +35,8 @@ class Relaxation:
             raise RunError(f"Unknown optimizer {self.optimizer!r}; use {', '.join(OPTIMIZERS)}.")
         if not 0 < self.fmax < float("inf") or self.steps < 0:
             raise RunError("--fmax must be positive and --steps not negative.")
+        if not np.isfinite(self.pressure):
+            raise RunError(f"--pressure is {self.pressure}; give a number of bar.")
         if self.pressure and not self.cell:
             raise RunError("A pressure needs a cell that may change: add --cell.")
 
