@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from .calculator import DPA2Calculator, as_ase
@@ -61,16 +62,12 @@ def evaluate(
         top of each other or nowhere, a cell without volume, parameters of the wrong shape.
     """
     structures = list(structures)
+    engine = _engine(model, precision, threads, head)
     if isinstance(model, DPA2Calculator):
-        engine = model.engine
         if fparam is None and model.fparam is not None:
             fparam = [model.fparam] * len(structures)
         if aparam is None and model.aparam is not None:
             aparam = [model.aparam] * len(structures)
-    elif isinstance(model, Engine):
-        engine = model
-    else:
-        engine = Engine(model, precision, threads, head=head)
     for name, values in (("fparam", fparam), ("aparam", aparam)):
         if values is not None and len(values) != len(structures):
             raise ValueError(
@@ -98,6 +95,59 @@ def evaluate(
         if report:
             report(len(results))
     return results
+
+
+def descriptors(
+    model: str | os.PathLike | Engine | DPA2Calculator,
+    structures: Iterable[Atoms],
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    head: str | None = None,
+    batch_atoms: int = 2000,
+    report: Callable[[int], None] | None = None,
+) -> list[np.ndarray]:
+    """The descriptors of many structures, several at a time.
+
+    Parameters
+    ----------
+    model, structures, precision, threads, head, batch_atoms, report
+        As of `evaluate`.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `structures`, each (n, dim), see `Engine.descriptor`.
+
+    Raises
+    ------
+    ModelError, ValueError
+        As `evaluate`.
+    """
+    structures = list(structures)
+    engine = _engine(model, precision, threads, head)
+    found: list[np.ndarray] = []
+    for part in _batches(structures, batch_atoms):
+        number = part.start if len(structures) > 1 else None
+        try:
+            found += engine.descriptors(structures[part], skin=0.0, number=number)
+        except ValueError:
+            _name_culprit(engine, structures[part], None, None, part.start)
+            raise
+        if report:
+            report(len(found))
+    return found
+
+
+def _engine(
+    model: str | os.PathLike | Engine | DPA2Calculator,
+    precision: str | None,
+    threads: int | None,
+    head: str | None,
+) -> Engine:
+    if isinstance(model, DPA2Calculator):
+        return model.engine
+    return model if isinstance(model, Engine) else Engine(model, precision, threads, head=head)
 
 
 def _compute(

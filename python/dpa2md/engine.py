@@ -256,12 +256,9 @@ class Engine:
         ValueError
             For arrays of wrong shape, a degenerate cell, or results that are not finite.
         """
-        positions = np.asarray(positions, dtype=float)
-        cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
-        frame = (positions, types, cell, np.broadcast_to(pbc, 3))
         fparams = None if fparam is None else [fparam]
         aparams = None if aparam is None else [aparam]
-        return self._run([frame], fparams, aparams, forces, skin)[0]
+        return self._run([_frame(positions, types, cell, pbc)], fparams, aparams, forces, skin)[0]
 
     def descriptor(
         self,
@@ -283,16 +280,34 @@ class Engine:
         ValueError
             As `compute`.
         """
-        frame = (
-            np.asarray(positions, dtype=float),
-            types,
-            np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float),
-            np.broadcast_to(pbc, 3),
-        )
+        return self._descriptors([_frame(positions, types, cell, pbc)], skin)[0]
+
+    def descriptors(
+        self,
+        structures: Sequence[Atoms],
+        *,
+        skin: float = DEFAULT_SKIN,
+        number: int | None = None,
+    ) -> list[np.ndarray]:
+        """What `descriptor` gives for each of any number of `ase.Atoms`; arguments as in `compute_atoms`."""
+        return self._descriptors(self._frames(structures), skin, number)
+
+    def _descriptors(
+        self, frames: list[tuple], skin: float, number: int | None = None
+    ) -> list[np.ndarray]:
+        if not frames:
+            return []
         # The core wants parameters for the fitting net, which comes after the descriptor.
-        fparam = [np.zeros(self.nfparam)] if self.nfparam else None
-        aparam = [np.zeros(self.naparam)] if self.naparam else None
-        return self._evaluate([frame], fparam, aparam, False, skin, descriptors=True)["descriptors"]
+        fparam = [np.zeros(self.nfparam)] * len(frames) if self.nfparam else None
+        aparam = [np.zeros(self.naparam)] * len(frames) if self.naparam else None
+        out = self._evaluate(frames, fparam, aparam, False, skin, number, descriptors=True)
+        return np.split(out["descriptors"], _frame_start(frames)[1:-1])
+
+    def _frames(self, structures: Sequence[Atoms]) -> list[tuple]:
+        return [
+            (a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
+            for a in structures
+        ]
 
     def compute_atoms(
         self,
@@ -330,11 +345,7 @@ class Engine:
         ValueError
             As `compute`, and for an element that the model doesn't know.
         """
-        frames = [
-            (a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
-            for a in structures
-        ]
-        return self._run(frames, fparam, aparam, forces, skin, number)
+        return self._run(self._frames(structures), fparam, aparam, forces, skin, number)
 
     def _run(
         self,
@@ -401,6 +412,11 @@ class Engine:
             "are kept, as DeePMD-kit does, so the energy is not continuous there.",
             stacklevel=5,
         )
+
+
+def _frame(positions: np.ndarray, types: np.ndarray, cell: Any, pbc: Any) -> tuple:
+    cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
+    return np.asarray(positions, dtype=float), types, cell, np.broadcast_to(pbc, 3)
 
 
 def _frame_start(frames: list[tuple]) -> np.ndarray:
