@@ -13,6 +13,7 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.data import atomic_numbers
 
 from .engine import DEFAULT_SKIN, Engine, Result
 
@@ -44,6 +45,9 @@ class DPA2Calculator(Calculator):
         (n, naparam), or (naparam,) for all atoms, for models with atomic parameters; None:
         ``atoms.arrays["aparam"]``.
 
+    ASE's files and databases keep `parameters` with the results: the model's file name and SHA-256 checksum,
+    the version of dpa2md, precision, device, and what else is not at its default.
+
     Raises
     ------
     ModelError
@@ -58,6 +62,7 @@ class DPA2Calculator(Calculator):
     """
 
     name = "dpa2"
+    nolabel = True  # `ase run` would give it a label for its files, of which there are none
     # ASE declares both as plain attributes.
     implemented_properties = [  # noqa: RUF012
         "energy",
@@ -93,7 +98,32 @@ class DPA2Calculator(Calculator):
         self.skin = skin
         self.fparam = fparam
         self.aparam = aparam
+        self.parameters = provenance(self.engine)
         self._used: tuple[Any, Any] = (None, None)
+
+    @property
+    def allowed_atomic_numbers(self) -> set[int]:
+        """The atomic numbers of the model's elements, where they are elements."""
+        return {atomic_numbers[name] for name in self.engine.elements if name in atomic_numbers}
+
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        """ASE's way to change a calculator's parameters: a loaded model has none that could change.
+
+        Raises
+        ------
+        ValueError
+            For any parameter.
+        """
+        if parameters:
+            names = ", ".join(parameters)
+            raise ValueError(f"A loaded model can't change its {names}; make a new DPA2Calculator.")
+        return {}
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """`parameters` and the extra parameters of the calculator, as ASE writes them into its files."""
+        extra = {"fparam": self.fparam, "aparam": self.aparam}
+        given = {k: np.asarray(v).tolist() for k, v in extra.items() if v is not None}
+        return {**self.parameters, **given}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, the model's extra parameters included.
@@ -193,6 +223,23 @@ class DPA2Calculator(Calculator):
         if aparam is None and self.engine.naparam:
             aparam = atoms.arrays.get("aparam")
         return fparam, aparam
+
+
+def provenance(engine: Engine) -> dict[str, Any]:
+    """What results come from: file and checksum of the model, version of dpa2md, settings.
+
+    Settings that are at their defaults are left out but for precision and device.
+    """
+    from . import __version__
+
+    settings = engine.settings
+    usual = {"head": None, "tables": True, "low_memory": False}
+    return {
+        "model": os.path.basename(engine.path),
+        "model_sha256": engine.sha256,
+        "dpa2md_version": __version__,
+        **{k: v for k, v in settings.items() if k not in usual or v != usual[k]},
+    }
 
 
 def as_ase(result: Result, atoms: Atoms) -> dict[str, Any]:

@@ -27,8 +27,8 @@ examples:
   dpa2md devi -m a.pth b.pth -s data/system -o devi.out -f 100 --atomic
   dpa2md devi -m a.dpa2 b.dpa2 -s one.xyz two.xyz --relative 1.0 --json
 
-The file is that of DeePMD-kit's dp model-devi: step, deviations of the virial per
-atom (eV), of the forces (eV/angstrom), of the energy per atom (eV).
+The file is that of DeePMD-kit's dp model-devi: step, deviations of the virial
+per atom (eV), of the forces (eV/angstrom), of the energy per atom (eV).
 """
 
 
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         subparsers,
         "devi",
         "model deviation: how far several models are from each other",
-        "Evaluate structures with several models and write their deviations (dp model-devi).",
+        "Evaluate structures with several models; write their deviations (dp model-devi).",
         _EXAMPLES,
     )
     add = parser.add_argument

@@ -86,6 +86,7 @@ class ModelDeviation(Calculator):
             else DPA2Calculator(m, precision, threads, device, tables=tables)
             for m in models
         ]
+        self.parameters = {"models": [model.todict() for model in self.models]}
 
     @property
     def deviations(self) -> dict[str, Any]:

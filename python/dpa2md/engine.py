@@ -7,7 +7,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,9 @@ import numpy as np
 
 from .conversion import convert
 from .errors import ModelError
+from .files import sha256
 from .model_file import is_model_file
+from .results import DeviceMemory, Result
 
 try:
     from . import _core
@@ -29,26 +30,6 @@ if TYPE_CHECKING:
 
 # Angstrom. The best for 192 atoms of water at 300 K and 0.5 fs; from 0.3 to 0.8 it hardly matters.
 DEFAULT_SKIN = 0.5
-
-
-@dataclass(frozen=True)
-class DeviceMemory:
-    """What a step takes of a graphics processor's memory."""
-
-    needed: float  #: bytes
-    free: float  #: bytes that this engine could have, those that it holds included
-    atoms: int  #: how many would fit
-
-
-@dataclass(frozen=True)
-class Result:
-    """Results for one structure of n atoms; the last three are None when no forces were asked for."""
-
-    energy: float  #: eV
-    energies: np.ndarray  #: (n,) eV
-    forces: np.ndarray | None  #: (n, 3) eV/angstrom
-    virial: np.ndarray | None  #: (3, 3) eV, -dE/dstrain
-    virials: np.ndarray | None  #: (n, 3, 3) eV; they add up to the virial
 
 
 class Engine:
@@ -126,6 +107,7 @@ class Engine:
             with tempfile.TemporaryDirectory(prefix="dpa2md-") as folder:
                 converted = convert(path, Path(folder) / "model.dpa2", head=head)
                 self._core = core(converted)
+        self._sha256 = sha256(path)
         self._info: dict[str, Any] = self._core.info
         self._type_of = {name: k for k, name in enumerate(self.elements)}
         self._told_overfull = False
@@ -144,6 +126,18 @@ class Engine:
     def path(self) -> str:
         """The file the model was loaded from."""
         return self._arguments[0]
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of that file as it was when the model was loaded, in hexadecimal."""
+        return self._sha256
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that results depend on, as they were given but for the precision."""
+        _, _, _, device, head, tables, low_memory = self._arguments
+        names = {"device": device, "head": head, "tables": tables, "low_memory": low_memory}
+        return {"precision": self.precision, **names}
 
     @property
     def elements(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,3 +53,12 @@ def _sync(path: Path) -> None:
     """To the disk before the renaming, or a power cut could leave the new name with no bytes."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
