@@ -216,6 +216,21 @@ class DPA2Calculator(Calculator):
             skin=self.skin,
         )
 
+    def get_hessian(self, atoms: Atoms | None = None, delta: float = 0.01) -> np.ndarray:
+        """Second derivatives of the energy, (n, 3, n, 3) in eV/angstrom^2, see `hessian.hessian`.
+
+        Raises
+        ------
+        ValueError
+            Without atoms, and as `hessian.hessian`.
+        """
+        from .hessian import hessian
+
+        atoms = atoms if atoms is not None else self.atoms
+        if atoms is None:
+            raise ValueError("There are no atoms yet: give a structure to get_hessian.")
+        return hessian(self, atoms, delta=delta)
+
     def _parameters(self, atoms: Atoms) -> tuple[Any, Any]:
         fparam, aparam = self.fparam, self.aparam
         if fparam is None and self.engine.nfparam:

@@ -20,6 +20,7 @@ from . import (
     cli_info,
     cli_lammps,
     cli_md,
+    cli_phonons,
     cli_relax,
 )
 from .errors import ModelError, RunError
@@ -33,6 +34,7 @@ _MODULES = (
     cli_descriptor,
     cli_check,
     cli_relax,
+    cli_phonons,
     cli_md,
     cli_bench,
     cli_lammps,

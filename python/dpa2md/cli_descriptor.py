@@ -27,8 +27,8 @@ examples:
   dpa2md descriptor model.dpa2 frames.xyz -o out.npz    any structures
   dpa2md descriptor model.dpa2 md.traj@::10 -o out.npy  (structures, atoms, dim)
 
-An .npz file holds descriptors (atoms, dim) of all atoms, one structure after the
-other, with their atomic numbers and the structure that each atom is of:
+An .npz file holds descriptors (atoms, dim) of all atoms, one structure after
+the other, with their atomic numbers and the structure that each atom is of:
 
   data = numpy.load("out.npz")
   data["descriptors"][data["structure"] == 3]    those of the fourth structure
