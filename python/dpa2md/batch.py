@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from .calculator import DPA2Calculator, as_ase
-from .engine import Engine, Result
+from .calculator import DPA2Calculator
+from .dispersion import Dispersion
+from .engine import Engine
+from .results import Result, as_ase
 
 
 def evaluate(
@@ -33,7 +35,7 @@ def evaluate(
     ----------
     model
         A model file, or an `Engine` or `DPA2Calculator` that is already loaded; `precision`,
-        `threads` and `head` are for a file.
+        `threads` and `head` are for a file. The D3 dispersion of a calculator is added.
     structures
         Any number of `ase.Atoms`; their sizes, cells and elements may differ.
     forces
@@ -63,6 +65,7 @@ def evaluate(
     """
     structures = list(structures)
     engine = _engine(model, precision, threads, head)
+    dispersion = model.dispersion if isinstance(model, DPA2Calculator) else None
     if isinstance(model, DPA2Calculator):
         if fparam is None and model.fparam is not None:
             fparam = [model.fparam] * len(structures)
@@ -92,9 +95,25 @@ def evaluate(
             if forces:
                 entry["virial"] = result.virial
             results.append(entry)
+        if dispersion is not None:
+            results[part] = [
+                _add(dispersion, result, atoms, k)
+                for k, (result, atoms) in enumerate(
+                    zip(results[part], chosen, strict=True), part.start
+                )
+            ]
         if report:
             report(len(results))
     return results
+
+
+def _add(
+    dispersion: Dispersion, result: dict[str, Any], atoms: Atoms, number: int
+) -> dict[str, Any]:
+    try:
+        return dispersion.add(result, atoms)
+    except ValueError as error:
+        raise ValueError(f"structure {number}: {error}") from None
 
 
 def descriptors(

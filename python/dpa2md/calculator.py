@@ -15,7 +15,9 @@ from ase.calculators.calculator import (
 )
 from ase.data import atomic_numbers
 
-from .engine import DEFAULT_SKIN, Engine, Result
+from .dispersion import Dispersion
+from .engine import DEFAULT_SKIN, Engine
+from .results import Result, as_ase
 
 
 class DPA2Calculator(Calculator):
@@ -44,6 +46,10 @@ class DPA2Calculator(Calculator):
     aparam
         (n, naparam), or (naparam,) for all atoms, for models with atomic parameters; None:
         ``atoms.arrays["aparam"]``.
+
+    d3, d3_damping
+        Add D3 dispersion with the parameters of this functional, such as "pbe", see `Dispersion`; then there
+        are no `energies` and `stresses` of single atoms. Only for models whose training data had no dispersion.
 
     ASE's files and databases keep `parameters` with the results: the model's file name and SHA-256 checksum,
     the version of dpa2md, precision, device, and what else is not at its default.
@@ -87,6 +93,8 @@ class DPA2Calculator(Calculator):
         aparam: float | Sequence[float] | np.ndarray | None = None,
         tables: bool = True,
         low_memory: bool = False,
+        d3: str | None = None,
+        d3_damping: str = "bj",
     ):
         super().__init__()
         if isinstance(path, Engine):
@@ -99,7 +107,17 @@ class DPA2Calculator(Calculator):
         self.fparam = fparam
         self.aparam = aparam
         self.parameters = provenance(self.engine)
+        self.dispersion = None if d3 is None else Dispersion(d3, d3_damping)
+        if self.dispersion is not None:
+            self.parameters |= {"d3": d3, "d3_damping": d3_damping}
+            shared = set(self.implemented_properties) - {"energies", "stresses"}
+            self.implemented_properties = sorted(shared)
         self._used: tuple[Any, Any] = (None, None)
+
+    @property
+    def description(self) -> str:
+        """Device, instruction set, precision and threads, and D3 if there is."""
+        return self.engine.description + (f", with {self.dispersion}" if self.dispersion else "")
 
     @property
     def allowed_atomic_numbers(self) -> set[int]:
@@ -173,10 +191,17 @@ class DPA2Calculator(Calculator):
                 "A stress needs a cell with three independent vectors; give the structure a full cell."
             )
         forces = bool({"forces", "stress", "stresses"} & set(properties))
-        self.results = as_ase(self.compute(atoms, forces), atoms)
+        self.results = self.results_for(atoms, forces)
+        self.results.pop("virial", None)
+
+    def results_for(self, atoms: Atoms, forces: bool = True) -> dict[str, Any]:
+        """What `calculate` has in `results`, and with forces the `virial` (3, 3) (eV, -dE/dstrain)."""
+        found = self.compute(atoms, forces)
+        results = as_ase(found, atoms) | ({"virial": found.virial} if forces else {})
+        return results if self.dispersion is None else self.dispersion.add(results, atoms)
 
     def compute(self, atoms: Atoms, forces: bool = True) -> Result:
-        """Results of `Engine.compute` for `atoms`, with their frame and atomic parameters."""
+        """Results of `Engine.compute` for `atoms`, with their frame and atomic parameters; without D3."""
         fparam, aparam = self._parameters(atoms)
         self._used = (_copy(fparam), _copy(aparam))
         return self.engine.compute(
@@ -255,31 +280,6 @@ def provenance(engine: Engine) -> dict[str, Any]:
         "dpa2md_version": __version__,
         **{k: v for k, v in settings.items() if k not in usual or v != usual[k]},
     }
-
-
-def as_ase(result: Result, atoms: Atoms) -> dict[str, Any]:
-    """Results in ASE's names, units, signs and Voigt order (xx, yy, zz, yz, xz, xy).
-
-    The stress is dE/dstrain / volume; `stresses` add up to it.
-    """
-    results: dict[str, Any] = {
-        "energy": result.energy,
-        "free_energy": result.energy,
-        "energies": result.energies,
-    }
-    if result.forces is not None and result.virial is not None and result.virials is not None:
-        results["forces"] = result.forces
-        if atoms.cell.rank == 3:
-            volume = atoms.cell.volume
-            results["stress"] = _voigt(-result.virial / volume)
-            results["stresses"] = _voigt(-result.virials / volume)
-    return results
-
-
-def _voigt(stress: np.ndarray) -> np.ndarray:
-    """The symmetric part of (..., 3, 3) as (..., 6); an atom's own stress need not be symmetric."""
-    symmetric = (stress + np.swapaxes(stress, -1, -2)) / 2
-    return symmetric[..., [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
 def _copy(value: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_dispersion_options,
     add_engine_options,
-    load_engine,
+    load_calculator,
     load_structures,
     new_parser,
     print_table,
@@ -55,6 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--plot", type=Path, metavar="PNG", help="draw labels against the model's values")
     add_engine_options(parser)
+    add_dispersion_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
     return parser
@@ -75,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
     frames = load_structures(args.structures)
     if args.plot and not labelled(frames):
         raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")
-    engine = load_engine(args)
+    calculator = load_calculator(args)
     with progress_bar("structures", len(frames)) as show:
-        results = evaluate(engine, frames, report=show)
+        results = evaluate(calculator, frames, report=show)
     pairs = pair_up(frames, results)
     if args.output:
         _write(args.output, frames, results)
@@ -85,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
         plot_parity(pairs, args.plot, Path(args.model).name)
     errors = [p.errors() for p in pairs]
     if args.json:
-        print(json.dumps(_summary(args, engine.description, frames, results, errors), indent=2))
+        print(json.dumps(_summary(args, calculator.description, frames, results, errors), indent=2))
         return 0
     count = "1 structure" if len(frames) == 1 else f"{len(frames)} structures"
-    print(f"{count}, {Path(args.model).name} on {engine.description}")
+    print(f"{count}, {Path(args.model).name} on {calculator.description}")
     if errors:
         print_table(errors)
     else:

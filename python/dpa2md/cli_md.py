@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .cli_options import (
     STRUCTURE_HELP,
+    add_dispersion_options,
     add_engine_options,
     add_model,
     load_calculator,
@@ -49,7 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add_model(parser)
     parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
-    add_engine_options(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_engine_options(model)
+    add_dispersion_options(model)
     run_group = parser.add_argument_group("run")
     _add_settings(run_group)
     out = parser.add_argument_group("output")
@@ -173,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
         settings.steps, settings.timestep, len(atoms), table=not args.quiet, bar=bar
     )
     if not args.quiet:
-        print(f"{Path(named_model(args)).name} on {atoms.calc.engine.description}")
+        print(f"{Path(named_model(args)).name} on {calculator.description}")
         print(f"{len(atoms)} atoms, {_plan(settings)}")
         if args.restart:
             found = files["checkpoint"].exists()

@@ -54,6 +54,17 @@ def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     add("--low-memory", action="store_true", help="half of the memory, slower; on the CPU only")
 
 
+def add_dispersion_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """D3, for the commands that use `load_calculator`."""
+    add = parser.add_argument
+    add(
+        "--d3",
+        metavar="FUNCTIONAL",
+        help="add D3 dispersion, for a model trained without: pbe, ...",
+    )
+    add("--d3-damping", default="bj", metavar="NAME", help="bj, zero, bjm, zerom, op (default: bj)")
+
+
 def named_model(args: argparse.Namespace) -> str:
     """What the command line calls the model."""
     return args.model or getattr(args, "model_option", None) or SHIPPED
@@ -83,10 +94,11 @@ def load_engine(args: argparse.Namespace) -> Engine:
 
 
 def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
-    """The same as `load_engine`, as a calculator of ASE."""
+    """The same as `load_engine`, as a calculator of ASE, with the options of `add_dispersion_options`."""
     from .calculator import DPA2Calculator
 
-    return DPA2Calculator(model_path(named_model(args)), **engine_options(args))
+    dispersion = {name: getattr(args, name) for name in ("d3", "d3_damping") if hasattr(args, name)}
+    return DPA2Calculator(model_path(named_model(args)), **engine_options(args), **dispersion)
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_dispersion_options,
     add_engine_options,
     load_calculator,
     load_structure,
@@ -64,7 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="K",
         help="of the thermodynamics (default: 0 100 300)",
     )
-    add_engine_options(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_engine_options(model)
+    add_dispersion_options(model)
     out = parser.add_argument_group("output").add_argument
     out(
         "-o",
@@ -125,13 +128,13 @@ def run(args: argparse.Namespace) -> int:
             "bands / THz": found.frequencies,
             "ticks": found.ticks,
         }
-        summary = {"model": args.model, "engine": calculator.engine.description, **facts}
+        summary = {"model": args.model, "engine": calculator.description, **facts}
         summary |= {name: values.tolist() for name, values in lists.items()}
         summary |= {"labels": found.labels, "thermodynamics": table, "output": str(args.output)}
         print(json.dumps(summary, indent=2))
         return 0
     text = ", ".join(f"{name}: {value}" for name, value in facts.items())
-    print(f"{text}, {calculator.engine.description}")
+    print(f"{text}, {calculator.description}")
     _print(frequencies, found, table)
     print("wrote " + ", ".join(str(path) for path in (args.output, args.plot) if path))
     return 0

@@ -19,7 +19,7 @@ from ase.calculators.calculator import (
 )
 
 from .batch import evaluate
-from .calculator import DPA2Calculator, as_ase
+from .calculator import DPA2Calculator
 from .engine import Engine
 from .files import whole_file
 
@@ -105,8 +105,7 @@ class ModelDeviation(Calculator):
             raise PropertyNotImplementedError(
                 "A stress needs a cell with three independent vectors; give the structure a full cell."
             )
-        found = [model.compute(self.atoms) for model in self.models]
-        self.results = combine([as_ase(r, self.atoms) | {"virial": r.virial} for r in found])
+        self.results = combine([model.results_for(self.atoms) for model in self.models])
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, parameters of the models included."""
@@ -181,7 +180,7 @@ def combine(
     `relative` and `relative_v` are as in `model_deviation`.
     """
     n = len(results[0]["forces"])
-    names = [name for name in results[0] if name != "virial"]
+    names = set.intersection(*map(set, results)) - {"virial"}
     out: dict[str, Any] = {name: np.mean([r[name] for r in results], axis=0) for name in names}
     out["energy"], out["free_energy"] = float(out["energy"]), float(out["free_energy"])
     force = np.linalg.norm(np.std([r["forces"] for r in results], axis=0), axis=-1)
