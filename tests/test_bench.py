@@ -100,7 +100,7 @@ def test_a_peer_that_stops(capsys, tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").touch()  # without what computes
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
-    from dpa2md.cli_options import DEFAULT_MODEL
+    from dpa2md.shipped import DEFAULT_MODEL
 
     assert main(["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192"]) == 2
     assert "stopped while it computed" in capsys.readouterr().err
