@@ -249,7 +249,19 @@ PYBIND11_MODULE(_core, module) {
   using namespace dpa2md;
   module.doc() = "Compiled core of dpa2md.";
   module.attr("__version__") = DPA2MD_VERSION;
-  py::register_exception<Error>(module, "CoreError", PyExc_ValueError);
+  // Its fields tell Python about which atom or frame it is, for better names than numbers.
+  static py::exception<Error> core_error(module, "CoreError", PyExc_ValueError);
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      py::object value = static_cast<const py::object&>(core_error)(error.what());
+      value.attr("sentence") = error.sentence();
+      value.attr("atom") = error.atom();
+      value.attr("frame") = error.frame();
+      PyErr_SetObject(core_error.ptr(), value.ptr());
+    }
+  });
   module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
              py::arg("rcut"), py::arg("threads") = 1);
   py::class_<PeriodicEngine>(module, "Engine")

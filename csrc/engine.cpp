@@ -72,8 +72,11 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
     bool ok = std::isfinite(result_.energy[i]);
     for (int c = 0; forces && c < 3; ++c) ok = ok && std::isfinite(result_.force[3 * i + c]);
     if (!ok) {
-      throw Error("the energy or force of atom " + std::to_string(i) +
-                  " is not a finite number: the structure is far outside of what the model can describe.");
+      throw Error(
+          "the energy or force of {atom} is not a finite number: the structure is far outside of what the "
+          "model "
+          "can describe.",
+          i, -1);
     }
   }
   return result_;

@@ -3,7 +3,6 @@
 #include "pair_dpa2.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -160,12 +159,17 @@ const dpa2md::Result& PairDPA2::evaluate(Loaded* model) {
   const double* aparam = aparam_.data();  // null where the model takes none
   // One rank sees only images of its own atoms, which share their rows.
   dpa2md::Exchange* exchange = comm->nprocs > 1 ? &exchange_ : nullptr;
-  const std::string failure = failure_of([&] {
-    const dpa2md::Atoms view = atoms_.view(atom->type, model->type);
-    result = &model->engine->compute(view, true, fparam, aparam, nullptr, exchange);
-  });
+  const auto by_id = [this](int row) {
+    return "the atom with ID " + std::to_string(atom->tag[atoms_.index_of_row(row)]);
+  };
+  const std::string failure = failure_of(
+      [&] {
+        const dpa2md::Atoms view = atoms_.view(atom->type, model->type);
+        result = &model->engine->compute(view, true, fparam, aparam, nullptr, exchange);
+      },
+      by_id);
   // The others may wait for this rank's messages: only LAMMPS's abort reaches them.
-  if (!failure.empty()) stop_here(with_atom_ids(failure));
+  if (!failure.empty()) stop_here(failure);
   return *result;
 }
 
@@ -332,22 +336,6 @@ void PairDPA2::stop_here(const std::string& failure) const {
     if (comm->nprocs > 1) dpa2md::deliver_output();
     throw;
   }
-}
-
-// The core counts a rank's atoms from 0; users know atom IDs.
-std::string PairDPA2::with_atom_ids(const std::string& message) const {
-  const std::string word = "atom ";
-  std::size_t at = message.find(word);
-  while (at != std::string::npos && !(at + word.size() < message.size() &&
-                                      std::isdigit(static_cast<unsigned char>(message[at + word.size()]))))
-    at = message.find(word, at + 1);
-  if (at == std::string::npos) return message;
-  std::size_t used = 0;
-  const int i = std::stoi(message.substr(at + word.size()), &used);
-  if (i >= atoms_.natoms()) return message;
-  const auto id = static_cast<long long>(atom->tag[atoms_.index_of_row(i)]);
-  return message.substr(0, at) + "the atom with ID " + std::to_string(id) +
-         message.substr(at + word.size() + used);
 }
 
 }  // namespace LAMMPS_NS

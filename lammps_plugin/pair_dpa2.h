@@ -82,7 +82,6 @@ class PairDPA2 : public Pair {
 
   void stop_together(const std::string& failure) const;
   [[noreturn]] void stop_here(const std::string& failure) const;
-  std::string with_atom_ids(const std::string& message) const;
 
   dpa2md::Options options_;
   std::vector<Loaded> models_;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from ase import Atoms
 from .calculator import DPA2Calculator
 from .dispersion import Dispersion
 from .engine import Engine
-from .results import Result, as_ase
+from .results import as_ase
 
 
 def evaluate(
@@ -87,11 +86,10 @@ def evaluate(
         chosen = structures[part]
         frame, atom = (None if p is None else p[part] for p in (fparam, aparam))
         number = part.start if len(structures) > 1 else None
-        try:
-            found = _compute(engine, chosen, frame, atom, forces, number)
-        except ValueError:
-            _name_culprit(engine, chosen, frame, atom, part.start)
-            raise
+        # skin 0: no step follows that could use the neighbour list again
+        found = engine.compute_atoms(
+            chosen, fparam=frame, aparam=atom, forces=forces, skin=0.0, number=number
+        )
         for atoms, result in zip(chosen, found, strict=True):
             entry = as_ase(result, atoms)
             if forces:
@@ -171,11 +169,7 @@ def descriptors(
     found: list[np.ndarray] = []
     for part in _batches(structures, batch_atoms):
         number = part.start if len(structures) > 1 else None
-        try:
-            found += engine.descriptors(structures[part], skin=0.0, number=number)
-        except ValueError:
-            _name_culprit(engine, structures[part], None, None, part.start)
-            raise
+        found += engine.descriptors(structures[part], skin=0.0, number=number)
         if report:
             report(len(found))
     return found
@@ -190,38 +184,6 @@ def _engine(
     if isinstance(model, DPA2Calculator):
         return model.engine
     return model if isinstance(model, Engine) else Engine(model, precision, threads, head=head)
-
-
-def _compute(
-    engine: Engine,
-    structures: Sequence[Atoms],
-    fparam: Sequence | None,
-    aparam: Sequence | None,
-    forces: bool,
-    number: int | None,
-) -> list[Result]:
-    # skin 0: no step follows that could use the neighbour list again
-    return engine.compute_atoms(
-        structures, fparam=fparam, aparam=aparam, forces=forces, skin=0.0, number=number
-    )
-
-
-def _name_culprit(
-    engine: Engine,
-    structures: Sequence[Atoms],
-    fparam: Sequence | None,
-    aparam: Sequence | None,
-    first: int,
-) -> None:
-    """Raise the error of a batch again, with the number of the structure that causes it."""
-    for k, atoms in enumerate(structures):
-        frame, atom = (None if p is None else p[k : k + 1] for p in (fparam, aparam))
-        try:
-            _compute(engine, [atoms], frame, atom, True, first + k)
-        except ValueError as error:
-            # alone it is frame 0 to the core
-            text = re.sub(r" \(frame 0\)| of frame 0", "", str(error))
-            raise type(error)(f"structure {first + k}: {text}") from None
 
 
 def _attached(values: list[Any]) -> list[Any] | None:

@@ -14,7 +14,7 @@ import numpy as np
 from .conversion import convert
 from .errors import ModelError
 from .files import sha256
-from .frames import Frame, Frames
+from .frames import Frame, Frames, structure_name
 from .model_file import is_model_file
 from .results import DeviceMemory, Result
 from .shipped import model_file
@@ -322,10 +322,14 @@ class Engine:
         return [out["descriptors"][atoms] for atoms in frames.slices()]
 
     def _frames(self, structures: Sequence[Atoms], number: int | None) -> Frames:
-        frames = [
-            Frame(a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
-            for a in structures
-        ]
+        frames = []
+        for k, a in enumerate(structures):
+            try:
+                types = self.types(a.get_chemical_symbols())
+            except ValueError as error:
+                name = structure_name(k, len(structures), number)
+                raise ValueError(f"{name}{error}") from None
+            frames.append(Frame(a.positions, types, a.cell.array, a.pbc))
         return Frames(frames, number)
 
     def compute_atoms(
@@ -388,14 +392,14 @@ class Engine:
         skin: float,
         descriptors: bool = False,
     ) -> dict[str, Any]:
-        out = self._core.compute(
-            *frames.arrays(),
-            skin,
-            forces,
-            frames.frame_parameters(fparam, self.nfparam),
-            frames.atom_parameters(aparam, self.naparam),
-            descriptors,
-        )
+        frame_parameters = frames.frame_parameters(fparam, self.nfparam)
+        atom_parameters = frames.atom_parameters(aparam, self.naparam)
+        try:
+            out = self._core.compute(
+                *frames.arrays(), skin, forces, frame_parameters, atom_parameters, descriptors
+            )
+        except _core.CoreError as error:
+            raise type(error)(frames.sentence(error)) from None
         if out["overfull"] is not None and not self._told_overfull:
             self._told_overfull = True
             atom, count, nsel = out["overfull"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ._core import CoreError
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,50 @@ class Frames:
         """
         if fparam is None:
             return None
-        return np.stack([_parameters("fparam", f, (count,)) for f in fparam])
+        return np.stack(self._shaped("fparam", fparam, [(count,)] * len(self)))
 
     def atom_parameters(self, aparam: Sequence | None, count: int) -> np.ndarray | None:
         """(all atoms, count) of one entry a frame, or None for None; raises as `frame_parameters`."""
         if aparam is None:
             return None
-        shapes: Iterable[tuple[int, int]] = ((n, count) for n in self.counts)
-        pairs = zip(aparam, shapes, strict=True)
-        return np.concatenate([_parameters("aparam", value, shape) for value, shape in pairs])
+        return np.concatenate(self._shaped("aparam", aparam, [(n, count) for n in self.counts]))
+
+    def _shaped(
+        self, name: str, values: Sequence, shapes: Sequence[tuple[int, ...]]
+    ) -> list[np.ndarray]:
+        out = []
+        for k, (value, shape) in enumerate(zip(values, shapes, strict=True)):
+            try:
+                out.append(_parameters(name, value, shape))
+            except ValueError as error:
+                raise ValueError(f"{structure_name(k, len(self), self._number)}{error}") from None
+        return out
 
     def place(self, atom: int) -> str:
         """What one of all atoms is called: its number in its frame, and the frame if there are several."""
-        frame = int(np.searchsorted(self.start, atom, side="right")) - 1
+        frame = self._frame_of(atom)
         text = f"Atom {atom - self.start[frame]}"
         if self._number is None and len(self) == 1:
             return text
         return f"{text} of structure {(self._number or 0) + frame}"
+
+    def sentence(self, error: CoreError) -> str:
+        """What the core complains of, in these frames' numbers."""
+        frame = error.frame
+        if frame < 0 and error.atom >= 0:
+            frame = self._frame_of(error.atom)
+        if frame < 0:
+            return str(error)
+        text = error.sentence.replace("{atom}", f"atom {error.atom - self.start[frame]}")
+        return structure_name(frame, len(self), self._number) + text.replace("{of}", "")
+
+    def _frame_of(self, atom: int) -> int:
+        return int(np.searchsorted(self.start, atom, side="right")) - 1
+
+
+def structure_name(frame: int, count: int, number: int | None) -> str:
+    """What stands before a complaint about a frame: nothing, or "structure 3: " where there are several."""
+    return "" if number is None and count == 1 else f"structure {(number or 0) + frame}: "
 
 
 def _parameters(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
