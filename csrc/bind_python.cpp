@@ -3,7 +3,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -23,21 +25,27 @@ using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
 // An engine with the neighbour list of one process: no ghosts, frames side by side.
 class PeriodicEngine {
  public:
-  PeriodicEngine(const std::string& path, const std::string& precision, int threads,
-                 const std::string& device, bool tables, bool low_memory)
-      : engine_(path, precision, threads, device, tables, low_memory) {}
+  PeriodicEngine(const std::string& path, const EngineOptions& options) : own_threads_(options.threads > 0) {
+    run_on_threads(checked_threads(options.threads),
+                   [&] { engine_ = std::make_unique<Engine>(path, options); });
+  }
+  // The same model and options, whatever became of the file.
+  PeriodicEngine(const PeriodicEngine& other) : own_threads_(other.own_threads_) {
+    const EngineOptions& options = other.engine().options();
+    run_on_threads(options.threads,
+                   [&] { engine_ = std::make_unique<Engine>(other.engine().model(), options); });
+  }
 
-  const Engine& engine() const { return engine_; }
-  void measure_stages() { engine_.measure_stages(); }
-  std::map<std::string, double> stage_seconds() { return engine_.stage_seconds(); }
+  const Engine& engine() const { return *engine_; }
+  void measure_stages() { engine_->measure_stages(); }
+  std::map<std::string, double> stage_seconds() { return engine_->stage_seconds(); }
 
   // (needed, free, atoms that fit) of the device, or None.
   py::object device_memory(std::int64_t natoms) {
     DeviceMemory m;
     {
-      py::gil_scoped_release release;
-      const std::lock_guard<std::mutex> guard(mutex_);
-      m = engine_.device_memory(natoms);
+      const Turn turn(this);
+      m = engine_->device_memory(natoms);
     }
     if (m.needed == 0) return py::none();
     return py::make_tuple(m.needed, m.free, m.atoms);
@@ -45,8 +53,7 @@ class PeriodicEngine {
 
   // The next computation lists neighbours anew.
   void forget_neighbors() {
-    py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> guard(mutex_);
+    const Turn turn(this);
     neighbors_.reset();
   }
 
@@ -64,12 +71,7 @@ class PeriodicEngine {
       for (int a = 0; a < 3; ++a) boxes[f].periodic[a] = pbc.data()[3 * f + a] != 0;
       std::fill(frame.begin() + start[f], frame.begin() + start[f + 1], f);
     }
-    // one computation at a time: the engine's buffers are its own; never wait for it with the GIL in hand
-    std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
-    {
-      py::gil_scoped_release release;
-      lock.lock();
-    }
+    const Turn turn(this);
     const double* x = positions.data();
     const int* type = types.data();
     const double* fp = fparam ? fparam->data() : nullptr;
@@ -78,16 +80,21 @@ class PeriodicEngine {
     const Result* result = nullptr;
     {
       py::gil_scoped_release release;
-      const ThreadScope scope(engine_.threads());
-      if (!neighbors_ || skin != skin_)
-        neighbors_ = std::make_unique<NeighborList>(engine_.model().rcut(), skin_ = skin);
-      neighbors_->leave_search(engine_.searches());
-      rebuilt = neighbors_->update(x, type, start, boxes);
-      Atoms atoms{n, n, x, type, nullptr, &neighbors_->candidates()};
-      result = &engine_.compute(atoms, forces, fp, ap, frame.data(), nullptr);
+      run_on_threads(engine_->threads(), [&] {
+        if (!neighbors_ || skin != skin_)
+          neighbors_ = std::make_unique<NeighborList>(engine_->model().rcut(), skin_ = skin);
+        neighbors_->leave_search(engine_->searches());
+        rebuilt = neighbors_->update(x, type, start, boxes);
+        Atoms atoms{n, n, x, type, nullptr, &neighbors_->candidates()};
+        result = &engine_->compute(atoms, forces, fp, ap, frame.data(), nullptr);
+      });
     }
     py::dict out = pack(*result, start, rebuilt, forces);
-    if (descriptors) out["descriptors"] = array({n, engine_.model().descriptor_dim()}, engine_.descriptor());
+    if (descriptors) {
+      std::vector<double> rows;
+      run_on_threads(engine_->threads(), [&] { rows = engine_->descriptor(); });
+      out["descriptors"] = array({n, engine_->model().descriptor_dim()}, rows);
+    }
     return out;
   }
 
@@ -109,7 +116,7 @@ class PeriodicEngine {
     bool ordered = s[0] == 0 && s[frames] == n;
     for (py::ssize_t f = 0; f < frames; ++f) ordered = ordered && s[f] <= s[f + 1];
     need(ordered, "frame_start");
-    const Fitting& f = engine_.model().fitting;
+    const Fitting& f = engine_->model().fitting;
     need(!fparam || (fparam->ndim() == 2 && fparam->shape(0) == frames && fparam->shape(1) == f.nfparam()),
          "fparam");
     need(!aparam || (aparam->ndim() == 2 && aparam->shape(0) == n && aparam->shape(1) == f.naparam()),
@@ -141,7 +148,7 @@ class PeriodicEngine {
       out["virial"] = array({frames, 3, 3}, virial);
       out["virials"] = array({n, 3, 3}, r.virial);
     }
-    const PairList& p = engine_.pairs();
+    const PairList& p = engine_->pairs();
     out["rebuilt"] = rebuilt;
     out["pairs"] = p.size;
     out["overfull"] = p.overfull_atom < 0
@@ -150,8 +157,44 @@ class PeriodicEngine {
     return out;
   }
 
-  Engine engine_;
+  // One computation at a time: the engine's buffers are its own. Nobody waits for it with the GIL in hand.
+  class Turn {
+   public:
+    explicit Turn(PeriodicEngine* of) : of_(of) {
+      of->check_process();
+      ++of->turns_;
+      py::gil_scoped_release release;
+      of->mutex_.lock();
+    }
+    ~Turn() {
+      of_->mutex_.unlock();
+      --of_->turns_;
+    }
+    Turn(const Turn&) = delete;
+
+   private:
+    PeriodicEngine* of_;
+  };
+
+  // A forked process has a copy of everything but the other threads and the GPU.
+  void check_process() {
+    if (process_ == getpid()) return;
+    if (turns_ > 0)
+      throw Error(
+          "this process was forked while another thread computed with the model, and that computation " +
+          std::string("will never end here: fork at another time, or start processes with spawn."));
+    if (engine_->options().device != "cpu")
+      throw Error("this process was forked after the model was loaded on " + engine_->options().device +
+                  ", and a GPU does not follow: load the model here, or start processes with spawn.");
+    if (!own_threads_) engine_->limit_threads(default_threads());
+    process_ = getpid();
+  }
+
+  std::unique_ptr<Engine> engine_;
+  bool own_threads_;  // the caller said how many
   std::mutex mutex_;
+  std::atomic<int> turns_{0};  // computations that run or wait
+  pid_t process_ = getpid();
   double skin_ = -1;
   std::unique_ptr<NeighborList> neighbors_;
 };
@@ -186,8 +229,8 @@ py::tuple neighbor_list(Doubles positions, Doubles cell, Ints pbc, double rcut, 
   NeighborList list(rcut, 0.0);
   {
     py::gil_scoped_release release;
-    const ThreadScope scope(threads > 0 ? threads : default_threads());
-    list.update(positions.data(), std::vector<int>(n, 0).data(), {0, n}, {box});
+    run_on_threads(checked_threads(threads),
+                   [&] { list.update(positions.data(), std::vector<int>(n, 0).data(), {0, n}, {box}); });
   }
   const Candidates& c = list.candidates();
   const auto size = static_cast<py::ssize_t>(c.atom.size());
@@ -210,9 +253,16 @@ PYBIND11_MODULE(_core, module) {
   module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
              py::arg("rcut"), py::arg("threads") = 1);
   py::class_<PeriodicEngine>(module, "Engine")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool, bool>(),
+      .def(py::init([](const std::string& path, const std::string& precision, int threads,
+                       const std::string& device, bool tables, bool low_memory) {
+             const EngineOptions options{precision, threads, device, tables, low_memory};
+             return std::make_unique<PeriodicEngine>(path, options);
+           }),
            py::arg("path"), py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
            py::arg("tables") = true, py::arg("low_memory") = false, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "copy", [](const PeriodicEngine& e) { return std::make_unique<PeriodicEngine>(e); },
+          py::call_guard<py::gil_scoped_release>())
       .def("compute", &PeriodicEngine::compute, py::arg("positions"), py::arg("types"),
            py::arg("frame_start"), py::arg("cells"), py::arg("pbc"), py::arg("skin"),
            py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none(),

@@ -49,7 +49,7 @@ def test_against(capsys, tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     (package / "infer.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
-    from dpa2md.cli_options import DEFAULT_MODEL
+    from dpa2md.shipped import DEFAULT_MODEL
 
     command = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--steps", "1", "--json"]
     assert main(command) == 0
@@ -59,7 +59,7 @@ def test_against(capsys, tmp_path, monkeypatch):
 
 
 def test_refusals(capsys, tmp_path):
-    from dpa2md.cli_options import DEFAULT_MODEL
+    from dpa2md.shipped import DEFAULT_MODEL
 
     against = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--peer-python"]
     for command, words in (
@@ -100,7 +100,7 @@ def test_a_peer_that_stops(capsys, tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").touch()  # without what computes
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
-    from dpa2md.cli_options import DEFAULT_MODEL
+    from dpa2md.shipped import DEFAULT_MODEL
 
     assert main(["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192"]) == 2
     assert "stopped while it computed" in capsys.readouterr().err

@@ -208,6 +208,14 @@ def test_md_writes_its_outputs(md, folder, capsys):
                      "md.settings.json", "start.traj"}  # fmt: skip
 
 
+def test_md_files_with_an_at_sign(md, folder):
+    """ASE would take what follows it for an index."""
+    pytest.importorskip("matplotlib")
+    names = ["--traj", "run@300K.traj", "--log", "run@300K.csv", "--checkpoint", "run@300K.npz"]
+    assert md("--steps", "2", "--interval", "1", "--quiet", "--plots", *names) == 0
+    assert (folder / "run@300K.rdf.png").exists()
+
+
 def test_md_names_and_quiet(md, folder, capsys):
     options = ["--traj", "a.xyz", "--log", "b.csv", "--checkpoint", "c.npz", "--quiet"]
     assert md("--steps", "2", "--interval", "1", "--precision", "float32", *options) == 0

@@ -114,3 +114,19 @@ def test_drawing_has_the_engines_stages():
 
 def test_drawing_is_up_to_date():
     assert (ROOT / "docs" / "story.svg").read_text() == drawing().drawing()
+
+
+def test_readme_runs_as_it_stands(tmp_path):
+    """What a visitor pastes first."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "eV/angstrom^3" in done.stdout

@@ -14,9 +14,9 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from dpa2md import DPA2Calculator
 from dpa2md.cli import main
-from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.errors import RunError
 from dpa2md.relaxation import Relaxation, relax
+from dpa2md.shipped import DEFAULT_MODEL
 
 
 @pytest.fixture
@@ -90,6 +90,12 @@ def test_too_few_steps_then_restart(command, capsys):
     np.testing.assert_allclose(frames[3].positions, reached.positions, atol=1e-7)
     energies = [a.get_potential_energy() for a in frames]
     assert energies[-1] < energies[3] < energies[0]
+
+
+def test_files_with_an_at_sign(command):
+    """ASE would take what follows it for an index."""
+    assert command("--steps", "1", "-o", "water@300K.extxyz") == 1
+    assert command("--fmax", "0.02", "-o", "water@300K.extxyz", "--restart") == 0
 
 
 def test_ctrl_c(model):

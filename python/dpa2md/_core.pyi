@@ -20,6 +20,7 @@ class Engine:
         tables: bool = True,
         low_memory: bool = False,
     ) -> None: ...
+    def copy(self) -> Engine: ...
     def compute(
         self,
         positions: np.ndarray,

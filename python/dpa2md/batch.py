@@ -10,12 +10,13 @@ from typing import Any
 from ase import Atoms
 
 from .calculator import DPA2Calculator, as_ase
-from .engine import Engine, Result
+from .engine import Engine
+from .results import Result
 
 
 def evaluate(
     model: str | os.PathLike | Engine | DPA2Calculator,
-    structures: Iterable[Atoms],
+    structures: Iterable[Atoms] | Atoms,
     *,
     forces: bool = True,
     fparam: Sequence | None = None,
@@ -34,7 +35,7 @@ def evaluate(
         A model file, or an `Engine` or `DPA2Calculator` that is already loaded; `precision`,
         `threads` and `head` are for a file.
     structures
-        Any number of `ase.Atoms`; their sizes, cells and elements may differ.
+        Any number of `ase.Atoms`; their sizes, cells and elements may differ. A single one is a list of one.
     forces
         False: only energies, at about a third of the cost.
     fparam, aparam
@@ -59,8 +60,10 @@ def evaluate(
     ValueError
         For a structure that can't be evaluated, which is named by its number: an unknown element, atoms on
         top of each other or nowhere, a cell without volume, parameters of the wrong shape.
+    TypeError
+        For something that is no structure, as a file's name.
     """
-    structures = list(structures)
+    structures = listed(structures)
     if isinstance(model, DPA2Calculator):
         engine = model.engine
         if fparam is None and model.fparam is not None:
@@ -98,6 +101,27 @@ def evaluate(
         if report:
             report(len(results))
     return results
+
+
+def listed(structures: Iterable[Atoms] | Atoms) -> list[Atoms]:
+    """Structures as a list; iterating over a single one would give its atoms.
+
+    Raises
+    ------
+    TypeError
+        For anything that is no `ase.Atoms`.
+    """
+    if isinstance(structures, Atoms):
+        return [structures]
+    if isinstance(structures, str | os.PathLike):
+        raise TypeError(
+            f"{structures} is a name, not a structure: read it first, with ase.io.read."
+        )
+    found = list(structures)
+    for k, atoms in enumerate(found):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f"structure {k} is a {type(atoms).__name__}; give ase.Atoms.")
+    return found
 
 
 def _compute(

@@ -14,7 +14,8 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
-from .engine import DEFAULT_SKIN, Engine, Result
+from .engine import DEFAULT_SKIN, Engine
+from .results import Result
 
 
 class DPA2Calculator(Calculator):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .cli_options import (
     SHIPPED,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     add_model,
     load_engine,
@@ -54,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_model(parser)
     parser.add_argument("structure", metavar="STRUCTURE", nargs="?", help=STRUCTURE_HELP)
     parser.add_argument("--structure", dest="structure_option", help=argparse.SUPPRESS)
+    add_elements(parser)
     parser.add_argument(
         "--atoms",
         type=int,
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     structure = args.structure or args.structure_option
     name = Path(named_model(args)).name
-    atoms = load_structure(structure or SHIPPED)
+    atoms = load_structure(structure or SHIPPED, args.elements)
     sizes = args.atoms or ([len(atoms)] if structure else [192, 768])
     systems = [replicated(atoms, n) for n in sizes]
     where = machine()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from .cli_options import (
     MODEL_HELP,
-    STRUCTURE_HELP,
     add_engine_options,
+    add_structure,
     engine_options,
     load_structure,
     model_path,
@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
-    add("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_structure(parser)
     add_engine_options(parser)
     add("--nve-steps", type=int, metavar="N", help="of the short run; 0: none (default: 400)")
     add("--seed", type=int, default=1, help="of directions and velocities (default: 1)")
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_to_replace(args.plot, args.overwrite)
         check_picture(args.plot)
     path = model_path(args.model)
-    atoms = load_structure(args.structure)
+    atoms = load_structure(args.structure, args.elements)
 
     def load(precision: str) -> Engine:
         return Engine(path, **{**engine_options(args), "precision": precision})

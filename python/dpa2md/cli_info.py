@@ -10,6 +10,7 @@ import numpy as np
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     load_engine,
     load_structure,
@@ -48,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="measure a small system and scale time and memory to N atoms",
     )
     add("--structure", metavar="STRUCTURE", help=f"what the atoms are like: {STRUCTURE_HELP}")
+    add_elements(parser)
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -126,7 +128,7 @@ def _cost(args: argparse.Namespace) -> dict[str, Any]:
     from .estimate import estimate
 
     engine = load_engine(args)
-    structure = load_structure(args.structure) if args.structure else None
+    structure = load_structure(args.structure, args.elements) if args.structure else None
     found = estimate(engine, args.atoms, structure)
     sizes = " and ".join(map(str, found.measured_atoms))
     cost: dict[str, Any] = {"seconds a step": float(f"{found.seconds:.3g}")}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .cli_md_settings import add_settings, settings_of
 from .cli_options import (
-    STRUCTURE_HELP,
     add_engine_options,
     add_model,
+    add_structure,
     load_calculator,
     load_structure,
     named_model,
@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         _EXAMPLES,
     )
     add_model(parser)
-    parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_structure(parser)
     add_engine_options(parser.add_argument_group("model"))
     run_group = parser.add_argument_group("run")
     add_settings(run_group)
@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace, settings: Settings) -> Atoms:
     """The structure, without velocities where new ones are wanted."""
-    atoms = load_structure(args.structure)
+    atoms = load_structure(args.structure, args.elements)
     if args.new_velocities:
         atoms.arrays.pop("momenta", None)
     elif settings.ensemble == "nve" and args.temperature is not None and atoms.has("momenta"):
@@ -232,7 +232,8 @@ def _plot(files: dict[str, Path], elements: tuple[str, str] | None) -> None:
     thermo, rdf = _pictures(files)
     print(f"wrote {plot_thermo(files['log'], thermo)}")
     if elements:
-        print(f"wrote {plot_rdf(list(iread(files['trajectory'], ':')), rdf, *elements)}")
+        frames = list(iread(files["trajectory"], ":", do_not_split_by_at_sign=True))
+        print(f"wrote {plot_rdf(frames, rdf, *elements)}")
 
 
 def _pictures(files: dict[str, Path]) -> tuple[Path, Path]:

@@ -7,7 +7,6 @@ refused by name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from .errors import ModelError
+from .files import sha256
 from .importer.config import read_config
 from .importer.elements import keep_elements
 from .importer.records import build_records
@@ -164,14 +164,10 @@ def _meta(path: Path, source: Source) -> dict[str, Record]:
         version = import_module("._core", __package__).__version__
     except ImportError:  # run from a source tree without the compiled core
         version = "unknown"
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
     meta: dict[str, Record] = {
         # a name on disk may be no text
         "meta.source": os.fsencode(path.name).decode("utf-8", "replace"),
-        "meta.source_sha256": digest.hexdigest(),
+        "meta.source_sha256": sha256(path),
         "meta.converter": version,
         "meta.config": json.dumps(source.config),
     }

@@ -18,7 +18,7 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
-from .batch import evaluate
+from .batch import evaluate, listed
 from .calculator import DPA2Calculator, as_ase
 from .engine import Engine
 
@@ -48,6 +48,8 @@ class ModelDeviation(Calculator):
     ------
     ValueError
         For fewer than two models.
+    TypeError
+        For a name that is not in a list.
     ModelError, OSError
         As `DPA2Calculator`.
 
@@ -72,8 +74,7 @@ class ModelDeviation(Calculator):
         tables: bool = True,
     ):
         super().__init__()
-        if len(models) < 2:
-            raise ValueError(f"A deviation needs two models or more; {len(models)} were given.")
+        models = _several(models)
         self.models = [
             m
             if isinstance(m, DPA2Calculator)
@@ -116,7 +117,7 @@ class ModelDeviation(Calculator):
 
 def model_deviation(
     models: Sequence[Model],
-    structures: Iterable[Atoms],
+    structures: Iterable[Atoms] | Atoms,
     *,
     precision: str | None = None,
     threads: int | None = None,
@@ -129,7 +130,7 @@ def model_deviation(
     models, precision, threads
         As of `ModelDeviation`; each model is loaded once, after the one before is done.
     structures
-        Any number of `ase.Atoms`.
+        Any number of `ase.Atoms`; a single one is a list of one.
     report
         Called after each model with the number of models that are done.
 
@@ -142,16 +143,26 @@ def model_deviation(
     ------
     ValueError
         For fewer than two models, and as `evaluate`.
+    TypeError
+        For a name that is not in a list, and as `evaluate`.
     """
-    if len(models) < 2:
-        raise ValueError(f"A deviation needs two models or more; {len(models)} were given.")
-    structures = list(structures)
+    models, structures = _several(models), listed(structures)
     found = []
     for k, model in enumerate(models):
         found.append(evaluate(model, structures, precision=precision, threads=threads))
         if report:
             report(k + 1)
     return [combine(entries) for entries in zip(*found, strict=True)]
+
+
+def _several(models: Sequence[Model]) -> list[Model]:
+    """The models as a list; a name alone would be taken apart into characters."""
+    if isinstance(models, str | os.PathLike | Engine | DPA2Calculator):
+        raise TypeError("A deviation needs two models or more, in a list; a single one was given.")
+    found = list(models)
+    if len(found) < 2:
+        raise ValueError(f"A deviation needs two models or more; {len(found)} were given.")
+    return found
 
 
 def combine(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,10 @@ import numpy as np
 
 from .conversion import convert
 from .errors import ModelError
+from .files import sha256
 from .model_file import is_model_file
+from .results import DeviceMemory, Result
+from .shipped import model_file
 
 try:
     from . import _core
@@ -31,26 +33,6 @@ if TYPE_CHECKING:
 DEFAULT_SKIN = 0.5
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
-    """What a step takes of a graphics processor's memory."""
-
-    needed: float  #: bytes
-    free: float  #: bytes that this engine could have, those that it holds included
-    atoms: int  #: how many would fit
-
-
-@dataclass(frozen=True)
-class Result:
-    """Results for one structure of n atoms; the last three are None when no forces were asked for."""
-
-    energy: float  #: eV
-    energies: np.ndarray  #: (n,) eV
-    forces: np.ndarray | None  #: (n, 3) eV/angstrom
-    virial: np.ndarray | None  #: (3, 3) eV, -dE/dstrain
-    virials: np.ndarray | None  #: (n, 3, 3) eV; they add up to the virial
-
-
 class Engine:
     """A model, ready to run: the arithmetic of DPA-2 (D. Zhang et al., npj Comput. Mater. 10, 293, 2024).
 
@@ -59,11 +41,13 @@ class Engine:
     Parameters
     ----------
     path
-        A ``.dpa2`` file, or a model file of DeePMD-kit, which is converted on the fly.
+        A ``.dpa2`` file, or a model file of DeePMD-kit, which is converted on the fly; "water": the
+        shipped model.
     precision
         "float64" or "float32"; None: the precision that the model was trained in.
     threads
-        Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores).
+        Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores; one in a
+        process that was forked, as of `multiprocessing.Pool`).
     device
         "cpu", or "cuda" (GPU 0), "cuda:1", ... in a build with CUDA.
     head
@@ -98,7 +82,7 @@ class Engine:
     ):
         # Absolute, because a pickled engine is loaded again, perhaps by a process elsewhere.
         self._arguments = (
-            os.path.abspath(path),
+            os.path.abspath(model_file(path)),
             precision,
             threads,
             device,
@@ -106,6 +90,7 @@ class Engine:
             tables,
             low_memory,
         )
+        self._checksum = sha256(self.path)
         self._load()
 
     def _load(self) -> None:
@@ -126,15 +111,39 @@ class Engine:
             with tempfile.TemporaryDirectory(prefix="dpa2md-") as folder:
                 converted = convert(path, Path(folder) / "model.dpa2", head=head)
                 self._core = core(converted)
+        self._describe()
+
+    def _describe(self) -> None:
         self._info: dict[str, Any] = self._core.info
         self._type_of = {name: k for k, name in enumerate(self.elements)}
         self._told_overfull = False
 
+    def __copy__(self) -> Engine:
+        """The same model from memory, whatever became of its file."""
+        new = object.__new__(type(self))
+        new._arguments, new._checksum = self._arguments, self._checksum
+        new._core = self._core.copy()
+        new._describe()
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        return self.__copy__()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"_arguments": self._arguments}
+        return {"_arguments": self._arguments, "_checksum": self._checksum}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model of a pickled engine again, which must be the same one."""
         self.__dict__.update(state)
+        if not os.path.exists(self.path):
+            raise ModelError(
+                f"{self.path}: the file of the pickled model is not there; put it back."
+            )
+        if sha256(self.path) != self._checksum:
+            raise ModelError(
+                f"{self.path}: the file has changed since the model was loaded that is unpickled now; "
+                "put the old one back, or load the new one by its name."
+            )
         self._load()
 
     def __repr__(self) -> str:
@@ -144,6 +153,11 @@ class Engine:
     def path(self) -> str:
         """The file the model was loaded from."""
         return self._arguments[0]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of that file, as it was then."""
+        return self._checksum
 
     @property
     def elements(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,15 @@ def named_errors(path: str | os.PathLike, *also: Path) -> Iterator[None]:
         if error.errno and error.filename in (None, *also, *map(os.fspath, also)):
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The checksum of a file, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

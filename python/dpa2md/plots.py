@@ -196,7 +196,8 @@ def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> 
     panels: dict[str, list[Pairs]] = {}
     for pair in pairs:
         panels.setdefault(pair.name.split()[0], []).append(pair)
-    panels.pop("virial", None)  # the stress times a number
+    for again in ("total", "virial"):  # the energy and the stress times numbers
+        panels.pop(again, None)
     for name, parts in panels.items():
         panels[name] = parts[1:] or parts  # elements in place of all forces together
     figure, axes = new_figure(1, len(panels))

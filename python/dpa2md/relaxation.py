@@ -134,7 +134,7 @@ def _with_cell(atoms: Atoms, pressure: float) -> Any:
 
 def _take_last(trajectory: Path, atoms: Atoms) -> None:
     try:
-        last = read(trajectory, -1, format="traj")
+        last = read(trajectory, -1, format="traj", do_not_split_by_at_sign=True)
     except Exception as error:  # noqa: BLE001 - a damaged file raises anything
         raise RunError(f"{trajectory}: this is no trajectory to go on from ({error}).") from None
     assert isinstance(last, Atoms)

@@ -56,7 +56,7 @@ void evaluate(Engine* engine, int n, int nfparam, int naparam) {
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
   try {
-    Engine engine(argv[1], argv[2], 1, argv[3], std::string(argv[4]) == "tables");
+    Engine engine(argv[1], {argv[2], 1, argv[3], std::string(argv[4]) == "tables"});
     std::string word;
     for (int n, f, a; std::cin >> word >> n >> f >> a;) evaluate(&engine, n, f, a);
   } catch (const std::exception& e) {
