@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -59,13 +58,9 @@ def _model(atoms: Atoms) -> dict[str, Any]:
     engine = getattr(atoms.calc, "engine", None)
     if engine is None:
         return {"calculator": type(atoms.calc).__name__}
-    with open(engine.path, "rb") as file:
-        checksum = hashlib.sha256()
-        while block := file.read(1 << 20):
-            checksum.update(block)
     return {
         "path": engine.path,
-        "sha256": checksum.hexdigest(),
+        "sha256": engine.checksum,
         "precision": engine.precision,
         "engine": engine.description,
     }
