@@ -125,7 +125,7 @@ def test_the_documentation_knows_every_command_and_option():
     for name, parser in commands().items():
         assert f"`{name}`" in text, name
         known |= {option for action in parser._actions for option in action.option_strings}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--peer-python"} <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)) - {"--peer-python"} <= known
 
 
 def test_progress_bar(monkeypatch):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._core import __version__
-    from .batch import evaluate
+    from .batch import descriptors, evaluate
     from .calculator import DPA2Calculator
     from .conversion import convert, list_heads
     from .deviation import ModelDeviation, model_deviation
@@ -19,6 +19,7 @@ __all__ = [
     "ModelDeviation",
     "__version__",
     "convert",
+    "descriptors",
     "evaluate",
     "list_heads",
     "model_deviation",
@@ -30,6 +31,7 @@ _HOMES = {
     "ModelDeviation": ".deviation",
     "__version__": "._core",
     "convert": ".conversion",
+    "descriptors": ".batch",
     "evaluate": ".batch",
     "list_heads": ".conversion",
     "model_deviation": ".deviation",

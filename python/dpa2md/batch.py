@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
-from .calculator import DPA2Calculator, as_ase
+from .calculator import DPA2Calculator
+from .dispersion import Dispersion
 from .engine import Engine
-from .results import Result
+from .results import Result, as_ase
 
 
 def evaluate(
@@ -33,7 +35,7 @@ def evaluate(
     ----------
     model
         A model file, or an `Engine` or `DPA2Calculator` that is already loaded; `precision`,
-        `threads` and `head` are for a file.
+        `threads` and `head` are for a file. The D3 dispersion of a calculator is added.
     structures
         Any number of `ase.Atoms`; their sizes, cells and elements may differ. A single one is a list of one.
     forces
@@ -64,16 +66,13 @@ def evaluate(
         For something that is no structure, as a file's name.
     """
     structures = listed(structures)
+    engine = _engine(model, precision, threads, head)
+    dispersion = model.dispersion if isinstance(model, DPA2Calculator) else None
     if isinstance(model, DPA2Calculator):
-        engine = model.engine
         if fparam is None and model.fparam is not None:
             fparam = [model.fparam] * len(structures)
         if aparam is None and model.aparam is not None:
             aparam = [model.aparam] * len(structures)
-    elif isinstance(model, Engine):
-        engine = model
-    else:
-        engine = Engine(model, precision, threads, head=head)
     for name, values in (("fparam", fparam), ("aparam", aparam)):
         if values is not None and len(values) != len(structures):
             raise ValueError(
@@ -98,6 +97,13 @@ def evaluate(
             if forces:
                 entry["virial"] = result.virial
             results.append(entry)
+        if dispersion is not None:
+            results[part] = [
+                _add(dispersion, result, atoms, k)
+                for k, (result, atoms) in enumerate(
+                    zip(results[part], chosen, strict=True), part.start
+                )
+            ]
         if report:
             report(len(results))
     return results
@@ -122,6 +128,68 @@ def listed(structures: Iterable[Atoms] | Atoms) -> list[Atoms]:
         if not isinstance(atoms, Atoms):
             raise TypeError(f"structure {k} is a {type(atoms).__name__}; give ase.Atoms.")
     return found
+
+
+def _add(
+    dispersion: Dispersion, result: dict[str, Any], atoms: Atoms, number: int
+) -> dict[str, Any]:
+    try:
+        return dispersion.add(result, atoms)
+    except ValueError as error:
+        raise ValueError(f"structure {number}: {error}") from None
+
+
+def descriptors(
+    model: str | os.PathLike | Engine | DPA2Calculator,
+    structures: Iterable[Atoms],
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    head: str | None = None,
+    batch_atoms: int = 2000,
+    report: Callable[[int], None] | None = None,
+) -> list[np.ndarray]:
+    """The descriptors of many structures, several at a time.
+
+    Parameters
+    ----------
+    model, structures, precision, threads, head, batch_atoms, report
+        As of `evaluate`.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `structures`, each (n, dim), see `Engine.descriptor`.
+
+    Raises
+    ------
+    ModelError, ValueError
+        As `evaluate`.
+    """
+    structures = list(structures)
+    engine = _engine(model, precision, threads, head)
+    found: list[np.ndarray] = []
+    for part in _batches(structures, batch_atoms):
+        number = part.start if len(structures) > 1 else None
+        try:
+            found += engine.descriptors(structures[part], skin=0.0, number=number)
+        except ValueError:
+            _name_culprit(engine, structures[part], None, None, part.start)
+            raise
+        if report:
+            report(len(found))
+    return found
+
+
+def _engine(
+    model: str | os.PathLike | Engine | DPA2Calculator,
+    precision: str | None,
+    threads: int | None,
+    head: str | None,
+) -> Engine:
+    if isinstance(model, DPA2Calculator):
+        return model.engine
+    return model if isinstance(model, Engine) else Engine(model, precision, threads, head=head)
 
 
 def _compute(

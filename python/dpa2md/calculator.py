@@ -13,9 +13,11 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.data import atomic_numbers
 
+from .dispersion import Dispersion
 from .engine import DEFAULT_SKIN, Engine
-from .results import Result
+from .results import Result, as_ase
 
 
 class DPA2Calculator(Calculator):
@@ -45,6 +47,13 @@ class DPA2Calculator(Calculator):
         (n, naparam), or (naparam,) for all atoms, for models with atomic parameters; None:
         ``atoms.arrays["aparam"]``.
 
+    d3, d3_damping
+        Add D3 dispersion with the parameters of this functional, such as "pbe", see `Dispersion`; then there
+        are no `energies` and `stresses` of single atoms. Only for models whose training data had no dispersion.
+
+    ASE's files and databases keep `parameters` with the results: the model's file name and SHA-256 checksum,
+    the version of dpa2md, precision, device, and what else is not at its default.
+
     Raises
     ------
     ModelError
@@ -59,6 +68,7 @@ class DPA2Calculator(Calculator):
     """
 
     name = "dpa2"
+    nolabel = True  # `ase run` would give it a label for its files, of which there are none
     # ASE declares both as plain attributes.
     implemented_properties = [  # noqa: RUF012
         "energy",
@@ -83,6 +93,8 @@ class DPA2Calculator(Calculator):
         aparam: float | Sequence[float] | np.ndarray | None = None,
         tables: bool = True,
         low_memory: bool = False,
+        d3: str | None = None,
+        d3_damping: str = "bj",
     ):
         super().__init__()
         if isinstance(path, Engine):
@@ -94,7 +106,42 @@ class DPA2Calculator(Calculator):
         self.skin = skin
         self.fparam = fparam
         self.aparam = aparam
+        self.parameters = provenance(self.engine)
+        self.dispersion = None if d3 is None else Dispersion(d3, d3_damping)
+        if self.dispersion is not None:
+            self.parameters |= {"d3": d3, "d3_damping": d3_damping}
+            shared = set(self.implemented_properties) - {"energies", "stresses"}
+            self.implemented_properties = sorted(shared)
         self._used: tuple[Any, Any] = (None, None)
+
+    @property
+    def description(self) -> str:
+        """Device, instruction set, precision and threads, and D3 if there is."""
+        return self.engine.description + (f", with {self.dispersion}" if self.dispersion else "")
+
+    @property
+    def allowed_atomic_numbers(self) -> set[int]:
+        """The atomic numbers of the model's elements, where they are elements."""
+        return {atomic_numbers[name] for name in self.engine.elements if name in atomic_numbers}
+
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        """ASE's way to change a calculator's parameters: a loaded model has none that could change.
+
+        Raises
+        ------
+        ValueError
+            For any parameter.
+        """
+        if parameters:
+            names = ", ".join(parameters)
+            raise ValueError(f"A loaded model can't change its {names}; make a new DPA2Calculator.")
+        return {}
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """`parameters` and the extra parameters of the calculator, as ASE writes them into its files."""
+        extra = {"fparam": self.fparam, "aparam": self.aparam}
+        given = {k: np.asarray(v).tolist() for k, v in extra.items() if v is not None}
+        return {**self.parameters, **given}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, the model's extra parameters included.
@@ -144,10 +191,17 @@ class DPA2Calculator(Calculator):
                 "A stress needs a cell with three independent vectors; give the structure a full cell."
             )
         forces = bool({"forces", "stress", "stresses"} & set(properties))
-        self.results = as_ase(self.compute(atoms, forces), atoms)
+        self.results = self.results_for(atoms, forces)
+        self.results.pop("virial", None)
+
+    def results_for(self, atoms: Atoms, forces: bool = True) -> dict[str, Any]:
+        """What `calculate` has in `results`, and with forces the `virial` (3, 3) (eV, -dE/dstrain)."""
+        found = self.compute(atoms, forces)
+        results = as_ase(found, atoms) | ({"virial": found.virial} if forces else {})
+        return results if self.dispersion is None else self.dispersion.add(results, atoms)
 
     def compute(self, atoms: Atoms, forces: bool = True) -> Result:
-        """Results of `Engine.compute` for `atoms`, with their frame and atomic parameters."""
+        """Results of `Engine.compute` for `atoms`, with their frame and atomic parameters; without D3."""
         fparam, aparam = self._parameters(atoms)
         self._used = (_copy(fparam), _copy(aparam))
         return self.engine.compute(
@@ -187,6 +241,21 @@ class DPA2Calculator(Calculator):
             skin=self.skin,
         )
 
+    def get_hessian(self, atoms: Atoms | None = None, delta: float = 0.01) -> np.ndarray:
+        """Second derivatives of the energy, (n, 3, n, 3) in eV/angstrom^2, see `hessian.hessian`.
+
+        Raises
+        ------
+        ValueError
+            Without atoms, and as `hessian.hessian`.
+        """
+        from .hessian import hessian
+
+        atoms = atoms if atoms is not None else self.atoms
+        if atoms is None:
+            raise ValueError("There are no atoms yet: give a structure to get_hessian.")
+        return hessian(self, atoms, delta=delta)
+
     def _parameters(self, atoms: Atoms) -> tuple[Any, Any]:
         fparam, aparam = self.fparam, self.aparam
         if fparam is None and self.engine.nfparam:
@@ -196,29 +265,21 @@ class DPA2Calculator(Calculator):
         return fparam, aparam
 
 
-def as_ase(result: Result, atoms: Atoms) -> dict[str, Any]:
-    """Results in ASE's names, units, signs and Voigt order (xx, yy, zz, yz, xz, xy).
+def provenance(engine: Engine) -> dict[str, Any]:
+    """What results come from: file and checksum of the model, version of dpa2md, settings.
 
-    The stress is dE/dstrain / volume; `stresses` add up to it.
+    Settings that are at their defaults are left out but for precision and device.
     """
-    results: dict[str, Any] = {
-        "energy": result.energy,
-        "free_energy": result.energy,
-        "energies": result.energies,
+    from . import __version__
+
+    settings = engine.settings
+    usual = {"head": None, "tables": True, "low_memory": False}
+    return {
+        "model": os.path.basename(engine.path),
+        "model_sha256": engine.checksum,
+        "dpa2md_version": __version__,
+        **{k: v for k, v in settings.items() if k not in usual or v != usual[k]},
     }
-    if result.forces is not None and result.virial is not None and result.virials is not None:
-        results["forces"] = result.forces
-        if atoms.cell.rank == 3:
-            volume = atoms.cell.volume
-            results["stress"] = _voigt(-result.virial / volume)
-            results["stresses"] = _voigt(-result.virials / volume)
-    return results
-
-
-def _voigt(stress: np.ndarray) -> np.ndarray:
-    """The symmetric part of (..., 3, 3) as (..., 6); an atom's own stress need not be symmetric."""
-    symmetric = (stress + np.swapaxes(stress, -1, -2)) / 2
-    return symmetric[..., [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
 def _copy(value: Any) -> Any:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_dispersion_options,
     add_elements,
     add_engine_options,
-    load_engine,
+    load_calculator,
     load_structures,
     new_parser,
     print_json,
@@ -82,6 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add("--overwrite", action="store_true", help="replace existing outputs")
     add_engine_options(parser)
+    add_dispersion_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
     return parser
@@ -101,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
                 raise RunError(
                     f"{args.structures}: there are no labels to compare with; leave out --{option}."
                 )
-    engine = load_engine(args)
+    calculator = load_calculator(args)
     with progress_bar("structures", len(frames)) as show:
-        results = evaluate(engine, frames, report=show)
+        results = evaluate(calculator, frames, report=show)
     shift = energy_shift(frames, results) if args.shift else None
     if args.shift and shift is None:
         warnings.warn(
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     errors = [p.errors() for p in pairs]
     summary = {
         "model": args.model,
-        "engine": engine.description,
+        "engine": calculator.description,
         "structures": len(frames),
         "output": str(args.output) if args.output else None,
         "shift": shift,

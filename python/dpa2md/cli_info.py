@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ examples:
   dpa2md info cu.dpa2 --atoms 100000 --structure cu.cif    at its density
   dpa2md info water.dpa2 --json               for programs
 """
+_NO_BIAS = 1e-6  # eV; DeePMD-kit's own bound
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     summary = summarize(load_records(model_path(args.model), args.head))
     if args.atoms is not None:
         summary |= _cost(args)
+    _warn_of_untrained(summary)
     if args.json:
         print_json(summary)
         return 0
@@ -92,6 +95,7 @@ def summarize(records: dict[str, Record]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "kind": kind,
         "elements": elements,
+        **_trained(records, elements),
         "precision": records["model.precision"],
         "fitting precision": records["model.fitting_precision"],
     }
@@ -122,6 +126,31 @@ def summarize(records: dict[str, Record]) -> dict[str, Any]:
         if f"meta.{name}" in records:
             summary[name.replace("_", " ")] = records[f"meta.{name}"]
     return summary
+
+
+def _trained(records: dict[str, Record], elements: list[str]) -> dict[str, list[str]]:
+    """The elements that the training data had, where that is known.
+
+    Models of DeePMD-kit before 3.2 have no note of it; it takes those with an energy of their own.
+    """
+    note = records.get("meta.observed_types")
+    if isinstance(note, str):
+        return {"trained elements": [name for name in elements if name in note.split("\n")]}
+    bias = abs(np.ravel(records["fitting.out_bias"])) > _NO_BIAS
+    return {"trained elements": list(np.array(elements)[bias])} if bias.any() else {}
+
+
+def _warn_of_untrained(summary: dict[str, Any]) -> None:
+    trained = summary.get("trained elements", summary["elements"])
+    untrained = [name for name in summary["elements"] if name not in trained]
+    if untrained:
+        shown = " ".join(untrained[:10]) + (" ..." if len(untrained) > 10 else "")
+        keep = ",".join(trained) if len(trained) <= 10 else f"{','.join(trained[:10])},..."
+        warnings.warn(
+            f"The model was never trained on {shown} ({len(untrained)} of "
+            f"{len(summary['elements'])} elements); dpa2md convert --elements {keep} leaves them out.",
+            stacklevel=2,
+        )
 
 
 def _cost(args: argparse.Namespace) -> dict[str, Any]:

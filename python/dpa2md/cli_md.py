@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cli_md_settings import add_settings, settings_of
 from .cli_options import (
+    add_dispersion_options,
     add_engine_options,
     add_model,
     add_structure,
@@ -51,7 +52,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add_model(parser)
     add_structure(parser)
-    add_engine_options(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_engine_options(model)
+    add_dispersion_options(model)
     run_group = parser.add_argument_group("run")
     add_settings(run_group)
     run_group.add_argument(

@@ -73,6 +73,17 @@ def add_elements(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dispersion_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """D3, for the commands that use `load_calculator`."""
+    add = parser.add_argument
+    add(
+        "--d3",
+        metavar="FUNCTIONAL",
+        help="add D3 dispersion, for a model trained without: pbe, ...",
+    )
+    add("--d3-damping", default="bj", metavar="NAME", help="bj, zero, bjm, zerom, op (default: bj)")
+
+
 def named_model(args: argparse.Namespace) -> str:
     """What the command line calls the model; a `RunError` when it names two."""
     option = getattr(args, "model_option", None)
@@ -116,10 +127,11 @@ def load_engine(args: argparse.Namespace) -> Engine:
 
 
 def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
-    """The same as `load_engine`, as a calculator of ASE."""
+    """The same as `load_engine`, as a calculator of ASE, with the options of `add_dispersion_options`."""
     from .calculator import DPA2Calculator
 
-    return DPA2Calculator(model_path(named_model(args)), **engine_options(args))
+    dispersion = {name: getattr(args, name) for name in ("d3", "d3_damping") if hasattr(args, name)}
+    return DPA2Calculator(model_path(named_model(args)), **engine_options(args), **dispersion)
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -136,7 +148,9 @@ def load_structure(name: str, elements: str | None = None) -> Atoms:
     return read_last_structure(name, elements=_names(elements)) if shipped is None else shipped
 
 
-def load_structures(name: str, elements: str | None, labels: str | None) -> list[Atoms]:
+def load_structures(
+    name: str, elements: str | None = None, labels: str | None = None
+) -> list[Atoms]:
     """All structures that were named on the command line, with the labels that are called `labels`."""
     from .reading import read_structures
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .cli_options import (
     MODEL_HELP,
+    add_dispersion_options,
     add_engine_options,
     add_structure,
     load_calculator,
@@ -55,7 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add("--pressure", type=float, default=0.0, metavar="BAR", help="on the cell (default: 0)")
     add("--fmax", type=float, default=0.01, metavar="F", help="eV/angstrom (default: 0.01)")
     add("--steps", type=int, default=1000, metavar="N", help="at most (default: 1000)")
-    add_engine_options(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_engine_options(model)
+    add_dispersion_options(model)
     out = parser.add_argument_group("output").add_argument
     out(
         "-o",
@@ -94,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     atoms.calc = calculator
     quiet = args.quiet or args.json
     if not quiet:
-        print(f"{len(atoms)} atoms, {Path(args.model).name} on {calculator.engine.description}")
+        print(f"{len(atoms)} atoms, {Path(args.model).name} on {calculator.description}")
     outcome = relax(
         atoms,
         settings,

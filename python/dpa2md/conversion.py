@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .errors import ModelError
 from .files import sha256
-from .importer.config import read_config
+from .importer.config import observed_types, read_config
 from .importer.elements import keep_elements
 from .importer.records import build_records
 from .importer.source import Source, open_source
@@ -171,7 +171,11 @@ def _meta(path: Path, source: Source) -> dict[str, Record]:
         "meta.converter": version,
         "meta.config": json.dumps(source.config),
     }
-    return meta if source.head is None else meta | {"meta.head": source.head}
+    if source.head is not None:
+        meta["meta.head"] = source.head
+    if observed := observed_types(source.config):
+        meta["meta.observed_types"] = "\n".join(observed)
+    return meta
 
 
 @contextmanager

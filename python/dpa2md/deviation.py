@@ -7,7 +7,7 @@ The numbers are those of DeePMD-kit's ``dp model-devi`` (Y. Zhang et al., Comput
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,16 @@ from ase.calculators.calculator import (
 )
 
 from .batch import evaluate, listed
-from .calculator import DPA2Calculator, as_ase
+from .calculator import DPA2Calculator
 from .engine import Engine
+from .files import whole_file
 
 Model = str | os.PathLike | Engine | DPA2Calculator
+
+#: The columns of a table of deviations, in the order of DeePMD-kit's.
+DEVIATIONS = tuple(f"{kind}_devi_{of}" for of in "vf" for kind in ("max", "min", "avg")) + (
+    "devi_e",
+)
 
 
 class ModelDeviation(Calculator):
@@ -81,6 +87,7 @@ class ModelDeviation(Calculator):
             else DPA2Calculator(m, precision, threads, device, tables=tables)
             for m in models
         ]
+        self.parameters = {"models": [model.todict() for model in self.models]}
 
     @property
     def deviations(self) -> dict[str, Any]:
@@ -99,8 +106,7 @@ class ModelDeviation(Calculator):
             raise PropertyNotImplementedError(
                 "A stress needs a cell with three independent vectors; give the structure a full cell."
             )
-        found = [model.compute(self.atoms) for model in self.models]
-        self.results = combine([as_ase(r, self.atoms) | {"virial": r.virial} for r in found])
+        self.results = combine([model.results_for(self.atoms) for model in self.models])
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, parameters of the models included."""
@@ -121,6 +127,8 @@ def model_deviation(
     *,
     precision: str | None = None,
     threads: int | None = None,
+    relative: float | None = None,
+    relative_v: float | None = None,
     report: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Means and deviations of several models for many structures, as `ModelDeviation` has in its results.
@@ -131,8 +139,11 @@ def model_deviation(
         As of `ModelDeviation`; each model is loaded once, after the one before is done.
     structures
         Any number of `ase.Atoms`; a single one is a list of one.
+    relative, relative_v
+        Levels (eV/angstrom, eV) for relative deviations: an atom's is divided by the size of its mean force
+        plus the level, a virial's by the norm of the mean virial per atom plus the level.
     report
-        Called after each model with the number of models that are done.
+        Called after each batch with the number of evaluations that are done, models times structures in all.
 
     Returns
     -------
@@ -142,17 +153,22 @@ def model_deviation(
     Raises
     ------
     ValueError
-        For fewer than two models, and as `evaluate`.
+        For fewer than two models, a level that is not positive, and as `evaluate`.
     TypeError
         For a name that is not in a list, and as `evaluate`.
     """
     models, structures = _several(models), listed(structures)
+    for name, level in (("relative", relative), ("relative_v", relative_v)):
+        if level is not None and not 0 < level < float("inf"):
+            raise ValueError(f"The level {name} is {level}; give a positive number.")
     found = []
     for k, model in enumerate(models):
-        found.append(evaluate(model, structures, precision=precision, threads=threads))
-        if report:
-            report(k + 1)
-    return [combine(entries) for entries in zip(*found, strict=True)]
+        before = k * len(structures)
+        shown = (lambda done, before=before: report(before + done)) if report else None
+        found.append(
+            evaluate(model, structures, precision=precision, threads=threads, report=shown)
+        )
+    return [combine(entries, relative, relative_v) for entries in zip(*found, strict=True)]
 
 
 def _several(models: Sequence[Model]) -> list[Model]:
@@ -165,14 +181,26 @@ def _several(models: Sequence[Model]) -> list[Model]:
     return found
 
 
-def combine(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means and deviations of what `evaluate` gave for one structure with each model."""
+def combine(
+    results: Sequence[dict[str, Any]],
+    relative: float | None = None,
+    relative_v: float | None = None,
+) -> dict[str, Any]:
+    """Means and deviations of what `evaluate` gave for one structure with each model.
+
+    `relative` and `relative_v` are as in `model_deviation`.
+    """
     n = len(results[0]["forces"])
-    names = [name for name in results[0] if name != "virial"]
+    names = set.intersection(*map(set, results)) - {"virial"}
     out: dict[str, Any] = {name: np.mean([r[name] for r in results], axis=0) for name in names}
     out["energy"], out["free_energy"] = float(out["energy"]), float(out["free_energy"])
     force = np.linalg.norm(np.std([r["forces"] for r in results], axis=0), axis=-1)
-    virial = np.std([r["virial"] / n for r in results], axis=0)
+    virials = [r["virial"] / n for r in results]
+    virial = np.std(virials, axis=0)
+    if relative is not None:
+        force /= np.linalg.norm(out["forces"], axis=-1) + relative
+    if relative_v is not None:
+        virial /= np.linalg.norm(np.mean(virials, axis=0)) + relative_v
     out |= {
         "devi_e": float(np.std([r["energy"] / n for r in results])),
         "max_devi_f": float(force.max()),
@@ -184,3 +212,46 @@ def combine(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "avg_devi_v": float(np.sqrt(np.mean(virial**2))),
     }
     return out
+
+
+def write_deviations(
+    path: str | os.PathLike,
+    systems: Mapping[str, Sequence[dict[str, Any]]],
+    *,
+    frequency: int = 1,
+    atomic: bool = False,
+) -> None:
+    """Write the table that DeePMD-kit's ``dp model-devi`` writes, and that DP-GEN reads.
+
+    Parameters
+    ----------
+    path
+        The file to make. It appears under this name only when it is complete.
+    systems
+        What `model_deviation` gave, by the name that stands above each table.
+    frequency
+        The steps of the trajectory between two structures: the first column is a multiple of it.
+    atomic
+        Add a column for each atom's deviation of the force.
+
+    Raises
+    ------
+    ValueError
+        For `atomic` with structures of different sizes in one table.
+    OSError
+        When the file can't be written.
+    """
+    for name, found in systems.items():
+        if atomic and len({len(entry["devi_f"]) for entry in found}) > 1:
+            raise ValueError(
+                f"{name}: a column for each atom needs structures of one size; leave out --atomic."
+            )
+    heads = [*DEVIATIONS, *(["atm_devi_f(N)"] if atomic else [])]
+    with whole_file(path) as temporary, open(temporary, "w", newline="\n") as file:
+        for name, found in systems.items():
+            titles = "".join(f"{head:19s}" for head in heads)
+            file.write(f"# {name}\n# {'step':10s}{titles}\n")
+            for k, entry in enumerate(found):
+                row = [entry[head] for head in DEVIATIONS]
+                row += entry["devi_f"].tolist() if atomic else []
+                file.write(f"{k * frequency:12d}" + "".join(f"{v:19.6e}" for v in row) + "\n")

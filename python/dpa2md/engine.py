@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
 import warnings
@@ -15,6 +14,7 @@ import numpy as np
 from .conversion import convert
 from .errors import ModelError
 from .files import sha256
+from .frames import Frame, Frames
 from .model_file import is_model_file
 from .results import DeviceMemory, Result
 from .shipped import model_file
@@ -160,6 +160,13 @@ class Engine:
         return self._checksum
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that results depend on, as they were given but for the precision."""
+        _, _, _, device, head, tables, low_memory = self._arguments
+        names = {"device": device, "head": head, "tables": tables, "low_memory": low_memory}
+        return {"precision": self.precision, **names}
+
+    @property
     def elements(self) -> list[str]:
         """The model's elements; an atom's type is the index into this list."""
         return self._info["elements"]
@@ -270,12 +277,10 @@ class Engine:
         ValueError
             For arrays of wrong shape, a degenerate cell, or results that are not finite.
         """
-        positions = np.asarray(positions, dtype=float)
-        cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
-        frame = (positions, types, cell, np.broadcast_to(pbc, 3))
         fparams = None if fparam is None else [fparam]
         aparams = None if aparam is None else [aparam]
-        return self._run([frame], fparams, aparams, forces, skin)[0]
+        frames = Frames([Frame.of(positions, types, cell, pbc)])
+        return self._run(frames, fparams, aparams, forces, skin)[0]
 
     def descriptor(
         self,
@@ -297,16 +302,31 @@ class Engine:
         ValueError
             As `compute`.
         """
-        frame = (
-            np.asarray(positions, dtype=float),
-            types,
-            np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float),
-            np.broadcast_to(pbc, 3),
-        )
+        return self._descriptors(Frames([Frame.of(positions, types, cell, pbc)]), skin)[0]
+
+    def descriptors(
+        self,
+        structures: Sequence[Atoms],
+        *,
+        skin: float = DEFAULT_SKIN,
+        number: int | None = None,
+    ) -> list[np.ndarray]:
+        """What `descriptor` gives for each of any number of `ase.Atoms`; arguments as in `compute_atoms`."""
+        return self._descriptors(self._frames(structures, number), skin) if structures else []
+
+    def _descriptors(self, frames: Frames, skin: float) -> list[np.ndarray]:
         # The core wants parameters for the fitting net, which comes after the descriptor.
-        fparam = [np.zeros(self.nfparam)] if self.nfparam else None
-        aparam = [np.zeros(self.naparam)] if self.naparam else None
-        return self._evaluate([frame], fparam, aparam, False, skin, descriptors=True)["descriptors"]
+        fparam = [np.zeros(self.nfparam)] * len(frames) if self.nfparam else None
+        aparam = [np.zeros(self.naparam)] * len(frames) if self.naparam else None
+        out = self._evaluate(frames, fparam, aparam, False, skin, descriptors=True)
+        return [out["descriptors"][atoms] for atoms in frames.slices()]
+
+    def _frames(self, structures: Sequence[Atoms], number: int | None) -> Frames:
+        frames = [
+            Frame(a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
+            for a in structures
+        ]
+        return Frames(frames, number)
 
     def compute_atoms(
         self,
@@ -344,94 +364,47 @@ class Engine:
         ValueError
             As `compute`, and for an element that the model doesn't know.
         """
-        frames = [
-            (a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
-            for a in structures
-        ]
-        return self._run(frames, fparam, aparam, forces, skin, number)
+        if not structures:
+            return []
+        return self._run(self._frames(structures, number), fparam, aparam, forces, skin)
 
     def _run(
         self,
-        frames: list[tuple],
+        frames: Frames,
         fparam: Sequence | None,
         aparam: Sequence | None,
         forces: bool,
         skin: float,
-        number: int | None = None,
     ) -> list[Result]:
-        if not frames:
-            return []
-        out = self._evaluate(frames, fparam, aparam, forces, skin, number)
-        parts = itertools.pairwise(_frame_start(frames))
-        return [_result(out, f, slice(a, b), forces) for f, (a, b) in enumerate(parts)]
+        out = self._evaluate(frames, fparam, aparam, forces, skin)
+        return [_result(out, f, atoms, forces) for f, atoms in enumerate(frames.slices())]
 
     def _evaluate(
         self,
-        frames: list[tuple],
+        frames: Frames,
         fparam: Sequence | None,
         aparam: Sequence | None,
         forces: bool,
         skin: float,
-        number: int | None = None,
         descriptors: bool = False,
     ) -> dict[str, Any]:
-        positions, types, cells, pbc = zip(*frames, strict=True)
-        counts = [len(p) for p in positions]
-        start = _frame_start(frames)
-        frame_parameters = atom_parameters = None
-        if fparam is not None:
-            frame_parameters = np.stack([_parameters("fparam", f, (self.nfparam,)) for f in fparam])
-        if aparam is not None:
-            shaped = zip(aparam, ((count, self.naparam) for count in counts), strict=True)
-            atom_parameters = np.concatenate([_parameters("aparam", *pair) for pair in shaped])
         out = self._core.compute(
-            np.concatenate(positions).reshape(-1, 3),
-            np.concatenate(types),
-            start,
-            np.stack(cells),
-            np.stack(pbc).astype(np.intc),
+            *frames.arrays(),
             skin,
             forces,
-            frame_parameters,
-            atom_parameters,
+            frames.frame_parameters(fparam, self.nfparam),
+            frames.atom_parameters(aparam, self.naparam),
             descriptors,
         )
-        if out["overfull"] is not None:
-            self._tell_overfull(start, number, *out["overfull"])
+        if out["overfull"] is not None and not self._told_overfull:
+            self._told_overfull = True
+            atom, count, nsel = out["overfull"]
+            warnings.warn(
+                f"{frames.place(atom)} has {count} neighbours and the model has room for {nsel}: the "
+                f"nearest {nsel} are kept, as DeePMD-kit does, so the energy is not continuous there.",
+                stacklevel=4,
+            )
         return out
-
-    def _tell_overfull(
-        self, start: np.ndarray, number: int | None, atom: int, count: int, nsel: int
-    ) -> None:
-        if self._told_overfull:
-            return
-        self._told_overfull = True
-        frame = int(np.searchsorted(start, atom, side="right")) - 1
-        where = f"Atom {atom - start[frame]}"
-        if number is not None or len(start) > 2:
-            where += f" of structure {(number or 0) + frame}"
-        warnings.warn(
-            f"{where} has {count} neighbours and the model has room for {nsel}: the nearest {nsel} "
-            "are kept, as DeePMD-kit does, so the energy is not continuous there.",
-            stacklevel=5,
-        )
-
-
-def _frame_start(frames: list[tuple]) -> np.ndarray:
-    """(frames + 1,) the first atom of each frame among all atoms, and their number."""
-    return np.concatenate([[0], np.cumsum([len(frame[0]) for frame in frames])]).astype(np.intc)
-
-
-def _parameters(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if shape[-1] == 0:
-        raise ValueError(f"The model takes no {name}; leave it out.")
-    array = np.asarray(value, dtype=float)
-    if array.size == np.prod(shape):
-        return array.reshape(shape)
-    if array.ndim <= 1 and array.size in (1, shape[-1]):
-        return np.broadcast_to(array, shape)
-    wanted = " x ".join(str(k) for k in shape)
-    raise ValueError(f"{name} has the shape {array.shape}; the model needs {wanted} numbers.")
 
 
 def _result(out: dict[str, Any], frame: int, atoms: slice, forces: bool) -> Result:

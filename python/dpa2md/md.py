@@ -252,7 +252,12 @@ def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
 
 def _model_name(atoms: Atoms) -> str:
     engine = getattr(atoms.calc, "engine", None)
-    return "" if engine is None else f"{Path(engine.path).name} in {engine.precision}"
+    if engine is None:
+        return ""
+    dispersion = getattr(atoms.calc, "dispersion", None)
+    return f"{Path(engine.path).name} in {engine.precision}" + (
+        f" with {dispersion}" if dispersion else ""
+    )
 
 
 def _check_same(path: Path, facts: dict[str, Any], settings: Settings, atoms: Atoms) -> None:

@@ -86,6 +86,18 @@ def read_config(config: dict[str, Any]) -> Model:
     return model
 
 
+def observed_types(config: dict[str, Any]) -> list[str]:
+    """The elements that the training data had, where DeePMD-kit noted them; else an empty list.
+
+    The note is no part of the model: what is wrong with it makes it unknown.
+    """
+    info, elements = config.get("info"), config.get("type_map")
+    if not isinstance(info, dict) or not isinstance(elements, list):
+        return []
+    found = info.get("observed_type", info.get("observed-type"))
+    return [name for name in elements if name in found] if isinstance(found, list) else []
+
+
 def _elements(value: Any) -> list[str]:
     if (
         not isinstance(value, list)

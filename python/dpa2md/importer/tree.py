@@ -38,6 +38,8 @@ def tree_source(tree: Any) -> Source:
     config["fitting_net"] = _fitting(model.take("fitting"), tensors)
     model.ignore("data_stat_protect")
     model.finish()
+    script = top.take("model_def_script", None)  # the training's configuration, kept for its notes
+    config["info"] = script.get("info") if isinstance(script, dict) else None
     return Source({k: v for k, v in config.items() if v is not None}, tensors)
 
 
