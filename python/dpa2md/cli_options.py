@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
-from .shipped import SHIPPED, model_file
+from .shipped import (
+    DEFAULT_MODEL,  # noqa: F401 - scripts have it from here
+    SHIPPED,
+    model_file,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
