@@ -66,6 +66,7 @@ def md(model, tmp_path, monkeypatch):
         ("--seed -1", "can't be negative"),
         ("--rdf O-H", "add --plots"),
         ("--model water", "MODEL is"),
+        ("--d3-damping zero", "add --d3"),
     ],
 )
 def test_options_that_would_be_ignored(md, options, message, tmp_path, capsys):
