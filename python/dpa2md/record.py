@@ -62,7 +62,7 @@ def _model(calculator: Any) -> dict[str, Any]:
     return {
         "path": engine.path,
         "sha256": engine.checksum,
-        "engine": engine.description,
+        "engine": calculator.description,
         **{k: v for k, v in calculator.todict().items() if k not in told},
     }
 
