@@ -169,6 +169,7 @@ def test_continued_run_repeats_the_unbroken_one(way, extension, start, files):
     assert len(frames) == len(wanted) == 11
     for frame, other in zip(frames, wanted, strict=True):
         np.testing.assert_array_equal(frame.positions, other.positions)
+        assert frame.info == other.info
     if extension == "xyz":
         assert broken["trajectory"].read_text() == whole["trajectory"].read_text()
 

@@ -11,8 +11,12 @@ from pathlib import Path
 import dpa2md
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.io import read, write
 from dpa2md.cli import main
+from dpa2md.dynamics import Settings
+from dpa2md.md import run_md
 from small_models import crystal, small_model
 
 
@@ -62,6 +66,7 @@ def md(model, tmp_path, monkeypatch):
         ("--seed -1", "can't be negative"),
         ("--rdf O-H", "add --plots"),
         ("--model water", "MODEL is"),
+        ("--d3-damping zero", "add --d3"),
     ],
 )
 def test_options_that_would_be_ignored(md, options, message, tmp_path, capsys):
@@ -137,7 +142,8 @@ def test_the_settings_are_written(md, model):
     assert first["settings"]["temperature"] == 200 and first["settings"]["seed"] == 7
     assert first["settings"]["timestep"] == 0.5  # also what was not given
     assert "friction" in first["settings"] and "pressure" not in first["settings"]
-    assert first["options"]["threads"] == 1 and first["options"]["device"] == "cpu"
+    assert first["options"]["threads"] == 1 and first["model"]["device"] == "cpu"
+    assert "1 thread)" in first["model"]["engine"]
     assert first["versions"]["dpa2md"] == dpa2md.__version__
     assert first["date"].endswith("+00:00")
     assert md(*options, "--steps", "2", "--restart") == 0  # nothing is left to be done
@@ -148,6 +154,17 @@ def test_the_settings_are_written(md, model):
     assert (new["from_step"], new["settings"]["steps"]) == (2, 4)
     assert md(*options, "--steps", "1", "--overwrite") == 0
     assert len(json.loads(Path("md.settings.json").read_text())["runs"]) == 1
+
+
+def test_the_settings_of_a_library_run(tmp_path):
+    """With any calculator, whatever its parameters are."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = EMT(asap_cutoff=np.bool_(False))
+    path = tmp_path / "run.json"
+    run_md(atoms, Settings(steps=1, ensemble="nve"), record=path, about={"why": "a test"})
+    (run,) = json.loads(path.read_text())["runs"]
+    assert run["model"]["calculator"] == "EMT" and run["why"] == "a test"
+    assert run["atoms"] == "Cu4" and "friction" not in run["settings"]
 
 
 def test_settings_of_something_else_are_not_touched(md, capsys):

@@ -150,7 +150,7 @@ def _start(args: argparse.Namespace, settings: Settings) -> Atoms:
 def _introduce(
     args: argparse.Namespace, atoms: Atoms, settings: Settings, checkpoint: Path
 ) -> None:
-    print(f"{Path(named_model(args)).name} on {atoms.calc.engine.description}")
+    print(f"{Path(named_model(args)).name} on {atoms.calc.description}")
     print(f"{len(atoms)} atoms, {_plan(settings)}")
     if args.restart and checkpoint.exists():
         print(f"continuing from {checkpoint}")

@@ -85,7 +85,7 @@ def add_dispersion_options(parser: argparse.ArgumentParser | argparse._ArgumentG
         metavar="FUNCTIONAL",
         help="add D3 dispersion, for a model trained without: pbe, ...",
     )
-    add("--d3-damping", default="bj", metavar="NAME", help="bj, zero, bjm, zerom, op (default: bj)")
+    add("--d3-damping", metavar="NAME", help="bj, zero, bjm, zerom, op (default: bj)")
 
 
 def named_model(args: argparse.Namespace) -> str:
@@ -134,7 +134,10 @@ def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
     """The same as `load_engine`, as a calculator of ASE, with the options of `add_dispersion_options`."""
     from .calculator import DPA2Calculator
 
-    dispersion = {name: getattr(args, name) for name in ("d3", "d3_damping") if hasattr(args, name)}
+    d3 = {name: getattr(args, name, None) for name in ("d3", "d3_damping")}
+    if d3["d3_damping"] and not d3["d3"]:
+        raise RunError("--d3-damping is for D3: add --d3 FUNCTIONAL.")
+    dispersion = {name: value for name, value in d3.items() if value is not None}
     return DPA2Calculator(model_path(named_model(args)), **engine_options(args), **dispersion)
 
 

@@ -28,7 +28,7 @@ def describe_run(
     Parameters
     ----------
     atoms
-        With a calculator; of its model the file, its SHA-256 sum and the precision are told.
+        With a calculator; of its model the file, its SHA-256 sum and what else was given are told.
     settings
         How it runs; those that are of no account are left out.
     first_step
@@ -41,7 +41,7 @@ def describe_run(
         "from_step": first_step,
         **about,
         "atoms": atoms.get_chemical_formula(),
-        "model": _model(atoms),
+        "model": _model(atoms.calc),
         "settings": {
             k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.idle()
         },
@@ -54,15 +54,16 @@ def describe_run(
     }
 
 
-def _model(atoms: Atoms) -> dict[str, Any]:
-    engine = getattr(atoms.calc, "engine", None)
+def _model(calculator: Any) -> dict[str, Any]:
+    engine = getattr(calculator, "engine", None)
     if engine is None:
-        return {"calculator": type(atoms.calc).__name__}
+        return {"calculator": type(calculator).__name__, **calculator.parameters}
+    told = ("model", "model_sha256", "dpa2md_version")
     return {
         "path": engine.path,
         "sha256": engine.checksum,
-        "precision": engine.precision,
-        "engine": engine.description,
+        "engine": calculator.description,
+        **{k: v for k, v in calculator.todict().items() if k not in told},
     }
 
 
@@ -88,4 +89,4 @@ def load_record(path: Path) -> list[dict[str, Any]]:
 def save_record(path: Path, runs: list[dict[str, Any]]) -> None:
     """Write the runs that made a trajectory, the first one first; an `OSError` names the file."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+        temporary.write_text(json.dumps({"runs": runs}, indent=2, default=str) + "\n")
