@@ -198,7 +198,11 @@ def test_command(phonons, engine, tmp_path, monkeypatch, capsys):
     [
         (["--path", "GQ", "-o", "new"], "points of this lattice are G"),
         (["--supercell", "0", "1", "1", "-o", "new"], "three positive numbers"),
+        (["--supercell", "-1", "-1", "1", "-o", "new"], "three positive numbers"),
         (["--delta", "-1", "-o", "new"], "positive length"),
+        (["--mesh", "0", "1", "1", "-o", "new"], "--mesh must be positive"),
+        (["--temperatures", "-1", "-o", "new"], "--temperatures not negative"),
+        (["--plot", "new", "-o", "new"], "name two"),
         (["-o", "old"], "--overwrite"),
     ],
 )
@@ -217,6 +221,14 @@ def test_large_forces_are_told(phonons, engine, tmp_path, monkeypatch, capsys):
     options = ["--supercell", "1", "1", "1", "--mesh", "1", "1", "1", "--threads", "1"]
     assert main(["phonons", engine.path, "start.traj", *options]) == 0
     assert "relax the structure first" in capsys.readouterr().err
+
+
+def test_a_mesh_must_fit(phonons, engine):
+    found = phonons.phonons(engine, silicon(), (1, 1, 1))
+    with pytest.raises(RunError, match="mesh 0 1 1 does not have the symmetry"):
+        phonons.density_of_states(found, (0, 1, 1))
+    with pytest.raises(RunError, match="zero or positive"):
+        phonons.thermodynamics(found, (2, 2, 2), [-1.0])
 
 
 def test_a_molecule_is_no_crystal(phonons):

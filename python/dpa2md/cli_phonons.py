@@ -19,6 +19,7 @@ from .cli_options import (
     print_table,
     refuse_to_replace,
 )
+from .errors import RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +90,10 @@ def run(args: argparse.Namespace) -> int:
     from . import phonons
     from .progress import progress_bar
 
+    if args.output == args.plot:
+        raise RunError("-o and --plot name one file; name two.")
+    if min(args.mesh) < 1 or not all(0 <= t < float("inf") for t in args.temperatures):
+        raise RunError("--mesh must be positive numbers, and --temperatures not negative.")
     for file in filter(None, (args.output, args.plot)):
         refuse_to_replace(file, args.overwrite)
     phonons.check_phonopy()

@@ -40,7 +40,8 @@ class DPA2Driver(Driver):
 
         from .batch import evaluate
 
-        results = evaluate(self.engine, System(data=data.copy()).to_ase_structure())
+        system: Any = System(data=data.copy())
+        results = evaluate(self.engine, system.to_ase_structure())
         names = {"energies": "energy", "forces": "forces", "virials": "virial"}
         return data | {k: np.array([r[name] for r in results]) for k, name in names.items()}
 
