@@ -68,6 +68,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="N",
         help="steps between two structures, for the first column (default: 1)",
     )
+    add(
+        "--real-error",
+        "--real_error",
+        action="store_true",
+        help="errors against the labels in the structures in place of deviations",
+    )
     add("--atomic", action="store_true", help="a column for each atom's force, too")
     add(
         "--relative",
@@ -90,17 +96,22 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status."""
+    from .comparison import labelled
     from .deviation import DEVIATIONS, model_deviation, write_deviations
     from .engine import Engine
     from .progress import progress_bar
 
-    if len(args.models) < 2:
+    if len(args.models) < 2 and not args.real_error:
         raise RunError("-m needs two models or more; the deviation is that between them.")
     if args.frequency < 1:
         raise RunError(f"--frequency is {args.frequency}; give 1 or more.")
     refuse_to_replace(args.output, args.overwrite)
     frames = {name: load_structures(name) for name in dict.fromkeys(args.system)}
     engines = [Engine(model_path(name), **engine_options(args)) for name in args.models]
+    if args.real_error:
+        for name, chosen in frames.items():
+            if not labelled(chosen):
+                raise RunError(f"{name}: there are no labels; leave out --real-error.")
     structures = [atoms for chosen in frames.values() for atoms in chosen]
     with progress_bar("evaluations", len(engines) * len(structures)) as show:
         entries = iter(
@@ -109,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
                 structures,
                 relative=args.relative,
                 relative_v=args.relative_v,
+                real_error=args.real_error,
                 report=show,
             )
         )

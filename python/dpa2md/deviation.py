@@ -17,6 +17,7 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from .batch import evaluate
 from .calculator import DPA2Calculator
@@ -128,6 +129,7 @@ def model_deviation(
     threads: int | None = None,
     relative: float | None = None,
     relative_v: float | None = None,
+    real_error: bool = False,
     report: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Means and deviations of several models for many structures, as `ModelDeviation` has in its results.
@@ -141,6 +143,9 @@ def model_deviation(
     relative, relative_v
         Levels (eV/angstrom, eV) for relative deviations: an atom's is divided by the size of its mean force
         plus the level, a virial's by the norm of the mean virial per atom plus the level.
+    real_error
+        Root mean square errors against the labels of the structures (energy, forces and stress of their
+        calculators) in place of deviations; one model is enough. nan where a label is missing.
     report
         Called after each batch with the number of evaluations that are done, models times structures in all.
 
@@ -154,7 +159,7 @@ def model_deviation(
     ValueError
         For fewer than two models, a level that is not positive, and as `evaluate`.
     """
-    if len(models) < 2:
+    if len(models) < (1 if real_error else 2):
         raise ValueError(f"A deviation needs two models or more; {len(models)} were given.")
     for name, level in (("relative", relative), ("relative_v", relative_v)):
         if level is not None and not 0 < level < float("inf"):
@@ -167,31 +172,41 @@ def model_deviation(
         found.append(
             evaluate(model, structures, precision=precision, threads=threads, report=shown)
         )
-    return [combine(entries, relative, relative_v) for entries in zip(*found, strict=True)]
+    truths = [_labels(atoms) if real_error else None for atoms in structures]
+    return [
+        combine(entries, relative, relative_v, truth)
+        for *entries, truth in zip(*found, truths, strict=True)
+    ]
 
 
 def combine(
     results: Sequence[dict[str, Any]],
     relative: float | None = None,
     relative_v: float | None = None,
+    truth: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Means and deviations of what `evaluate` gave for one structure with each model.
 
-    `relative` and `relative_v` are as in `model_deviation`.
+    `relative` and `relative_v` are as in `model_deviation`. `truth` has `energy`, `forces` and `virial` from
+    which deviations are counted; None: from the means.
     """
     n = len(results[0]["forces"])
-    names = set.intersection(*map(set, results)) - {"virial"}
+    names = set.intersection(*map(set, results))
     out: dict[str, Any] = {name: np.mean([r[name] for r in results], axis=0) for name in names}
     out["energy"], out["free_energy"] = float(out["energy"]), float(out["free_energy"])
-    force = np.linalg.norm(np.std([r["forces"] for r in results], axis=0), axis=-1)
-    virials = [r["virial"] / n for r in results]
-    virial = np.std(virials, axis=0)
+    centre = out if truth is None else truth
+    energy, forces, virials = (
+        np.sqrt(np.mean([(r[name] - centre[name]) ** 2 for r in results], axis=0))
+        for name in ("energy", "forces", "virial")
+    )
+    force, virial = np.linalg.norm(forces, axis=-1), virials / n
     if relative is not None:
-        force /= np.linalg.norm(out["forces"], axis=-1) + relative
+        force /= np.linalg.norm(centre["forces"], axis=-1) + relative
     if relative_v is not None:
-        virial /= np.linalg.norm(np.mean(virials, axis=0)) + relative_v
+        virial /= np.linalg.norm(centre["virial"]) / n + relative_v
+    del out["virial"]
     out |= {
-        "devi_e": float(np.std([r["energy"] / n for r in results])),
+        "devi_e": float(energy) / n,
         "max_devi_f": float(force.max()),
         "min_devi_f": float(force.min()),
         "avg_devi_f": float(force.mean()),
@@ -201,6 +216,21 @@ def combine(
         "avg_devi_v": float(np.sqrt(np.mean(virial**2))),
     }
     return out
+
+
+def _labels(atoms: Atoms) -> dict[str, Any]:
+    """Energy (eV), forces (eV/angstrom) and virial (eV) that a structure brought along; nan where it has none."""
+    found = getattr(atoms.calc, "results", {})
+    labels = {
+        "energy": found.get("energy", np.nan),
+        "forces": np.asarray(found.get("forces", np.full((len(atoms), 3), np.nan))),
+        "virial": np.full((3, 3), np.nan),
+    }
+    if "stress" in found and atoms.cell.rank == 3:
+        stress = np.asarray(found["stress"])
+        stress = voigt_6_to_full_3x3_stress(stress) if stress.shape == (6,) else stress
+        labels["virial"] = -stress * atoms.get_volume()
+    return labels
 
 
 def write_deviations(
