@@ -161,7 +161,7 @@ def density_of_states(crystal: Any, mesh: Sequence[int]) -> tuple[np.ndarray, np
     Raises
     ------
     RunError
-        For a mesh that does not fit the crystal.
+        For a mesh that is not three positive numbers.
     """
     _run_mesh(crystal, mesh)
     crystal.run_total_dos(freq_pitch=max(np.ptp(crystal.mesh.frequencies), 1e-3) / 400)
@@ -182,7 +182,7 @@ def thermodynamics(
     Raises
     ------
     RunError
-        For a negative temperature, or a mesh that does not fit the crystal.
+        For a negative temperature, or a mesh that is not three positive numbers.
     """
     from ase import units
 
@@ -208,14 +208,9 @@ def thermodynamics(
 
 
 def _run_mesh(crystal: Any, mesh: Sequence[int]) -> None:
-    try:
-        crystal.run_mesh(mesh)
-    except RuntimeError:
-        shown = " ".join(map(str, mesh))
-        raise RunError(
-            f"The mesh {shown} does not have the symmetry of the crystal; "
-            "give positive numbers, the same along directions that are alike."
-        ) from None
+    if len(mesh) != 3 or min(mesh) < 1:
+        raise RunError("A mesh is three positive numbers.")
+    crystal.run_mesh(mesh)
 
 
 def check_phonopy() -> None:
