@@ -261,10 +261,8 @@ def write_deviations(
         When the file can't be written.
     """
     for name, found in systems.items():
-        if atomic and len({len(entry["devi_f"]) for entry in found}) > 1:
-            raise ValueError(
-                f"{name}: a column for each atom needs structures of one size; leave out --atomic."
-            )
+        if atomic:
+            check_one_size(name, (len(entry["devi_f"]) for entry in found))
     heads = [*DEVIATIONS, *(["atm_devi_f(N)"] if atomic else [])]
     with whole_file(path) as temporary, open(temporary, "w", newline="\n") as file:
         for name, found in systems.items():
@@ -274,3 +272,11 @@ def write_deviations(
                 row = [entry[head] for head in DEVIATIONS]
                 row += entry["devi_f"].tolist() if atomic else []
                 file.write(f"{k * frequency:12d}" + "".join(f"{v:19.6e}" for v in row) + "\n")
+
+
+def check_one_size(name: str, counts: Iterable[int]) -> None:
+    """Raise `ValueError` unless all structures of a table have the same number of atoms."""
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"{name}: a column for each atom needs structures of one size; leave out --atomic."
+        )
