@@ -191,7 +191,7 @@ def combine(
     which deviations are counted; None: from the means.
     """
     n = len(results[0]["forces"])
-    names = set.intersection(*map(set, results))
+    names = [name for name in results[0] if all(name in r for r in results)]
     out: dict[str, Any] = {name: np.mean([r[name] for r in results], axis=0) for name in names}
     out["energy"], out["free_energy"] = float(out["energy"]), float(out["free_energy"])
     centre = out if truth is None else truth
