@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
-from dpa2md import DPA2Calculator, Engine, model_deviation
+from dpa2md import DPA2Calculator, Engine, evaluate, model_deviation
 from dpa2md.batch import descriptors
 from dpa2md.cli import main
 from small_models import crystal, small_model
@@ -85,6 +86,35 @@ def test_several_systems_and_json(models, folder, capsys):
     np.testing.assert_allclose(rows, listed, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("stress", [True, False])
+def test_real_errors(models, folder, stress):
+    """Known errors against labels come out; without a label the column has no number."""
+    atoms = crystal()
+    result = evaluate(models[0], [atoms], precision="float64")[0]
+    labels = {"energy": result["energy"] - 0.5 * len(atoms), "forces": result["forces"].copy()}
+    labels["forces"][3] += [0.0, 0.3, 0.4]
+    if stress:
+        labels["stress"] = result["stress"] + [0.01, 0, 0, 0, 0, 0]
+    atoms.calc = SinglePointCalculator(atoms, **labels)
+    write("labelled.traj", atoms)
+    options = ("-s", "labelled.traj", "--real_error", "--precision", "float64", "--atomic")
+    assert devi(models[:1], *options) == 0
+    row = np.loadtxt("model_devi.out")
+    assert row[7] == pytest.approx(0.5, rel=1e-6)
+    assert row[4] == pytest.approx(0.5, rel=1e-6) and row[5] == pytest.approx(0, abs=1e-9)
+    assert row[8 + 3] == pytest.approx(0.5, rel=1e-6)
+    virial = 0.01 * atoms.get_volume() / len(atoms)
+    # stress labels are symmetric, the model's virial is so within rounding
+    wanted = [virial, 0, virial / 3] if stress else [np.nan] * 3
+    np.testing.assert_allclose(row[1:4], wanted, rtol=1e-6, atol=1e-9)
+    # with two models it is the root of the mean square
+    options = ("-s", "labelled.traj", "--real-error", "-o", "two", "--precision", "float64")
+    assert devi(models[:2], *options) == 0
+    other = evaluate(models[1], [crystal()], precision="float64")[0]["energy"] / len(atoms)
+    error = np.sqrt((0.5**2 + (other - labels["energy"] / len(atoms)) ** 2) / 2)
+    assert np.loadtxt("two")[7] == pytest.approx(error, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("count", "options", "message"),
     [
@@ -93,6 +123,7 @@ def test_several_systems_and_json(models, folder, capsys):
         (2, ("-s", "frames.traj", "-f", "0"), "--frequency"),
         (2, ("-s", "mixed.traj", "--atomic"), "mixed.traj: a column for each atom"),
         (2, ("-s", "nothing.xyz"), "nothing.xyz"),
+        (1, ("-s", "frames.traj", "--real-error"), "frames.traj: there are no labels"),
     ],
 )
 def test_refusals(models, folder, capsys, count, options, message):

@@ -31,6 +31,8 @@ def test_the_note_of_deepmd(tmp_path, capsys, key):
         found, warning = trained(path, capsys)
         assert found == ["O", "H"]
         assert "never trained on Si (1 of 3 elements)" in warning and "--elements O,H" in warning
+    assert main(["convert", str(source), "-o", str(tmp_path / "again.dpa2")]) == 0
+    assert "O H Si, trained on O H" in capsys.readouterr().out
     kept = convert(source, tmp_path / "few.dpa2", elements=["H", "O"])
     assert trained(kept, capsys) == (["H", "O"], "")
     assert main(["info", str(source)]) == 0

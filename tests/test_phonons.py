@@ -145,6 +145,30 @@ def test_like_ase(phonons, engine, tmp_path):
     np.testing.assert_allclose(ours.qpoints.frequencies, expected, rtol=1e-3, atol=0.05)
 
 
+def test_with_dispersion(phonons, engine):
+    """Force constants add up."""
+    from dpa2md.dispersion import Dispersion
+
+    try:
+        dispersion = Dispersion("pbe")
+    except ImportError:
+        skip_or_fail("dftd3", "dftd3 is not installed (pip install dftd3)")
+    atoms, repeat = silicon(), (2, 2, 2)
+    both = phonons.phonons(DPA2Calculator(engine, d3="pbe"), atoms, repeat).force_constants
+    plain = phonons.phonons(engine, atoms, repeat).force_constants
+    supercell = atoms.repeat(repeat)
+    h = 1e-2
+    forces = []
+    for sign in (1, -1):
+        moved = supercell.copy()
+        moved.positions[0, 0] += sign * h
+        forces.append(dispersion.compute(moved)["forces"])
+    own = (forces[1] - forces[0])[0, 0] / (2 * h)
+    # phonopy moves along other directions, with errors of order h^2; symmetrizing shifts the sum rule
+    assert (both - plain)[0, 0, 0, 0] == pytest.approx(own, rel=1e-2)
+    assert abs(own) > 1e-3
+
+
 def test_thermodynamics(phonons, engine):
     """Against the sums over modes; the heat capacity against the entropy's derivative."""
     found = phonons.phonons(engine, silicon(), (2, 2, 2))
@@ -198,7 +222,11 @@ def test_command(phonons, engine, tmp_path, monkeypatch, capsys):
     [
         (["--path", "GQ", "-o", "new"], "points of this lattice are G"),
         (["--supercell", "0", "1", "1", "-o", "new"], "three positive numbers"),
+        (["--supercell", "-1", "-1", "1", "-o", "new"], "three positive numbers"),
         (["--delta", "-1", "-o", "new"], "positive length"),
+        (["--mesh", "0", "1", "1", "-o", "new"], "--mesh must be positive"),
+        (["--temperatures", "-1", "-o", "new"], "--temperatures not negative"),
+        (["--plot", "new", "-o", "new"], "name two"),
         (["-o", "old"], "--overwrite"),
     ],
 )
@@ -217,6 +245,14 @@ def test_large_forces_are_told(phonons, engine, tmp_path, monkeypatch, capsys):
     options = ["--supercell", "1", "1", "1", "--mesh", "1", "1", "1", "--threads", "1"]
     assert main(["phonons", engine.path, "start.traj", *options]) == 0
     assert "relax the structure first" in capsys.readouterr().err
+
+
+def test_bad_meshes_and_temperatures(phonons, engine):
+    found = phonons.phonons(engine, silicon(), (1, 1, 1))
+    with pytest.raises(RunError, match="three positive numbers"):
+        phonons.density_of_states(found, (0, 1, 1))
+    with pytest.raises(RunError, match="zero or positive"):
+        phonons.thermodynamics(found, (2, 2, 2), [-1.0])
 
 
 def test_a_molecule_is_no_crystal(phonons):

@@ -67,20 +67,7 @@ def evaluate(
     structures = listed(structures)
     engine = _engine(model, precision, threads, head)
     dispersion = model.dispersion if isinstance(model, DPA2Calculator) else None
-    if isinstance(model, DPA2Calculator):
-        if fparam is None and model.fparam is not None:
-            fparam = [model.fparam] * len(structures)
-        if aparam is None and model.aparam is not None:
-            aparam = [model.aparam] * len(structures)
-    for name, values in (("fparam", fparam), ("aparam", aparam)):
-        if values is not None and len(values) != len(structures):
-            raise ValueError(
-                f"{name} has {len(values)} entries for {len(structures)} structures; give one each."
-            )
-    if fparam is None and engine.nfparam:
-        fparam = _attached([atoms.info.get("fparam") for atoms in structures])
-    if aparam is None and engine.naparam:
-        aparam = _attached([atoms.arrays.get("aparam") for atoms in structures])
+    fparam, aparam = _extra_parameters(model, engine, structures, fparam, aparam)
     results: list[dict[str, Any]] = []
     for part in _batches(structures, batch_atoms):
         chosen = structures[part]
@@ -184,6 +171,31 @@ def _engine(
     if isinstance(model, DPA2Calculator):
         return model.engine
     return model if isinstance(model, Engine) else Engine(model, precision, threads, head=head)
+
+
+def _extra_parameters(
+    model: Any,
+    engine: Engine,
+    structures: Sequence[Atoms],
+    fparam: Sequence | None,
+    aparam: Sequence | None,
+) -> tuple[Sequence | None, Sequence | None]:
+    """One entry per structure: given, or of the calculator, or else what the structures bring along."""
+    if isinstance(model, DPA2Calculator):
+        if fparam is None and model.fparam is not None:
+            fparam = [model.fparam] * len(structures)
+        if aparam is None and model.aparam is not None:
+            aparam = [model.aparam] * len(structures)
+    for name, values in (("fparam", fparam), ("aparam", aparam)):
+        if values is not None and len(values) != len(structures):
+            raise ValueError(
+                f"{name} has {len(values)} entries for {len(structures)} structures; give one each."
+            )
+    if fparam is None and engine.nfparam:
+        fparam = _attached([atoms.info.get("fparam") for atoms in structures])
+    if aparam is None and engine.naparam:
+        aparam = _attached([atoms.arrays.get("aparam") for atoms in structures])
+    return fparam, aparam
 
 
 def _attached(values: list[Any]) -> list[Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .conversion import convert, list_heads, load_records, verify
+from .conversion import convert, list_heads, load_records, trained_elements, verify
 
 _EXAMPLES = """\
 examples:
@@ -68,4 +68,7 @@ def _summary(path: Path) -> str:
     elements = str(records["model.elements"]).split("\n")
     shown = " ".join(elements) if len(elements) <= 12 else f"{len(elements)} elements"
     text = f"{records['model.kind']}, {records['model.precision']}, {shown}"
+    trained = trained_elements(records)
+    if trained is not None and len(trained) < len(elements):
+        text += f", trained on {' '.join(trained)}"
     return f"{text}, head {records['meta.head']}" if "meta.head" in records else text

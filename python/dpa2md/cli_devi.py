@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cli_options import (
     MODEL_HELP,
@@ -21,6 +21,9 @@ from .cli_options import (
     refuse_to_replace,
 )
 from .errors import RunError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 _EXAMPLES = """\
 examples:
@@ -69,6 +72,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="N",
         help="steps between two structures, for the first column (default: 1)",
     )
+    add(
+        "--real-error",
+        "--real_error",
+        action="store_true",
+        help="errors against the labels in the structures in place of deviations",
+    )
     add("--atomic", action="store_true", help="a column for each atom's force, too")
     add(
         "--relative",
@@ -92,17 +101,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status."""
-    from .deviation import DEVIATIONS, model_deviation, write_deviations
+    from .deviation import model_deviation, write_deviations
     from .engine import Engine
     from .progress import progress_bar
 
-    if len(args.models) < 2:
-        raise RunError("-m needs two models or more; the deviation is that between them.")
-    if args.frequency < 1:
-        raise RunError(f"--frequency is {args.frequency}; give 1 or more.")
-    refuse_to_replace(args.output, args.overwrite)
+    _check_options(args)
     frames = {name: load_structures(name, args.elements) for name in dict.fromkeys(args.system)}
     engines = [Engine(model_path(name), **engine_options(args)) for name in args.models]
+    for name, chosen in frames.items():
+        _check_frames(args, name, chosen)
     structures = [atoms for chosen in frames.values() for atoms in chosen]
     with progress_bar("evaluations", len(engines) * len(structures)) as show:
         entries = iter(
@@ -111,25 +118,49 @@ def run(args: argparse.Namespace) -> int:
                 structures,
                 relative=args.relative,
                 relative_v=args.relative_v,
+                real_error=args.real_error,
                 report=show,
             )
         )
     found = {name: list(islice(entries, len(chosen))) for name, chosen in frames.items()}
     write_deviations(args.output, found, frequency=args.frequency, atomic=args.atomic)
     if args.json:
-        steps = {
-            name: [
-                {"step": k * args.frequency} | {head: entry[head] for head in DEVIATIONS}
-                for k, entry in enumerate(entries)
-            ]
-            for name, entries in found.items()
-        }
-        summary = {"models": args.models, "output": str(args.output), "systems": steps}
-        print_json(summary)
+        print_json(_summary(args, found))
         return 0
     print_table([_row(name, entries) for name, entries in found.items()])
     print(f"wrote {args.output}")
     return 0
+
+
+def _summary(args: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
+    from .deviation import DEVIATIONS
+
+    systems = {
+        name: [
+            {"step": k * args.frequency} | {head: entry[head] for head in DEVIATIONS}
+            for k, entry in enumerate(entries)
+        ]
+        for name, entries in found.items()
+    }
+    return {"models": args.models, "output": str(args.output), "systems": systems}
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if len(args.models) < 2 and not args.real_error:
+        raise RunError("-m needs two models or more; the deviation is that between them.")
+    if args.frequency < 1:
+        raise RunError(f"--frequency is {args.frequency}; give 1 or more.")
+    refuse_to_replace(args.output, args.overwrite)
+
+
+def _check_frames(args: argparse.Namespace, name: str, frames: list[Atoms]) -> None:
+    from .comparison import labelled
+    from .deviation import check_one_size
+
+    if args.real_error and not labelled(frames):
+        raise RunError(f"{name}: there are no labels; leave out --real-error.")
+    if args.atomic:
+        check_one_size(name, map(len, frames))
 
 
 def _row(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:

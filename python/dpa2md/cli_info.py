@@ -19,7 +19,7 @@ from .cli_options import (
     new_parser,
     print_json,
 )
-from .conversion import load_records
+from .conversion import load_records, trained_elements
 from .model_file import Record
 
 _EXAMPLES = """\
@@ -30,7 +30,6 @@ examples:
   dpa2md info cu.dpa2 --atoms 100000 --structure cu.cif    at its density
   dpa2md info water.dpa2 --json               for programs
 """
-_NO_BIAS = 1e-6  # eV; DeePMD-kit's own bound
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -92,10 +91,11 @@ def summarize(records: dict[str, Record]) -> dict[str, Any]:
     """The facts about a model that a user asks for, from its records."""
     kind = str(records["model.kind"])
     elements = str(records["model.elements"]).split("\n")
+    trained = trained_elements(records)
     summary: dict[str, Any] = {
         "kind": kind,
         "elements": elements,
-        **_trained(records, elements),
+        **({} if trained is None else {"trained elements": trained}),
         "precision": records["model.precision"],
         "fitting precision": records["model.fitting_precision"],
     }
@@ -126,18 +126,6 @@ def summarize(records: dict[str, Record]) -> dict[str, Any]:
         if f"meta.{name}" in records:
             summary[name.replace("_", " ")] = records[f"meta.{name}"]
     return summary
-
-
-def _trained(records: dict[str, Record], elements: list[str]) -> dict[str, list[str]]:
-    """The elements that the training data had, where that is known.
-
-    Models of DeePMD-kit before 3.2 have no note of it; it takes those with an energy of their own.
-    """
-    note = records.get("meta.observed_types")
-    if isinstance(note, str):
-        return {"trained elements": [name for name in elements if name in note.split("\n")]}
-    bias = abs(np.ravel(records["fitting.out_bias"])) > _NO_BIAS
-    return {"trained elements": list(np.array(elements)[bias])} if bias.any() else {}
 
 
 def _warn_of_untrained(summary: dict[str, Any]) -> None:

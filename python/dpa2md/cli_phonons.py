@@ -20,6 +20,7 @@ from .cli_options import (
     print_table,
     refuse_to_replace,
 )
+from .errors import RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,13 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from . import phonons
     from .progress import progress_bar
 
-    for file in filter(None, (args.output, args.plot)):
-        refuse_to_replace(file, args.overwrite)
-    phonons.check_phonopy()
-    if args.plot:
-        from .plots import check_picture
-
-        check_picture(args.plot)
+    _check_options(args)
     args.precision = args.precision or "float64"
     calculator = load_calculator(args)
     atoms = load_structure(args.structure, args.elements)
@@ -111,8 +106,7 @@ def run(args: argparse.Namespace) -> int:
     path = phonons.band_path(crystal, args.path)
     with progress_bar("supercells", len(crystal.supercells_with_displacements)) as show:
         phonons.compute_forces(crystal, calculator, show)
-    found = phonons.bands(crystal, path)
-    frequencies = phonons.gamma(crystal)
+    bands = phonons.bands(crystal, path)
     table = phonons.thermodynamics(crystal, args.mesh, args.temperatures)
     _write(crystal, args.output)
     if args.plot:
@@ -120,31 +114,52 @@ def run(args: argparse.Namespace) -> int:
 
         dos = phonons.density_of_states(crystal, args.mesh)
         title = f"{Path(args.model).name}, {atoms.get_chemical_formula()}"
-        plot_phonons(found, dos, args.plot, title)
+        plot_phonons(bands, dos, args.plot, title)
     facts: dict[str, Any] = {
         "atoms": len(crystal.primitive),
         "supercell atoms": len(crystal.supercell),
         "displacements": len(crystal.supercells_with_displacements),
     }
+    frequencies = phonons.gamma(crystal)
     if args.json:
-        lists = {
-            "primitive cell": crystal.primitive.cell,
-            "gamma / THz": frequencies,
-            "distances": found.distances,
-            "points": found.points,
-            "bands / THz": found.frequencies,
-            "ticks": found.ticks,
-        }
         summary = {"model": args.model, "engine": calculator.description, **facts}
-        summary |= {name: values.tolist() for name, values in lists.items()}
-        summary |= {"labels": found.labels, "thermodynamics": table, "output": str(args.output)}
-        print_json(summary)
+        summary |= _lists(crystal, frequencies, bands)
+        print_json(summary | {"thermodynamics": table, "output": str(args.output)})
         return 0
     text = ", ".join(f"{name}: {value}" for name, value in facts.items())
     print(f"{text}, {calculator.description}")
-    _print(frequencies, found, table)
+    _print(frequencies, bands, table)
     print("wrote " + ", ".join(str(path) for path in (args.output, args.plot) if path))
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """What can be refused before the work."""
+    from .phonons import check_phonopy
+
+    if args.output == args.plot:
+        raise RunError("-o and --plot name one file; name two.")
+    if min(args.mesh) < 1 or not all(0 <= t < float("inf") for t in args.temperatures):
+        raise RunError("--mesh must be positive numbers, and --temperatures not negative.")
+    for file in filter(None, (args.output, args.plot)):
+        refuse_to_replace(file, args.overwrite)
+    check_phonopy()
+    if args.plot:
+        from .plots import check_picture
+
+        check_picture(args.plot)
+
+
+def _lists(crystal: Any, frequencies: np.ndarray, bands: Bands) -> dict[str, Any]:
+    arrays = {
+        "primitive cell": crystal.primitive.cell,
+        "gamma / THz": frequencies,
+        "distances": bands.distances,
+        "points": bands.points,
+        "bands / THz": bands.frequencies,
+        "ticks": bands.ticks,
+    }
+    return {name: values.tolist() for name, values in arrays.items()} | {"labels": bands.labels}
 
 
 def _check_forces(calculator: DPA2Calculator, atoms: Atoms) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+
+import numpy as np
 
 from .errors import ModelError
 from .files import sha256
@@ -24,7 +26,9 @@ from .importer.verify import Comparison, compare
 from .importer.weights import Weights
 from .model_file import Record, is_model_file, read_model, write_model
 
-__all__ = ["Comparison", "convert", "list_heads", "load_records", "verify"]
+__all__ = ["Comparison", "convert", "list_heads", "load_records", "trained_elements", "verify"]
+
+_NO_BIAS = 1e-6  # eV; DeePMD-kit's own bound
 
 
 def convert(
@@ -128,6 +132,20 @@ def load_records(
         with _named(source):
             records = keep_elements(records, list(elements))
     return records
+
+
+def trained_elements(records: Mapping[str, Record]) -> list[str] | None:
+    """The elements of a model that its training data had, by DeePMD-kit's note; None: not known.
+
+    Models of DeePMD-kit before 3.2 have no note of it: then those with an energy of their own, as it judges.
+    """
+    elements = str(records["model.elements"]).split("\n")
+    note = records.get("meta.observed_types")
+    if isinstance(note, str):
+        observed = note.split("\n")
+        return [name for name in elements if name in observed]
+    bias = np.abs(np.ravel(records["fitting.out_bias"])) > _NO_BIAS
+    return [name for name, has in zip(elements, bias, strict=True) if has] if bias.any() else None
 
 
 def verify(

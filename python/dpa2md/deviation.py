@@ -22,6 +22,7 @@ from .batch import evaluate, listed
 from .calculator import DPA2Calculator
 from .engine import Engine
 from .files import whole_file
+from .labels import labels_of
 
 Model = str | os.PathLike | Engine | DPA2Calculator
 
@@ -129,6 +130,7 @@ def model_deviation(
     threads: int | None = None,
     relative: float | None = None,
     relative_v: float | None = None,
+    real_error: bool = False,
     report: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Means and deviations of several models for many structures, as `ModelDeviation` has in its results.
@@ -142,6 +144,9 @@ def model_deviation(
     relative, relative_v
         Levels (eV/angstrom, eV) for relative deviations: an atom's is divided by the size of its mean force
         plus the level, a virial's by the norm of the mean virial per atom plus the level.
+    real_error
+        Root mean square errors against the labels of the structures (energy, forces and stress of their
+        calculators) in place of deviations; one model is enough. nan where a label is missing.
     report
         Called after each batch with the number of evaluations that are done, models times structures in all.
 
@@ -157,7 +162,7 @@ def model_deviation(
     TypeError
         For a name that is not in a list, and as `evaluate`.
     """
-    models, structures = _several(models), listed(structures)
+    models, structures = _several(models, 1 if real_error else 2), listed(structures)
     for name, level in (("relative", relative), ("relative_v", relative_v)):
         if level is not None and not 0 < level < float("inf"):
             raise ValueError(f"The level {name} is {level}; give a positive number.")
@@ -168,15 +173,19 @@ def model_deviation(
         found.append(
             evaluate(model, structures, precision=precision, threads=threads, report=shown)
         )
-    return [combine(entries, relative, relative_v) for entries in zip(*found, strict=True)]
+    truths = [_truth(atoms) if real_error else None for atoms in structures]
+    return [
+        combine(entries, relative, relative_v, truth)
+        for *entries, truth in zip(*found, truths, strict=True)
+    ]
 
 
-def _several(models: Sequence[Model]) -> list[Model]:
+def _several(models: Sequence[Model], least: int = 2) -> list[Model]:
     """The models as a list; a name alone would be taken apart into characters."""
     if isinstance(models, str | os.PathLike | Engine | DPA2Calculator):
         raise TypeError("A deviation needs two models or more, in a list; a single one was given.")
     found = list(models)
-    if len(found) < 2:
+    if len(found) < least:
         raise ValueError(f"A deviation needs two models or more; {len(found)} were given.")
     return found
 
@@ -185,24 +194,30 @@ def combine(
     results: Sequence[dict[str, Any]],
     relative: float | None = None,
     relative_v: float | None = None,
+    truth: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Means and deviations of what `evaluate` gave for one structure with each model.
 
-    `relative` and `relative_v` are as in `model_deviation`.
+    `relative` and `relative_v` are as in `model_deviation`. `truth` has `energy`, `forces` and `virial` from
+    which deviations are counted; None: from the means.
     """
     n = len(results[0]["forces"])
-    names = set.intersection(*map(set, results)) - {"virial"}
+    names = [name for name in results[0] if all(name in r for r in results)]
     out: dict[str, Any] = {name: np.mean([r[name] for r in results], axis=0) for name in names}
     out["energy"], out["free_energy"] = float(out["energy"]), float(out["free_energy"])
-    force = np.linalg.norm(np.std([r["forces"] for r in results], axis=0), axis=-1)
-    virials = [r["virial"] / n for r in results]
-    virial = np.std(virials, axis=0)
+    centre = out if truth is None else truth
+    energy, forces, virials = (
+        np.sqrt(np.mean([(r[name] - centre[name]) ** 2 for r in results], axis=0))
+        for name in ("energy", "forces", "virial")
+    )
+    force, virial = np.linalg.norm(forces, axis=-1), virials / n
     if relative is not None:
-        force /= np.linalg.norm(out["forces"], axis=-1) + relative
+        force /= np.linalg.norm(centre["forces"], axis=-1) + relative
     if relative_v is not None:
-        virial /= np.linalg.norm(np.mean(virials, axis=0)) + relative_v
+        virial /= np.linalg.norm(centre["virial"]) / n + relative_v
+    del out["virial"]
     out |= {
-        "devi_e": float(np.std([r["energy"] / n for r in results])),
+        "devi_e": float(energy) / n,
         "max_devi_f": float(force.max()),
         "min_devi_f": float(force.min()),
         "avg_devi_f": float(force.mean()),
@@ -212,6 +227,19 @@ def combine(
         "avg_devi_v": float(np.sqrt(np.mean(virial**2))),
     }
     return out
+
+
+def _truth(atoms: Atoms) -> dict[str, Any]:
+    """Energy (eV), forces (eV/angstrom) and virial (eV) that a structure brought along; nan where it has none."""
+    found = labels_of(atoms)
+    missing = np.full((len(atoms), 3), np.nan)
+    return {
+        "energy": np.nan if found.energy is None else found.energy,
+        "forces": missing if found.forces is None else found.forces,
+        "virial": np.full((3, 3), np.nan)
+        if found.stress is None
+        else -found.stress * atoms.get_volume(),
+    }
 
 
 def write_deviations(
@@ -242,10 +270,8 @@ def write_deviations(
         When the file can't be written.
     """
     for name, found in systems.items():
-        if atomic and len({len(entry["devi_f"]) for entry in found}) > 1:
-            raise ValueError(
-                f"{name}: a column for each atom needs structures of one size; leave out --atomic."
-            )
+        if atomic:
+            check_one_size(name, (len(entry["devi_f"]) for entry in found))
     heads = [*DEVIATIONS, *(["atm_devi_f(N)"] if atomic else [])]
     with whole_file(path) as temporary, open(temporary, "w", newline="\n") as file:
         for name, found in systems.items():
@@ -255,3 +281,11 @@ def write_deviations(
                 row = [entry[head] for head in DEVIATIONS]
                 row += entry["devi_f"].tolist() if atomic else []
                 file.write(f"{k * frequency:12d}" + "".join(f"{v:19.6e}" for v in row) + "\n")
+
+
+def check_one_size(name: str, counts: Iterable[int]) -> None:
+    """Raise `ValueError` unless all structures of a table have the same number of atoms."""
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"{name}: a column for each atom needs structures of one size; leave out --atomic."
+        )

@@ -33,7 +33,7 @@ class DPA2Driver:
         A model file, or "water": the shipped model.
     precision, threads, device, head
         As of `Engine`.
-    verbose
+    verbose, verbosity
         i-PI's own; nothing is printed.
     """
 
@@ -45,7 +45,8 @@ class DPA2Driver:
         threads: int | None = None,
         device: str = "cpu",
         head: str | None = None,
-        verbose: bool = False,
+        verbose: Any = None,
+        verbosity: Any = None,
     ):
         found = read(template)
         assert isinstance(found, Atoms)

@@ -80,7 +80,8 @@ def phonons(
 def displace(atoms: Atoms, supercell: Sequence[int] | np.ndarray, delta: float = 0.01) -> Any:
     """A `phonopy.Phonopy` with the displacements that symmetry leaves; arguments as of `phonons`."""
     matrix = np.asarray(supercell, dtype=int)
-    matrix = np.diag(matrix) if matrix.shape == (3,) else matrix
+    if matrix.shape == (3,) and matrix.min() > 0:
+        matrix = np.diag(matrix)
     if matrix.shape != (3, 3) or np.linalg.det(matrix) < 0.5:
         raise RunError("A supercell is three positive numbers, or a matrix of nine.")
     if not 0 < delta < float("inf"):
@@ -155,8 +156,14 @@ def gamma(crystal: Any) -> np.ndarray:
 
 
 def density_of_states(crystal: Any, mesh: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (k,) in THz and the states there, per THz and primitive cell, from a mesh of points."""
-    crystal.run_mesh(mesh)
+    """Frequencies (k,) in THz and the states there, per THz and primitive cell, from a mesh of points.
+
+    Raises
+    ------
+    RunError
+        For a mesh that is not three positive numbers.
+    """
+    _run_mesh(crystal, mesh)
     crystal.run_total_dos(freq_pitch=max(np.ptp(crystal.mesh.frequencies), 1e-3) / 400)
     return crystal.total_dos.frequency_points, crystal.total_dos.dos
 
@@ -171,10 +178,17 @@ def thermodynamics(
     list of dict
         For each temperature (K): free energy (eV, the zero-point energy included), entropy and heat capacity
         at constant volume (J/K/mol). Imaginary modes and translations are left out.
+
+    Raises
+    ------
+    RunError
+        For a negative temperature, or a mesh that is not three positive numbers.
     """
     from ase import units
 
-    crystal.run_mesh(mesh)
+    if not all(0 <= temperature < float("inf") for temperature in temperatures):
+        raise RunError("Temperatures must be zero or positive.")
+    _run_mesh(crystal, mesh)
     # translations, which have no frequency but for rounding, would count as endless entropy
     crystal.run_thermal_properties(temperatures=list(temperatures), cutoff_frequency=_STILL)
     found = crystal.thermal_properties
@@ -191,6 +205,12 @@ def thermodynamics(
         }
         for t, f, s, c in rows
     ]
+
+
+def _run_mesh(crystal: Any, mesh: Sequence[int]) -> None:
+    if len(mesh) != 3 or min(mesh) < 1:
+        raise RunError("A mesh is three positive numbers.")
+    crystal.run_mesh(mesh)
 
 
 def check_phonopy() -> None:
