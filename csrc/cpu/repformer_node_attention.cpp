@@ -5,16 +5,39 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../slot_shares.h"
 #include "lanes.h"
 #include "repformer_node.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// Raw logits and softmax probabilities, (heads, np) each, of which n are meant in a row. The N - n empty
-// slots keep l = -20 in the denominator.
+// The level of shares (slot_shares.h) of an atom whose n neighbours are more than its slots; else 0.
 template <class T>
-void CpuBackend<T>::local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob) {
+T CpuBackend<T>::level_of(int n, const T* sw) const {
+  if (!model_.all_neighbors || !model_.smooth || n <= rep().nsel) return T(0);
+  return T(slot_level(rep().nsel, [&](auto f) {
+    double sum = 0;
+    for (int k = 0; k < n; ++k) sum += f(double(sw[k]));
+    return sum;
+  }));
+}
+
+// Adds to d sw what the shares' gradient means for the switches.
+template <class T>
+void CpuBackend<T>::slot_shares_backward(int n, const T* sw, T level, const T* dshare, T* dsw) const {
+  const T mean = slot_gradient_mean(level, [&](auto f) {
+    T sum = 0;
+    for (int k = 0; k < n; ++k) sum += f(sw[k], dshare[k]);
+    return sum;
+  });
+  for (int k = 0; k < n; ++k) dsw[k] += slot_gradient(level, sw[k], dshare[k], mean);
+}
+
+// Raw logits and softmax probabilities, (heads, np) each, of which n are meant in a row, and each head's
+// probability of an empty slot (heads). The N - n empty slots keep l = -20 in the denominator.
+template <class T>
+void CpuBackend<T>::local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob, T* slot) {
   const int n = a.n, np = padded(n, lanes<T>()), width = rep().g1_dim;
   const T shift = model_.smooth ? T(kAttentionShift) : T(0);
   const int empty = model_.smooth ? rep().nsel - n : 0;
@@ -25,10 +48,15 @@ void CpuBackend<T>::local_softmax(const Neighborhood& a, const T* u, T* logit, T
       prob[j] = model_.smooth ? (logit[j] + shift) * a.sw[j] - shift : logit[j];
       top = std::max(top, prob[j]);
     }
-    T total = empty ? T(empty) * math::exp(-shift - top) : T(0);
+    slot[h] = empty ? math::exp(-shift - top) : T(0);
+    T total = T(empty) * slot[h];
 #pragma omp simd
     for (int j = 0; j < n; ++j) prob[j] = math::exp(prob[j] - top);
     total += sum(n, prob);
+    for (int j = 0; level > 0 && j < n; ++j) {
+      total += low_logit((logit[j] + shift) * a.sw[j], prob[j], slot[h], level * a.sw[j]).value;
+    }
+    slot[h] /= total;
     for (int j = 0; j < n; ++j) prob[j] /= total;
   }
 }
@@ -38,7 +66,7 @@ void CpuBackend<T>::local_attention(const Neighborhood& a, const NodeRow& row, A
   const int heads = rep().attn1_nhead, width = rep().g1_dim, np = padded(a.n, lanes<T>());
   T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
   T* weight = arena.take<T>(static_cast<std::size_t>(heads) * np);
-  local_softmax(a, row.u, logit, weight);
+  local_softmax(a, level_of(a.n, a.sw), row.u, logit, weight, arena.take<T>(heads));
   for (int h = 0; h < heads; ++h) {
     for (int j = 0; j < a.n; ++j) weight[h * np + j] *= a.sw[j];
   }
@@ -52,8 +80,9 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
   const int n = a.n, np = padded(n, lanes<T>()), heads = rep().attn1_nhead, width = rep().g1_dim;
   T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
   T* prob = arena.take<T>(static_cast<std::size_t>(heads) * np);
-  T* dweight = arena.take<T>(np);
-  local_softmax(a, row.u, logit, prob);
+  T *slot = arena.take<T>(heads), *dweight = arena.take<T>(np), *dshare = arena.zeros<T>(np);
+  const T level = level_of(n, a.sw);
+  local_softmax(a, level, row.u, logit, prob, slot);
   for (int h = 0; h < heads; ++h) {
     const T* dweighted = d.weighted + h * width;
     T *p = prob + h * np, *l = logit + h * np;
@@ -63,6 +92,12 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
     for (int j = 0; j < n; ++j) {  // p becomes the weight, l the gradient of the logit
       T dlogit = p[j] * (dweight[j] * a.sw[j] - mean);
       g->sw[j] += dweight[j] * p[j];
+      const T above = (l[j] + T(kAttentionShift)) * a.sw[j];
+      if (level > 0) {
+        const LowLogit<T> y = low_logit(above, p[j], slot[h], level * a.sw[j]);
+        dlogit -= mean * y.of_logit;
+        dshare[j] -= mean * y.of_share;
+      }
       if (model_.smooth) {
         g->sw[j] += dlogit * (l[j] + T(kAttentionShift));
         dlogit *= a.sw[j];
@@ -71,12 +106,15 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
       p[j] *= a.sw[j];
     }
   }
+  if (level > 0) slot_shares_backward(n, a.sw, level, dshare, g->sw);
   gemm(heads, width, n, plain<T>(logit, np), a.gg1, width, d.u, width, false);
   gemm(n, width, heads, transposed<T>(prob, np), d.weighted, width, g->gg1, width, true);
   gemm(n, width, heads, transposed<T>(logit, np), row.u, width, g->gg1, width, true);
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                                \
+  template T CpuBackend<T>::level_of(int, const T*) const;                                                   \
+  template void CpuBackend<T>::slot_shares_backward(int, const T*, T, const T*, T*) const;                   \
   template void CpuBackend<T>::local_attention(const Neighborhood&, const NodeRow&, Arena&);                 \
   template void CpuBackend<T>::local_attention_backward(const Neighborhood&, const NodeRow&, const NodeRow&, \
                                                         NeighborhoodGradient*, Arena&);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../slot_shares.h"
 #include "lanes.h"
 #include "repformer_pair.h"
 #include "simd_math.h"
@@ -51,6 +52,7 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
   const std::size_t square = static_cast<std::size_t>(n) * np, heads = keep ? f.attn2_nhead : 1;
   s->head_stride = keep ? square : 0;
   s->query_stride = keep ? static_cast<std::size_t>(n) * d : 0;
+  s->slot_stride = keep ? np : 0;
   s->sw = arena.zeros<T>(np);
   std::copy(a.sw, a.sw + n, s->sw);
   for (T** p : {&s->hh, &s->ww, &s->logit_factor, &s->logit_shift, &s->map_factor})
@@ -58,7 +60,9 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
   s->g2_t = arena.take<T>(static_cast<std::size_t>(d) * np);
   s->query = arena.take<T>(heads * n * d);
   s->total = arena.take<T>(np);
-  s->empty = arena.take<T>(np);
+  s->low = arena.zeros<T>(np);
+  s->slot = arena.take<T>(heads * np);
+  s->level = level_of(n, s->sw);
   for (T** p : {&s->logit, &s->prob, &s->map}) *p = arena.take<T>(heads * square);
   transpose_padded(n, d, a.g2, s->g2_t, np);
   const T* h2_t = s->h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
@@ -90,13 +94,14 @@ void CpuBackend<T>::attention_map(int l, int h, const Neighborhood& a, PairAtten
   T *query = s->query + h * s->query_stride, *logit = s->logit + h * s->head_stride;
   gemm(n, d, d, plain(a.g2, d), layers_[l].attn2_map.data() + h * d * d, d, query, d, false);
   gemm(n, np, d, plain(query, d), s->g2_t, np, logit, np, false);
-  softmax_rows(*s, logit, s->prob + h * s->head_stride, s->map + h * s->head_stride);
+  softmax_rows(*s, logit, s->prob + h * s->head_stride, s->map + h * s->head_stride,
+               s->slot + h * s->slot_stride);
 }
 
 // Without a maximum subtracted from each row where no row needs it: exp then neither overflows nor leaves a
 // sum of nothing.
 template <class T>
-void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
+void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map, T* slot) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const T safe = sizeof(T) == 4 ? T(60) : T(600);
@@ -111,12 +116,13 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   const V outside = (top > safe) | (bottom < -safe) ? V{} + T(1) : V{};
   const bool tame = model_.smooth && sum_lanes<T, W>(outside) == 0;
   const T empty = model_.smooth ? T(rep().nsel - np) : T(0);  // slots beyond the padding
-  std::fill_n(s.empty, n, empty * math::exp(T(-kAttentionShift)));
+  std::fill_n(slot, n, model_.smooth ? math::exp(T(-kAttentionShift)) : T(0));
   for (int j = 0; j < n && !tame; ++j) {
     T* z = prob + static_cast<std::size_t>(j) * np;
-    const T shift = *std::max_element(z, z + np);
+    T shift = *std::max_element(z, z + np);
+    if (empty != 0) shift = std::max(shift, T(-kAttentionShift));
     for (int k = 0; k < np; ++k) z[k] -= shift;
-    s.empty[j] = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
+    slot[j] = empty != 0 ? math::exp(T(-kAttentionShift) - shift) : T(0);
   }
   // All exponentials, all sums, all products: within a row each would wait for the one before.
   for (int k = 0; k < n * np && tame; k += W) vec(prob + k) = exp_bounded_lanes<W>(vec(prob + k));
@@ -127,7 +133,13 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
     return sum;
   };
   sum_rows<T>(n, row_sum, s.total);
-  for (int j = 0; j < n; ++j) s.total[j] = T(1) / (s.total[j] + s.empty[j]);
+  const V below = bottom < V{} - T(kAttentionShift) ? V{} + T(1) : V{};
+  const bool low = s.level > 0 && sum_lanes<T, W>(below) != 0;
+  for (int j = 0; j < n && low; ++j) s.low[j] = low_logits(s, j, logit, prob, slot[j]);
+  for (int j = 0; j < n; ++j) {
+    s.total[j] = T(1) / (s.total[j] + empty * slot[j] + (low ? s.low[j] : T(0)));
+    slot[j] *= s.total[j];
+  }
   for (int j = 0, at = 0; j < n; ++j) {
     for (const int end = at + np; at < end; at += W) {
       const V p = vec(prob + at) * s.total[j];
@@ -135,6 +147,39 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
       vec(map + at) = p * vec(s.map_factor + at);
     }
   }
+}
+
+// What the logits of row j below -20 add to its denominator; `prob` are the exponentials.
+template <class T>
+T CpuBackend<T>::low_logits(const PairAttention& s, int j, const T* logit, const T* prob, T slot) const {
+  T sum = 0;
+  for (int k = 0, at = j * s.np; k < s.n; ++k, ++at) {
+    const T above = logit[at] * s.logit_factor[at] + s.logit_shift[at] + T(kAttentionShift);
+    sum += low_logit(above, prob[at], slot, s.level * s.sw[k]).value;
+  }
+  return sum;
+}
+
+// The same of the reverse sweep, for all rows of all heads: `low` (head, n, np) is what they take from d z,
+// and the shares' gradient is added to d sw.
+template <class T>
+void CpuBackend<T>::low_logits_backward(const PairAttention& s, const T* mean, T* low, T* dsw,
+                                        Arena& arena) const {
+  const int n = s.n, np = s.np;
+  T* dshare = arena.zeros<T>(n);
+  for (int h = 0; h < rep().attn2_nhead; ++h) {
+    const T *logit = s.logit + h * s.square(), *prob = s.prob + h * s.square();
+    for (int j = 0; j < n; ++j) {
+      const T weight = mean[h * np + j], slot = s.slot[h * np + j];
+      for (int k = 0, at = j * np; k < n; ++k, ++at) {
+        const T above = logit[at] * s.logit_factor[at] + s.logit_shift[at] + T(kAttentionShift);
+        const LowLogit<T> y = low_logit(above, prob[at], slot, s.level * s.sw[k]);
+        low[h * s.square() + at] = weight * y.of_logit;
+        dshare[k] -= weight * y.of_share;
+      }
+    }
+  }
+  slot_shares_backward(n, s.sw, s.level, dshare, dsw);
 }
 
 // Through A and the softmax of all heads: dmap (head, n, np) becomes d l, and what it gives to the factors
@@ -159,6 +204,8 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
     sum_rows<T>(n, row_mean, mean + h * np);
   }
   T* dsw = arena.zeros<T>(np);
+  T* low = s.level > 0 ? arena.zeros<T>(heads * s.square()) : nullptr;
+  if (low) low_logits_backward(s, mean, low, dsw, arena);
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
     const T *h2 = a.h2 + kH2 * j, swj = s.sw[j];
@@ -171,7 +218,8 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
         const std::size_t there = h * s.square() + at;
         const V p = vec(s.prob + there), da = vec(dmap + there);
         dmap_factor += da * p;
-        const V dz = p * (da * map_factor - mean[h * np + j]);
+        V dz = p * (da * map_factor - mean[h * np + j]);
+        if (low) dz -= vec(low + there);
         dlogit += dz * vec(s.logit + there);
         dshift += dz;
         vec(dmap + there) = dz * logit_factor;

@@ -4,6 +4,7 @@
 // The values' projection and head_map act on `weighted` for a group of atoms (dense.h).
 #pragma once
 
+#include "crowded.h"
 #include "dense.h"
 
 namespace dpa2md {
@@ -12,7 +13,9 @@ namespace DPA2MD_GPU {
 template <class T>
 struct LocalAttention {
   T *logit, *prob, *grad;  // (n, heads)
-  DPA2MD_KERNEL LocalAttention(Scratch* s, const RepformerView& f, int n, bool back) {
+  SlotShares<T> shares;    // with a row for each head, and n of them
+  DPA2MD_KERNEL LocalAttention(Scratch* s, const RepformerView& f, int n, bool back)
+      : shares(s, f, f.heads1, n * f.heads1, back) {
     const std::size_t size = f.has_g1_attn ? static_cast<std::size_t>(n) * f.heads1 : 0;
     logit = s->take<T>(size);
     prob = s->take<T>(size);
@@ -27,6 +30,7 @@ DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n,
   const int heads = s.rep.heads1, width = s.rep.g1;
   const int empty = s.smooth ? s.near.nsel - n : 0;
   gemm(b, n, heads, width, gg1, transposed(query, width), a.logit, heads, false);
+  const T level = a.shares.find_level(b, s, n, sw);
   b.each_warp(heads, [&](int h) {
     T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
     for (int j = b.lane; j < n; j += b.lanes) {
@@ -36,12 +40,14 @@ DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n,
       top = z > top ? z : top;
     }
     top = b.lane_max(top);
+    const T slot = empty ? math::exp(T(-kAttentionShift) - top) : T(0);
     T sum = 0;
     for (int j = b.lane; j < n; j += b.lanes) {
-      sum += a.prob[j * heads + h] = math::exp(a.prob[j * heads + h] - top);
+      const T z = a.prob[j * heads + h], e = a.prob[j * heads + h] = math::exp(z - top);
+      sum += level > T(0) ? e + low_logit(z + T(kAttentionShift), e, slot, level * sw[j]).value : e;
     }
-    sum = b.lane_sum(sum);
-    if (empty) sum += T(empty) * math::exp(T(-kAttentionShift) - top);
+    sum = b.lane_sum(sum) + T(empty) * slot;
+    if (level > T(0) && b.lane == 0) a.shares.probability[h] = slot / sum;
     for (int j = b.lane; j < n; j += b.lanes) a.prob[j * heads + h] /= sum;
   });
 }
@@ -62,6 +68,7 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
                                             const LocalAttention<T>& a, T* dquery, T* dgg1, T* dsw) {
   const int heads = s.rep.heads1, width = s.rep.g1;
   local_softmax(b, s, n, sw, gg1, query, a);
+  const T level = a.shares.find_level(b, s, n, sw);
   gemm(b, n, heads, width, gg1, transposed(dweighted, width), a.grad, heads, false);
   // grad: d weight -> d logit; prob -> weight; logit -> what the switch of the pair gets
   b.each_warp(heads, [&](int h) {
@@ -70,7 +77,14 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
     mean = b.lane_sum(mean);
     for (int j = b.lane; j < n; j += b.lanes) {
       const int k = j * heads + h;
-      const T p = a.prob[k], dz = p * (a.grad[k] * sw[j] - mean);
+      const T p = a.prob[k];
+      T dz = p * (a.grad[k] * sw[j] - mean);
+      if (level > T(0)) {
+        const T above = (a.logit[k] + T(kAttentionShift)) * sw[j];
+        const LowLogit<T> y = low_logit(above, p, a.shares.probability[h], level * sw[j]);
+        dz -= mean * y.of_logit;
+        a.shares.gradient[k] = -mean * y.of_share;
+      }
       a.logit[k] = a.grad[k] * p + (s.smooth ? dz * (a.logit[k] + T(kAttentionShift)) : T(0));
       a.grad[k] = s.smooth ? dz * sw[j] : dz;
       a.prob[k] = p * sw[j];
@@ -78,7 +92,10 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
   });
   b.each(n, [&](int j) {
     for (int h = 0; h < heads; ++h) dsw[j] += a.logit[j * heads + h];
+    T* share = a.shares.gradient + j * heads;
+    for (int h = 1; level > T(0) && h < heads; ++h) share[0] += share[h];
   });
+  if (level > T(0)) a.shares.to_switches(b, n, sw, heads, dsw);
   const T *weight = a.prob, *dlogit = a.grad;
   gemm(b, n, width, heads, plain(weight, heads), plain(dweighted, width), dgg1, width, true);
   gemm(b, n, width, heads, plain(dlogit, heads), plain(query, width), dgg1, width, true);
