@@ -12,7 +12,7 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// The level of shares (slot_shares.h) of an atom whose n neighbours are more than its slots; else 0.
+// The level of shares (slot_shares.h) of an atom with more neighbours than slots; else 0.
 template <class T>
 T CpuBackend<T>::level_of(int n, const T* sw) const {
   if (!model_.all_neighbors || !model_.smooth || n <= rep().nsel) return T(0);
@@ -34,13 +34,13 @@ void CpuBackend<T>::slot_shares_backward(int n, const T* sw, T level, const T* d
   for (int k = 0; k < n; ++k) dsw[k] += slot_gradient(level, sw[k], dshare[k], mean);
 }
 
-// Raw logits and softmax probabilities, (heads, np) each, of which n are meant in a row, and each head's
-// probability of an empty slot (heads). The N - n empty slots keep l = -20 in the denominator.
+// Raw logits and softmax probabilities, (heads, np) each, of which n are meant in a row. The N - n empty
+// slots keep l = -20 in the denominator; of more neighbours than slots each has its share (level > 0).
 template <class T>
-void CpuBackend<T>::local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob, T* slot) {
+void CpuBackend<T>::local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob) {
   const int n = a.n, np = padded(n, lanes<T>()), width = rep().g1_dim;
   const T shift = model_.smooth ? T(kAttentionShift) : T(0);
-  const int empty = model_.smooth ? rep().nsel - n : 0;
+  const int empty = model_.smooth && level == 0 ? rep().nsel - n : 0;
   for (int h = 0; h < rep().attn1_nhead; ++h, logit += np, prob += np) {
     sum_rows<T>(n, [&](int j) { return product_lanes(width, a.gg1 + j * width, u + h * width); }, logit);
     T top = empty ? -shift : T(-INFINITY);  // of all that is in the denominator
@@ -48,15 +48,12 @@ void CpuBackend<T>::local_softmax(const Neighborhood& a, T level, const T* u, T*
       prob[j] = model_.smooth ? (logit[j] + shift) * a.sw[j] - shift : logit[j];
       top = std::max(top, prob[j]);
     }
-    slot[h] = empty ? math::exp(-shift - top) : T(0);
-    T total = T(empty) * slot[h];
+    T total = empty ? T(empty) * math::exp(-shift - top) : T(0);
 #pragma omp simd
     for (int j = 0; j < n; ++j) prob[j] = math::exp(prob[j] - top);
-    total += sum(n, prob);
-    for (int j = 0; level > 0 && j < n; ++j) {
-      total += low_logit((logit[j] + shift) * a.sw[j], prob[j], slot[h], level * a.sw[j]).value;
-    }
-    slot[h] /= total;
+    total += level > 0 ? T(0) : sum(n, prob);
+    for (int j = 0; level > 0 && j < n; ++j)
+      total += prob[j] * slot_term((logit[j] + shift) * a.sw[j], level * a.sw[j]).value;
     for (int j = 0; j < n; ++j) prob[j] /= total;
   }
 }
@@ -66,7 +63,7 @@ void CpuBackend<T>::local_attention(const Neighborhood& a, const NodeRow& row, A
   const int heads = rep().attn1_nhead, width = rep().g1_dim, np = padded(a.n, lanes<T>());
   T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
   T* weight = arena.take<T>(static_cast<std::size_t>(heads) * np);
-  local_softmax(a, level_of(a.n, a.sw), row.u, logit, weight, arena.take<T>(heads));
+  local_softmax(a, level_of(a.n, a.sw), row.u, logit, weight);
   for (int h = 0; h < heads; ++h) {
     for (int j = 0; j < a.n; ++j) weight[h * np + j] *= a.sw[j];
   }
@@ -80,9 +77,9 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
   const int n = a.n, np = padded(n, lanes<T>()), heads = rep().attn1_nhead, width = rep().g1_dim;
   T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
   T* prob = arena.take<T>(static_cast<std::size_t>(heads) * np);
-  T *slot = arena.take<T>(heads), *dweight = arena.take<T>(np), *dshare = arena.zeros<T>(np);
+  T *dweight = arena.take<T>(np), *dshare = arena.zeros<T>(np);
   const T level = level_of(n, a.sw);
-  local_softmax(a, level, row.u, logit, prob, slot);
+  local_softmax(a, level, row.u, logit, prob);
   for (int h = 0; h < heads; ++h) {
     const T* dweighted = d.weighted + h * width;
     T *p = prob + h * np, *l = logit + h * np;
@@ -90,14 +87,14 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
     T mean = 0;
     for (int j = 0; j < n; ++j) mean += dweight[j] * a.sw[j] * p[j];
     for (int j = 0; j < n; ++j) {  // p becomes the weight, l the gradient of the logit
-      T dlogit = p[j] * (dweight[j] * a.sw[j] - mean);
-      g->sw[j] += dweight[j] * p[j];
-      const T above = (l[j] + T(kAttentionShift)) * a.sw[j];
+      T taken = mean;
       if (level > 0) {
-        const LowLogit<T> y = low_logit(above, p[j], slot[h], level * a.sw[j]);
-        dlogit -= mean * y.of_logit;
-        dshare[j] -= mean * y.of_share;
+        const SlotTerm<T> y = slot_term((l[j] + T(kAttentionShift)) * a.sw[j], level * a.sw[j]);
+        taken *= y.of_logit;
+        dshare[j] -= mean * p[j] * y.of_share;
       }
+      T dlogit = p[j] * (dweight[j] * a.sw[j] - taken);
+      g->sw[j] += dweight[j] * p[j];
       if (model_.smooth) {
         g->sw[j] += dlogit * (l[j] + T(kAttentionShift));
         dlogit *= a.sw[j];

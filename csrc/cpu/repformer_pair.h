@@ -11,18 +11,17 @@ namespace DPA2MD_ISA {
 template <class T>
 struct CpuBackend<T>::PairAttention {
   int n, np;
-  std::size_t head_stride, query_stride, slot_stride;
-  T level;     // slot_shares.h; 0: no more neighbours than slots, or the others don't count
-  T* sw;       // (np)
-  T *hh, *ww;  // (n, np) h2_j . h2_k, sw_j sw_k
+  std::size_t head_stride, query_stride;
+  T* sw;                          // (np)
+  T level;                        // slot_shares.h; 0: there are slots for all
+  T *hh, *ww;                     // (n, np) h2_j . h2_k, sw_j sw_k
   T *logit_factor, *logit_shift;  // (n, np) z = logit factor + shift
   T* map_factor;                  // (n, np) A = prob factor
   T *g2_t, *h2_t;                 // (g2, np), (3, np)
   T* query;                       // (head, n, g2) g2 M
   T* logit;                       // (head, n, np)
   T* prob;                        // (head, n, np) softmax of z
-  T* slot;                        // (head, np) a row's probability of an empty slot
-  T *total, *low;                 // (np) scratch: a row's sum, and what logits below -20 add to it
+  T *total, *empty;               // (np) scratch: a row's sum, and what empty slots add to it
   T* map;                         // (head, n, np) the attention map A
   T* applied;                     // (n, head, g2) A g2
   T* norm;                        // (n, g2) layer norm's normalised input

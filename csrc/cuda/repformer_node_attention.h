@@ -13,9 +13,9 @@ namespace DPA2MD_GPU {
 template <class T>
 struct LocalAttention {
   T *logit, *prob, *grad;  // (n, heads)
-  SlotShares<T> shares;    // with a row for each head, and n of them
+  SlotShares<T> shares;    // entries: the same
   DPA2MD_KERNEL LocalAttention(Scratch* s, const RepformerView& f, int n, bool back)
-      : shares(s, f, f.heads1, n * f.heads1, back) {
+      : shares(s, f, 0, n * f.heads1, back) {
     const std::size_t size = f.has_g1_attn ? static_cast<std::size_t>(n) * f.heads1 : 0;
     logit = s->take<T>(size);
     prob = s->take<T>(size);
@@ -23,14 +23,15 @@ struct LocalAttention {
   }
 };
 
-// Probabilities and raw logits. The N - n empty slots keep l = -20 in the denominator.
+// Probabilities and raw logits. The N - n empty slots keep l = -20 in the denominator; of more neighbours
+// than slots each has its share (level > 0). Returns the level.
 template <class T>
-DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n, const T* sw, Plain<T> gg1,
-                                 const T* query, const LocalAttention<T>& a) {
+DPA2MD_KERNEL T local_softmax(const ThreadBlock& b, const State<T>& s, int n, const T* sw, Plain<T> gg1,
+                              const T* query, const LocalAttention<T>& a) {
   const int heads = s.rep.heads1, width = s.rep.g1;
-  const int empty = s.smooth ? s.near.nsel - n : 0;
-  gemm(b, n, heads, width, gg1, transposed(query, width), a.logit, heads, false);
   const T level = a.shares.find_level(b, s, n, sw);
+  const int empty = s.smooth && level == T(0) ? s.near.nsel - n : 0;
+  gemm(b, n, heads, width, gg1, transposed(query, width), a.logit, heads, false);
   b.each_warp(heads, [&](int h) {
     T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
     for (int j = b.lane; j < n; j += b.lanes) {
@@ -40,16 +41,16 @@ DPA2MD_KERNEL void local_softmax(const ThreadBlock& b, const State<T>& s, int n,
       top = z > top ? z : top;
     }
     top = b.lane_max(top);
-    const T slot = empty ? math::exp(T(-kAttentionShift) - top) : T(0);
     T sum = 0;
     for (int j = b.lane; j < n; j += b.lanes) {
       const T z = a.prob[j * heads + h], e = a.prob[j * heads + h] = math::exp(z - top);
-      sum += level > T(0) ? e + low_logit(z + T(kAttentionShift), e, slot, level * sw[j]).value : e;
+      sum += level > T(0) ? e * slot_term(z + T(kAttentionShift), level * sw[j]).value : e;
     }
-    sum = b.lane_sum(sum) + T(empty) * slot;
-    if (level > T(0) && b.lane == 0) a.shares.probability[h] = slot / sum;
+    sum = b.lane_sum(sum);
+    if (empty) sum += T(empty) * math::exp(T(-kAttentionShift) - top);
     for (int j = b.lane; j < n; j += b.lanes) a.prob[j * heads + h] /= sum;
   });
+  return level;
 }
 
 template <class T>
@@ -67,8 +68,7 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
                                             Plain<T> gg1, const T* query, const T* dweighted,
                                             const LocalAttention<T>& a, T* dquery, T* dgg1, T* dsw) {
   const int heads = s.rep.heads1, width = s.rep.g1;
-  local_softmax(b, s, n, sw, gg1, query, a);
-  const T level = a.shares.find_level(b, s, n, sw);
+  const T level = local_softmax(b, s, n, sw, gg1, query, a);
   gemm(b, n, heads, width, gg1, transposed(dweighted, width), a.grad, heads, false);
   // grad: d weight -> d logit; prob -> weight; logit -> what the switch of the pair gets
   b.each_warp(heads, [&](int h) {
@@ -78,13 +78,13 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
     for (int j = b.lane; j < n; j += b.lanes) {
       const int k = j * heads + h;
       const T p = a.prob[k];
-      T dz = p * (a.grad[k] * sw[j] - mean);
+      T taken = mean;
       if (level > T(0)) {
-        const T above = (a.logit[k] + T(kAttentionShift)) * sw[j];
-        const LowLogit<T> y = low_logit(above, p, a.shares.probability[h], level * sw[j]);
-        dz -= mean * y.of_logit;
-        a.shares.gradient[k] = -mean * y.of_share;
+        const SlotTerm<T> y = slot_term((a.logit[k] + T(kAttentionShift)) * sw[j], level * sw[j]);
+        taken *= y.of_logit;
+        a.shares.gradient[k] = -mean * p * y.of_share;
       }
+      const T dz = p * (a.grad[k] * sw[j] - taken);
       a.logit[k] = a.grad[k] * p + (s.smooth ? dz * (a.logit[k] + T(kAttentionShift)) : T(0));
       a.grad[k] = s.smooth ? dz * sw[j] : dz;
       a.prob[k] = p * sw[j];

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "crowded.h"
-#include "views.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
@@ -41,7 +40,7 @@ struct Attention {
   T *map, *norm, *rstd;  // (n, ldn) A of a head; (n, ld) the layer norm's normalised input; (n)
   T *logit, *prob;       // (n, ldn), for the reverse sweep
   T *dhh, *dww;          // (n, ldn), over all heads
-  SlotShares<T> shares;  // with a row for each neighbour
+  SlotShares<T> shares;
   DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back)
       : shares(s, f, n, n, back) {
     const bool any = f.has_g2_attn || f.update_h2;
@@ -59,17 +58,17 @@ struct Attention {
 };
 
 // The map of head h. `query` (n, ld) is overwritten; logit and prob are kept when there is a place for them.
+// `level`: 0, or of the shares of slots (slot_shares.h).
 template <class T>
 DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
-                                 const PairBlock<T>& x, T* query, T* logit, T* prob, const Attention<T>& a) {
-  const int n = x.n, d = s.rep.g2, ldn = a.ldn;
-  T* map = a.map;
-  const T level = a.shares.find_level(b, s, n, x.sw);
+                                 const PairBlock<T>& x, T level, T* query, T* logit, T* prob, T* map,
+                                 int ldn) {
+  const int n = x.n, d = s.rep.g2;
   const T *g2 = x.g2, *q = query;
   gemm(b, n, d, d, plain(g2, x.ld), w.attn2_map[h], query, x.ld, false);
   gemm(b, n, n, d, plain(q, x.ld), transposed(g2, x.ld), map, ldn, false);
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
-  const int empty = s.smooth ? s.near.nsel - n : 0;
+  const int empty = s.smooth && level == T(0) ? s.near.nsel - n : 0;
   b.each_group(n, [&](int j, bool inside) {
     T* row = map + j * ldn;
     const T *hh = x.hh + j * ldn, sw = x.sw[j];
@@ -83,14 +82,13 @@ DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const 
       top = z > top ? z : top;
     }
     top = b.group_max(top);
-    const T slot = empty ? math::exp(-shift - top) : T(0);
     T sum = 0;
     for (int k = first; k < end; k += step) {
       const T z = row[k], e = row[k] = math::exp(z - top);
-      sum += level > T(0) ? e + low_logit(z + shift, e, slot, level * x.sw[k]).value : e;
+      sum += level > T(0) ? e * slot_term(z + shift, level * x.sw[k]).value : e;
     }
-    sum = b.group_sum(sum) + T(empty) * slot;
-    if (level > T(0) && inside && first == 0) a.shares.probability[j] = slot / sum;
+    sum = b.group_sum(sum);
+    if (empty) sum += T(empty) * math::exp(-shift - top);
     const T inv = T(1) / sum, scale = sw * inv_sqrt3;
     for (int k = first; k < end; k += step) {
       const T p = row[k] * inv;
@@ -159,9 +157,10 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
                              const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2;
   attention_start(b, s, w, x, a);
+  const T level = a.shares.find_level(b, s, n, x.sw);
   if (h2_out) b.each(n * 3, [&](int k) { h2_out[k / 3 * kH2Row + k % 3] = w.h2_alpha * x.h2[k]; });
   for (int h = 0; h < s.rep.heads2; ++h) {
-    attention_map<T>(b, s, w, h, x, query, nullptr, nullptr, a);
+    attention_map<T>(b, s, w, h, x, level, query, nullptr, nullptr, a.map, a.ldn);
     if (s.rep.has_g2_attn) attention_value(b, s, w, h, x, a, query);
     if (h2_out) {
       const T scale = w.h2_scale * w.h2_head[h];
@@ -208,10 +207,9 @@ DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>&
 // head assigned.
 template <class T>
 DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
-                                          const Attention<T>& a, T* dmap, bool first_head) {
+                                          const Attention<T>& a, T level, T* dmap, bool first_head) {
   const int n = x.n, ldn = a.ldn;
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
-  const T level = s.crowded(n) ? *a.shares.level : T(0);
   b.each_group(n, [&](int j, bool inside) {
     const T *prob = a.prob + j * ldn, *logit = a.logit + j * ldn, *hh = x.hh + j * ldn;
     T *dm = dmap + j * ldn, *dhh = a.dhh + j * ldn, *dww = a.dww + j * ldn;
@@ -220,14 +218,12 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
     T mean = 0;
     for (int k = first; k < end; k += step) mean += dm[k] * prob[k] * (sw * x.sw[k]) * hh[k];
     mean = inv_sqrt3 * b.group_sum(mean);
-    const T slot = level > T(0) ? a.shares.probability[j] : T(0);
     if (level > T(0) && inside && first == 0) a.shares.mean[j] = mean;
     for (int k = first; k < end; k += step) {
       const T ww = sw * x.sw[k], h = hh[k], l = logit[k], p = prob[k], direct = inv_sqrt3 * dm[k];
       const T gate = s.rep.gate ? h : T(1);
-      T dz = p * (direct * ww * h - mean);
-      if (level > T(0)) dz -= mean * low_logit((l * gate + shift) * ww, p, slot, level * x.sw[k]).of_logit;
-      const T of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
+      const T slope = level > T(0) ? slot_term((l * gate + shift) * ww, level * x.sw[k]).of_logit : T(1);
+      const T dz = p * (direct * ww * h - mean * slope), of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
       const T of_ww = direct * p * h + (s.smooth ? dz * (l * gate + shift) : T(0));
       dhh[k] = (first_head ? T(0) : dhh[k]) + of_hh * ww;
       dww[k] = (first_head ? T(0) : dww[k]) + of_ww;
@@ -239,17 +235,15 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
 // Adds a head's part of the gradient of the neighbours' shares of the slots, by the first head assigned.
 template <class T>
 DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
-                                             const Attention<T>& a, bool first_head) {
+                                             const Attention<T>& a, T level, bool first_head) {
   const int n = x.n, ldn = a.ldn;
-  const T level = *a.shares.level, shift = T(kAttentionShift);
   b.each_group(n, [&](int k, bool inside) {
     T sum = 0;
     for (int j = b.group_lane(); j < (inside ? n : 0); j += b.group_lanes()) {
       const int at = j * ldn + k;
-      const T l = a.logit[at], above = (s.rep.gate ? l * x.hh[at] : l) + shift;
-      sum += a.shares.mean[j] *
-             low_logit(above * (x.sw[j] * x.sw[k]), a.prob[at], a.shares.probability[j], level * x.sw[k])
-                 .of_share;
+      const T l = s.rep.gate ? a.logit[at] * x.hh[at] : a.logit[at];
+      const T above = (l + T(kAttentionShift)) * (x.sw[j] * x.sw[k]);
+      sum += a.shares.mean[j] * a.prob[at] * slot_term(above, level * x.sw[k]).of_share;
     }
     sum = b.group_sum(sum);
     if (b.group_lane() != 0 || !inside) return;
@@ -286,12 +280,13 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
                                       const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2, ld = x.ld, ldn = a.ldn;
   const bool values = s.rep.has_g2_attn;
+  const T level = a.shares.find_level(b, s, n, x.sw);
   if (values && kept.norm) {
     kept.take(b, x, a, d);
   } else if (values) {
     attention_start(b, s, w, x, a);
     for (int h = 0; h < s.rep.heads2; ++h) {
-      attention_map<T>(b, s, w, h, x, y, nullptr, nullptr, a);
+      attention_map<T>(b, s, w, h, x, level, y, nullptr, nullptr, a.map, ldn);
       attention_value(b, s, w, h, x, a, y);
     }
     attention_normalise(b, s, x, a);
@@ -301,7 +296,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
   T *dapplied = y, *dquery = y, *dmap = a.map;  // one after the other
   for (int h = 0; h < s.rep.heads2; ++h) {
     const T scale = dh2_out ? w.h2_scale * w.h2_head[h] : T(0);
-    attention_map<T>(b, s, w, h, x, query, a.logit, a.prob, a);
+    attention_map<T>(b, s, w, h, x, level, query, a.logit, a.prob, a.map, ldn);
     if (dh2_out) {
       b.each(n * 3, [&](int e) {
         T sum = 0;
@@ -322,14 +317,14 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
         dmap[e / n * ldn + e % n] += scale * (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]);
       });
     }
-    attention_map_backward(b, s, x, a, dmap, h == 0);
-    if (s.crowded(n)) attention_shares_backward(b, s, x, a, h == 0);
+    attention_map_backward(b, s, x, a, level, dmap, h == 0);
+    if (level > T(0)) attention_shares_backward(b, s, x, a, level, h == 0);
     gemm(b, n, d, n, plain(map, ldn), plain(g2, ld), dquery, ld, false);
     gemm(b, n, d, n, transposed(map, ldn), plain(static_cast<const T*>(query), ld), dg2, ld, true);
     gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), w.attn2_map_t[h], dg2, ld, true);
   }
   attention_factors_backward(b, s, x, a, dh2, dsw);
-  if (s.crowded(n)) a.shares.to_switches(b, n, x.sw, 1, dsw);
+  if (level > T(0)) a.shares.to_switches(b, n, x.sw, 1, dsw);
   if (!dh2_out) return;
   b.each(n * 3, [&](int e) {
     const int at = e / 3 * kH2Row + e % 3;

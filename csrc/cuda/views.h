@@ -120,7 +120,6 @@ struct State {
   int *tabulated = nullptr, *tabulated3 = nullptr;      // (natoms) tables served this atom; null: none does
   double* pair_force = nullptr;                         // (pairs, 3): dE/d(r_j - r_i)
 
-  DPA2MD_KERNEL bool crowded(int n) const { return rep.crowds && n > near.nsel; }
   DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? near.sw[q] : T(1); }
   // 1/N of conv, and the factor of the symmetrised moments
   DPA2MD_KERNEL T inverse_count(int n) const { return T(1.0 / (smooth ? double(near.nsel) : 1e-4 + n)); }
