@@ -33,21 +33,21 @@ DPA2MD_KERNEL T local_softmax(const ThreadBlock& b, const State<T>& s, int n, co
   const int empty = s.smooth && level == T(0) ? s.near.nsel - n : 0;
   gemm(b, n, heads, width, gg1, transposed(query, width), a.logit, heads, false);
   b.each_warp(heads, [&](int h) {
-    T top = empty ? T(-kAttentionShift) : T(-INFINITY);  // of all that is in the denominator
+    T top = empty ? T(0) : T(-INFINITY);  // of z + 20 of all that is in the denominator
     for (int j = b.lane; j < n; j += b.lanes) {
       const T l = a.logit[j * heads + h];
-      const T z = s.smooth ? (l + T(kAttentionShift)) * sw[j] - T(kAttentionShift) : l;
-      a.prob[j * heads + h] = z;
-      top = z > top ? z : top;
+      const T above = s.smooth ? (l + T(kAttentionShift)) * sw[j] : l;
+      a.prob[j * heads + h] = above;
+      top = above > top ? above : top;
     }
     top = b.lane_max(top);
     T sum = 0;
     for (int j = b.lane; j < n; j += b.lanes) {
-      const T z = a.prob[j * heads + h], e = a.prob[j * heads + h] = math::exp(z - top);
-      sum += level > T(0) ? e * slot_term(z + T(kAttentionShift), level * sw[j]).value : e;
+      const T above = a.prob[j * heads + h], e = a.prob[j * heads + h] = math::exp(above - top);
+      sum += level > T(0) ? e * slot_term(above, level * sw[j]).value : e;
     }
     sum = b.lane_sum(sum);
-    if (empty) sum += T(empty) * math::exp(T(-kAttentionShift) - top);
+    if (empty) sum += T(empty) * math::exp(-top);
     for (int j = b.lane; j < n; j += b.lanes) a.prob[j * heads + h] /= sum;
   });
   return level;

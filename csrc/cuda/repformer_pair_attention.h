@@ -73,22 +73,22 @@ DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const 
     T* row = map + j * ldn;
     const T *hh = x.hh + j * ldn, sw = x.sw[j];
     const int end = inside ? n : 0, first = b.group_lane(), step = b.group_lanes();
-    T top = empty ? -shift : T(-INFINITY);
+    T top = empty ? T(0) : T(-INFINITY);  // of z + 20, as in the row
     for (int k = first; k < end; k += step) {
       const T l = row[k], gated = s.rep.gate ? l * hh[k] : l;
       if (logit) logit[j * ldn + k] = l;
-      const T z = s.smooth ? (gated + shift) * (sw * x.sw[k]) - shift : gated;
-      row[k] = z;
-      top = z > top ? z : top;
+      const T above = s.smooth ? (gated + shift) * (sw * x.sw[k]) : gated;
+      row[k] = above;
+      top = above > top ? above : top;
     }
     top = b.group_max(top);
     T sum = 0;
     for (int k = first; k < end; k += step) {
-      const T z = row[k], e = row[k] = math::exp(z - top);
-      sum += level > T(0) ? e * slot_term(z + shift, level * x.sw[k]).value : e;
+      const T above = row[k], e = row[k] = math::exp(above - top);
+      sum += level > T(0) ? e * slot_term(above, level * x.sw[k]).value : e;
     }
     sum = b.group_sum(sum);
-    if (empty) sum += T(empty) * math::exp(-shift - top);
+    if (empty) sum += T(empty) * math::exp(-top);
     const T inv = T(1) / sum, scale = sw * inv_sqrt3;
     for (int k = first; k < end; k += step) {
       const T p = row[k] * inv;

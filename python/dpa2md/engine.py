@@ -156,6 +156,11 @@ class Engine:
         return self._info["rcut"]
 
     @property
+    def all_neighbors(self) -> bool:
+        """Whether the model takes all neighbours within its cutoffs, not the nearest `sel`."""
+        return self._info["all_neighbors"]
+
+    @property
     def nfparam(self) -> int:
         """How many numbers per frame the model takes, usually 0."""
         return self._info["nfparam"]
@@ -398,7 +403,8 @@ class Engine:
             where += f" of structure {(number or 0) + frame}"
         warnings.warn(
             f"{where} has {count} neighbours and the model has room for {nsel}: the nearest {nsel} "
-            "are kept, as DeePMD-kit does, so the energy is not continuous there.",
+            "are kept, as DeePMD-kit does, so the energy is not continuous there (dpa2md convert "
+            "--all-neighbors makes a model that takes all).",
             stacklevel=5,
         )
 

@@ -91,3 +91,6 @@ EXPORTABLE = {
         (0, 1),
     ),
 }
+
+# Of these the weights are kept as frozen files have them, too.
+TREES = ("graph", "graph_dpa1_strip", "dense_three_body")

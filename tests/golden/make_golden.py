@@ -35,7 +35,7 @@ from deepmd.pt.utils.multi_task import preprocess_shared_params
 from deepmd.utils.argcheck import model_args
 
 from .configs import CASES, Case
-from .configs_exportable import EXPORTABLE
+from .configs_exportable import EXPORTABLE, TREES
 from .systems import (
     Structure,
     all_structures,
@@ -79,7 +79,9 @@ def build_exportable(name: str, case: Case) -> torch.nn.Module:
     params = copy.deepcopy(case.model)
     if case.heads:
         params, links = preprocess_shared_params(params)
-        models = {head: get_exportable(copy.deepcopy(p)) for head, p in params["model_dict"].items()}
+        models = {
+            head: get_exportable(copy.deepcopy(p)) for head, p in params["model_dict"].items()
+        }
         wrapper = ExportableWrapper(models, model_params=params)
         wrapper.share_params(links, dict.fromkeys(models, 1.0), resume=True)
     else:
@@ -149,6 +151,14 @@ def checkpoint(wrapper: ModelWrapper) -> bytes:
     buffer = io.BytesIO()
     torch.save({"model": wrapper.state_dict()}, buffer)
     return buffer.getvalue()
+
+
+def exported_tree(wrapper: torch.nn.Module) -> bytes:
+    """The `model.json` that `dp --pt-expt freeze` puts into a `.pte` or `.pt2` file."""
+    from deepmd.pt_expt.utils.serialization import _numpy_to_json_serializable
+
+    tree = {"model": wrapper.model["Default"].serialize()}
+    return json.dumps(_numpy_to_json_serializable(tree), separators=(",", ":")).encode()
 
 
 def in_precision(data: bytes, precision: str) -> bytes:
@@ -344,7 +354,8 @@ def main() -> None:
     models, arrays, entries = {}, {}, {}
     if options.cases and file_of["index.json"].exists():  # keep the others
         with zipfile.ZipFile(file_of["models.zip"]) as archive:
-            models = {member[:-3]: archive.read(member) for member in archive.namelist()}
+            names = [name for name in archive.namelist() if name.endswith(".pt")]
+            models = {name[:-3]: archive.read(name) for name in names}
         arrays = dict(np.load(file_of["results.npz"]))
         index = json.loads(file_of["index.json"].read_text())
         entries = {entry["name"]: entry for entry in index["models"]}
@@ -363,9 +374,12 @@ def main() -> None:
         "models": list(entries.values()),
     }
     options.output.mkdir(exist_ok=True)
+    members = {f"{name}.pt": data for name, data in models.items()}
+    for name in TREES if options.exportable else ():
+        members[f"{name}.json"] = exported_tree(build(name, cases[name]))
     with zipfile.ZipFile(file_of["models.zip"], "w") as archive:
-        for name, data in models.items():  # no dates: the same models give the same bytes
-            member = zipfile.ZipInfo(f"{name}.pt", (1980, 1, 1, 0, 0, 0))
+        for name, data in members.items():  # no dates: the same models give the same bytes
+            member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             archive.writestr(member, data, zipfile.ZIP_DEFLATED, 9)
     np.savez_compressed(file_of["results.npz"], **arrays)
     file_of["index.json"].write_text(json.dumps(index, indent=1) + "\n")

@@ -157,9 +157,7 @@ def _type_embedding(descriptor: Descriptor, elements: list[str], weights: Weight
     return evaluate(layers, inputs, "linear")
 
 
-def _repinit_records(
-    block: EmbeddingBlock, tebd: np.ndarray, weights: Weights
-) -> Records:
+def _repinit_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weights) -> Records:
     count, tebd_dim = tebd.shape
     davg, dstd = statistics(block, count, weights)
     records = list_records("repinit", block, davg, dstd)
