@@ -322,10 +322,12 @@ void PairDPA2::warn_overfull() {
   if (most[0] == 0) return;
   overfull_warned_ = true;
   if (comm->me == 0) {
-    error->warning(FLERR, "pair_style dpa2: an atom has " + std::to_string(most[0]) +
-                              " neighbours inside the cutoff and the model takes the nearest " +
-                              std::to_string(most[1]) +
-                              ", so the energy is not continuous: check the density.");
+    error->warning(FLERR,
+                   "pair_style dpa2: an atom has " + std::to_string(most[0]) +
+                       " neighbours inside the cutoff and the model takes the nearest " +
+                       std::to_string(most[1]) +
+                       ", so the energy is not continuous: check the density, or take a model that dpa2md "
+                       "convert --all-neighbors made.");
   }
 }
 
