@@ -21,7 +21,7 @@ from typing import Any
 
 from dpa2md.bench import compare, machine, replicated
 from dpa2md.cli_options import print_table
-from dpa2md.plots import check_matplotlib, new_figure, save_figure
+from dpa2md.plots import check_picture, new_figure, save_figure
 from dpa2md.structures import equilibrated_water
 from provenance import commit, write_tables
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.plot:
-        check_matplotlib()
+        check_picture(args.plot)
     models = sorted(p for p in args.folder.iterdir() if p.suffix in {".pt", ".pth", ".pt2"})
     if args.names:
         models = [p for name in args.names for p in models if p.stem == name]

@@ -32,7 +32,8 @@ from pathlib import Path
 from arguments import step_arguments
 from dpa2md import Engine
 from dpa2md.bench import replicated
-from dpa2md.cli_options import DEFAULT_MODEL, print_table
+from dpa2md.cli_options import print_table
+from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 from provenance import commit, write_tables
 

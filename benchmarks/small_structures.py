@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from ase import Atoms
 from dpa2md import DPA2Calculator, Engine, evaluate
-from dpa2md.cli_options import DEFAULT_MODEL
+from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import water_box
 
 

@@ -36,7 +36,7 @@ from dpa2md.bench import machine, replicated
 from dpa2md.cli_options import print_table
 from dpa2md.engine import DEFAULT_SKIN
 from dpa2md.model_file import read_model
-from dpa2md.plots import check_matplotlib, new_figure, save_figure
+from dpa2md.plots import check_picture, new_figure, save_figure
 from dpa2md.structures import equilibrated_water
 from multiply_adds import lookups, multiply_adds, neighbors
 from provenance import commit, write_tables
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.plot:
-        check_matplotlib()
+        check_picture(args.plot)
     atoms = replicated(equilibrated_water(), args.atoms)
     rates, seconds = [matrix_product_rate(args.precision)], []
     for path in args.models:

@@ -15,8 +15,8 @@ import numpy as np
 from ase import Atoms
 from ase.io import iread
 from dpa2md import evaluate
+from dpa2md.deepmd_data import read_folder
 from dpa2md.plots import radial_distribution
-from dpa2md.reading import read_npy_system
 
 SHIPPED = Path(__file__).parent.parent / "python" / "dpa2md" / "models" / "water.dpa2"
 
@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--plot", metavar="PNG", help="draw both radial distributions")
     args = parser.parse_args()
-    frames = read_npy_system(args.data)
+    frames = read_folder(args.data)
     energy = np.array([a.get_potential_energy() for a in frames])
     force = np.array([a.get_forces() for a in frames])
     results = evaluate(args.model, frames)

@@ -5,12 +5,10 @@
 #include <pybind11/stl.h>
 
 #include <memory>
-#include <mutex>
 #include <optional>
 
-#include "engine.h"
 #include "error.h"
-#include "neighbors.h"
+#include "periodic_engine.h"
 #include "threads.h"
 
 namespace py = pybind11;
@@ -20,34 +18,25 @@ namespace {
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
 
-// An engine with the neighbour list of one process: no ghosts, frames side by side.
-class PeriodicEngine {
+// PeriodicEngine with arrays.
+class ArrayEngine {
  public:
-  PeriodicEngine(const std::string& path, const std::string& precision, int threads,
-                 const std::string& device, bool tables, bool low_memory)
-      : engine_(path, precision, threads, device, tables, low_memory) {}
+  ArrayEngine(const std::string& path, const EngineOptions& options) : engine_(path, options) {}
 
-  const Engine& engine() const { return engine_; }
+  const Engine& engine() const { return engine_.engine(); }
   void measure_stages() { engine_.measure_stages(); }
   std::map<std::string, double> stage_seconds() { return engine_.stage_seconds(); }
+  void forget_neighbors() { engine_.forget_neighbors(); }
 
   // (needed, free, atoms that fit) of the device, or None.
   py::object device_memory(std::int64_t natoms) {
     DeviceMemory m;
     {
       py::gil_scoped_release release;
-      const std::lock_guard<std::mutex> guard(mutex_);
       m = engine_.device_memory(natoms);
     }
     if (m.needed == 0) return py::none();
     return py::make_tuple(m.needed, m.free, m.atoms);
-  }
-
-  // The next computation lists neighbours anew.
-  void forget_neighbors() {
-    py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> guard(mutex_);
-    neighbors_.reset();
   }
 
   // positions (n, 3), types (n), frame_start (frames + 1), cells (frames, 3, 3), pbc (frames, 3)
@@ -55,39 +44,44 @@ class PeriodicEngine {
                    bool forces, std::optional<Doubles> fparam, std::optional<Doubles> aparam,
                    bool descriptors) {
     check(positions, types, frame_start, cells, pbc, fparam, aparam);
-    const int n = static_cast<int>(positions.shape(0)), frames = static_cast<int>(cells.shape(0));
-    const std::vector<int> start(frame_start.data(), frame_start.data() + frames + 1);
-    std::vector<Cell> boxes(frames);
-    std::vector<int> frame(n);
-    for (int f = 0; f < frames; ++f) {
-      std::copy(cells.data() + 9 * f, cells.data() + 9 * f + 9, boxes[f].h);
-      for (int a = 0; a < 3; ++a) boxes[f].periodic[a] = pbc.data()[3 * f + a] != 0;
-      std::fill(frame.begin() + start[f], frame.begin() + start[f + 1], f);
+    const py::ssize_t n = positions.shape(0), frames = cells.shape(0);
+    Structures s;
+    s.x = positions.data();
+    s.type = types.data();
+    s.start.assign(frame_start.data(), frame_start.data() + frames + 1);
+    s.cells.resize(frames);
+    for (py::ssize_t f = 0; f < frames; ++f) {
+      std::copy(cells.data() + 9 * f, cells.data() + 9 * f + 9, s.cells[f].h);
+      for (int a = 0; a < 3; ++a) s.cells[f].periodic[a] = pbc.data()[3 * f + a] != 0;
     }
-    // one computation at a time: the engine's buffers are its own; never wait for it with the GIL in hand
-    std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
+    s.fparam = fparam ? fparam->data() : nullptr;
+    s.aparam = aparam ? aparam->data() : nullptr;
+
+    py::dict out;
+    const auto array = [&](const char* name, bool wanted, std::vector<py::ssize_t> shape) -> double* {
+      if (!wanted) return nullptr;
+      Doubles values(shape);
+      out[name] = values;
+      return values.mutable_data();
+    };
+    StructureResults to;
+    to.energy = array("energy", true, {frames});
+    to.energies = array("energies", true, {n});
+    to.forces = array("forces", forces, {n, 3});
+    to.virial = array("virial", forces, {frames, 3, 3});
+    to.virials = array("virials", forces, {n, 3, 3});
+    to.descriptors = array("descriptors", descriptors, {n, engine().model().descriptor_dim()});
+    ListFacts facts;
     {
       py::gil_scoped_release release;
-      lock.lock();
+      facts = engine_.compute(s, skin, to);
     }
-    const double* x = positions.data();
-    const int* type = types.data();
-    const double* fp = fparam ? fparam->data() : nullptr;
-    const double* ap = aparam ? aparam->data() : nullptr;
-    bool rebuilt = false;
-    const Result* result = nullptr;
-    {
-      py::gil_scoped_release release;
-      const ThreadScope scope(engine_.threads());
-      if (!neighbors_ || skin != skin_)
-        neighbors_ = std::make_unique<NeighborList>(engine_.model().rcut(), skin_ = skin);
-      neighbors_->leave_search(engine_.searches());
-      rebuilt = neighbors_->update(x, type, start, boxes);
-      Atoms atoms{n, n, x, type, nullptr, &neighbors_->candidates()};
-      result = &engine_.compute(atoms, forces, fp, ap, frame.data(), nullptr);
-    }
-    py::dict out = pack(*result, start, rebuilt, forces);
-    if (descriptors) out["descriptors"] = array({n, engine_.model().descriptor_dim()}, engine_.descriptor());
+    out["rebuilt"] = facts.rebuilt;
+    out["pairs"] = facts.pairs;
+    out["overfull"] =
+        facts.overfull_atom < 0
+            ? py::object(py::none())
+            : py::object(py::make_tuple(facts.overfull_atom, facts.overfull_count, facts.overfull_nsel));
     return out;
   }
 
@@ -109,51 +103,14 @@ class PeriodicEngine {
     bool ordered = s[0] == 0 && s[frames] == n;
     for (py::ssize_t f = 0; f < frames; ++f) ordered = ordered && s[f] <= s[f + 1];
     need(ordered, "frame_start");
-    const Fitting& f = engine_.model().fitting;
+    const Fitting& f = engine().model().fitting;
     need(!fparam || (fparam->ndim() == 2 && fparam->shape(0) == frames && fparam->shape(1) == f.nfparam()),
          "fparam");
     need(!aparam || (aparam->ndim() == 2 && aparam->shape(0) == n && aparam->shape(1) == f.naparam()),
          "aparam");
   }
 
-  static Doubles array(std::vector<py::ssize_t> shape, const std::vector<double>& values) {
-    Doubles out(shape);
-    std::copy(values.begin(), values.end(), out.mutable_data());
-    return out;
-  }
-
-  py::dict pack(const Result& r, const std::vector<int>& start, bool rebuilt, bool forces) const {
-    const py::ssize_t n = static_cast<py::ssize_t>(r.energy.size()),
-                      frames = static_cast<py::ssize_t>(start.size()) - 1;
-    std::vector<double> total(frames, 0.0), virial(9 * frames, 0.0);
-    for (py::ssize_t f = 0; f < frames; ++f) {
-      for (int i = start[f]; i < start[f + 1]; ++i) {
-        total[f] += r.energy[i];
-        for (int c = 0; forces && c < 9; ++c)
-          virial[9 * f + c] += r.virial[9 * static_cast<std::size_t>(i) + c];
-      }
-    }
-    py::dict out;
-    out["energy"] = array({frames}, total);
-    out["energies"] = array({n}, r.energy);
-    if (forces) {
-      out["forces"] = array({n, 3}, r.force);
-      out["virial"] = array({frames, 3, 3}, virial);
-      out["virials"] = array({n, 3, 3}, r.virial);
-    }
-    const PairList& p = engine_.pairs();
-    out["rebuilt"] = rebuilt;
-    out["pairs"] = p.size;
-    out["overfull"] = p.overfull_atom < 0
-                          ? py::object(py::none())
-                          : py::object(py::make_tuple(p.overfull_atom, p.overfull_count, p.overfull_nsel));
-    return out;
-  }
-
-  Engine engine_;
-  std::mutex mutex_;
-  double skin_ = -1;
-  std::unique_ptr<NeighborList> neighbors_;
+  PeriodicEngine engine_;
 };
 
 py::dict model_info(const Model& m) {
@@ -186,8 +143,8 @@ py::tuple neighbor_list(Doubles positions, Doubles cell, Ints pbc, double rcut, 
   NeighborList list(rcut, 0.0);
   {
     py::gil_scoped_release release;
-    const ThreadScope scope(threads > 0 ? threads : default_threads());
-    list.update(positions.data(), std::vector<int>(n, 0).data(), {0, n}, {box});
+    run_on_threads(checked_threads(threads),
+                   [&] { list.update(positions.data(), std::vector<int>(n, 0).data(), {0, n}, {box}); });
   }
   const Candidates& c = list.candidates();
   const auto size = static_cast<py::ssize_t>(c.atom.size());
@@ -206,22 +163,40 @@ PYBIND11_MODULE(_core, module) {
   using namespace dpa2md;
   module.doc() = "Compiled core of dpa2md.";
   module.attr("__version__") = DPA2MD_VERSION;
-  py::register_exception<Error>(module, "CoreError", PyExc_ValueError);
+  // Its fields tell Python about which atom or frame it is, for better names than numbers.
+  static py::exception<Error> core_error(module, "CoreError", PyExc_ValueError);
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      py::object value = static_cast<const py::object&>(core_error)(error.what());
+      value.attr("sentence") = error.sentence();
+      value.attr("atom") = error.atom();
+      value.attr("frame") = error.frame();
+      PyErr_SetObject(core_error.ptr(), value.ptr());
+    }
+  });
   module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
              py::arg("rcut"), py::arg("threads") = 1);
-  py::class_<PeriodicEngine>(module, "Engine")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool, bool>(),
+  py::class_<ArrayEngine>(module, "Engine")
+      .def(py::init([](const std::string& path, const std::string& precision, int threads,
+                       const std::string& device, bool tables, bool low_memory) {
+             const EngineOptions options{precision, threads, device, tables, low_memory};
+             return std::make_unique<ArrayEngine>(path, options);
+           }),
            py::arg("path"), py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
            py::arg("tables") = true, py::arg("low_memory") = false, py::call_guard<py::gil_scoped_release>())
-      .def("compute", &PeriodicEngine::compute, py::arg("positions"), py::arg("types"),
-           py::arg("frame_start"), py::arg("cells"), py::arg("pbc"), py::arg("skin"),
-           py::arg("forces") = true, py::arg("fparam") = py::none(), py::arg("aparam") = py::none(),
-           py::arg("descriptors") = false)
-      .def("forget_neighbors", &PeriodicEngine::forget_neighbors)
-      .def("device_memory", &PeriodicEngine::device_memory, py::arg("natoms"))
-      .def("measure_stages", &PeriodicEngine::measure_stages)
-      .def("stage_seconds", &PeriodicEngine::stage_seconds)
-      .def_property_readonly("info", [](const PeriodicEngine& e) { return model_info(e.engine().model()); })
-      .def_property_readonly("precision", [](const PeriodicEngine& e) { return e.engine().precision(); })
-      .def_property_readonly("description", [](const PeriodicEngine& e) { return e.engine().description(); });
+      .def(
+          "copy", [](const ArrayEngine& e) { return std::make_unique<ArrayEngine>(e); },
+          py::call_guard<py::gil_scoped_release>())
+      .def("compute", &ArrayEngine::compute, py::arg("positions"), py::arg("types"), py::arg("frame_start"),
+           py::arg("cells"), py::arg("pbc"), py::arg("skin"), py::arg("forces") = true,
+           py::arg("fparam") = py::none(), py::arg("aparam") = py::none(), py::arg("descriptors") = false)
+      .def("forget_neighbors", &ArrayEngine::forget_neighbors, py::call_guard<py::gil_scoped_release>())
+      .def("device_memory", &ArrayEngine::device_memory, py::arg("natoms"))
+      .def("measure_stages", &ArrayEngine::measure_stages)
+      .def("stage_seconds", &ArrayEngine::stage_seconds)
+      .def_property_readonly("info", [](const ArrayEngine& e) { return model_info(e.engine().model()); })
+      .def_property_readonly("precision", [](const ArrayEngine& e) { return e.engine().precision(); })
+      .def_property_readonly("description", [](const ArrayEngine& e) { return e.engine().description(); });
 }

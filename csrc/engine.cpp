@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "devices.h"
 #include "error.h"
@@ -10,41 +11,43 @@
 namespace dpa2md {
 namespace {
 
-std::unique_ptr<Backend> make_backend(const Model& model, const std::string& precision, int threads,
-                                      const std::string& name, bool tables, bool low_memory) {
-  if (low_memory && name != "cpu")
-    throw Error("low memory is for the device cpu: leave it out for device " + name + ".");
-  const DeviceName device = parse_device(name);
-  if (device.kind == "cpu") return make_cpu_backend(model, precision, threads, tables, low_memory);
+std::unique_ptr<Backend> make_backend(const Model& model, const EngineOptions& o) {
+  if (o.low_memory && o.device != "cpu")
+    throw Error("low memory is for the device cpu: leave it out for device " + o.device + ".");
+  const DeviceName device = parse_device(o.device);
+  if (device.kind == "cpu") return make_cpu_backend(model, o.precision, o.threads, o.tables, o.low_memory);
   [[maybe_unused]] const int number = device.number < 0 ? 0 : device.number;
 #ifdef DPA2MD_CUDA_EMULATION
-  if (device.kind == "cuda-emulation") return make_emulated_cuda_backend(model, precision, number, tables);
+  if (device.kind == "cuda-emulation")
+    return make_emulated_cuda_backend(model, o.precision, number, o.tables);
 #endif
 #ifdef DPA2MD_CUDA
-  return make_cuda_backend(model, precision, number, tables);
+  return make_cuda_backend(model, o.precision, number, o.tables);
 #else
   throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
 #endif
 }
 
-std::string choose_precision(const Model& model, const std::string& wanted) {
-  if (wanted.empty()) return model.precision;
-  if (wanted == "float32" || wanted == "float64") return wanted;
-  throw Error("the precision \"" + wanted + "\" is unknown: use \"float32\" or \"float64\".");
+EngineOptions checked(EngineOptions o, const Model& model) {
+  if (o.precision.empty()) o.precision = model.precision;
+  if (o.precision != "float32" && o.precision != "float64")
+    throw Error("the precision \"" + o.precision + "\" is unknown: use \"float32\" or \"float64\".");
+  o.threads = checked_threads(o.threads);
+  return o;
 }
 
 }  // namespace
 
-Engine::Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
-               bool tables, bool low_memory)
-    : model_(Model::read(path)),
-      precision_(choose_precision(model_, precision)),
-      threads_(threads > 0 ? threads : default_threads()),
-      backend_(make_backend(model_, precision_, threads_, device, tables, low_memory)) {}
+Engine::Engine(const std::string& path, const EngineOptions& options) : Engine(Model::read(path), options) {}
+
+Engine::Engine(Model model, const EngineOptions& options)
+    : model_(std::move(model)),
+      options_(checked(options, model_)),
+      backend_(make_backend(model_, options_)) {}
 
 const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                               const int* frame, Exchange* exchange) {
-  const ThreadScope scope(threads_);
+  const ThreadScope scope(threads());
   const auto start = std::chrono::steady_clock::now();
   if (!backend_->build_pairs(atoms, forces, &pairs_)) build_pairs(model_, atoms, &pairs_);
   for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
@@ -69,15 +72,18 @@ const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fpa
     bool ok = std::isfinite(result_.energy[i]);
     for (int c = 0; forces && c < 3; ++c) ok = ok && std::isfinite(result_.force[3 * i + c]);
     if (!ok) {
-      throw Error("the energy or force of atom " + std::to_string(i) +
-                  " is not a finite number: the structure is far outside of what the model can describe.");
+      throw Error(
+          "the energy or force of {atom} is not a finite number: the structure is far outside of what the "
+          "model "
+          "can describe.",
+          i, -1);
     }
   }
   return result_;
 }
 
 std::vector<double> Engine::descriptor() {
-  const ThreadScope scope(threads_);
+  const ThreadScope scope(threads());
   std::vector<double> out(static_cast<std::size_t>(pairs_.natoms) * model_.descriptor_dim());
   backend_->run(pairs_.natoms, [&](Range a) { backend_->descriptor(a, out.data()); });
   return out;
@@ -85,7 +91,7 @@ std::vector<double> Engine::descriptor() {
 
 void Engine::measure_stages() {
   if (clock_) return;
-  auto clock = std::make_unique<StageClock>(std::move(backend_), threads_);
+  auto clock = std::make_unique<StageClock>(std::move(backend_), threads());
   clock_ = clock.get();
   backend_ = std::move(clock);
 }

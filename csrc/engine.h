@@ -1,6 +1,7 @@
 // One model ready to run on one device: the order of the stages and nothing else.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,16 +19,25 @@ struct Result {
   std::vector<double> virial;  // (nrows, 9) eV, -dE/dstrain; half of each pair term at either row
 };
 
+struct EngineOptions {
+  std::string precision;                   // "float64", "float32" or "" for the model's own
+  int threads = 0;                         // below 1: OMP_NUM_THREADS, or all cores
+  std::string device = "cpu";              // or "cuda" (GPU 0), "cuda:1"
+  bool tables = true, low_memory = false;  // see make_cpu_backend
+};
+
 class Engine {
  public:
-  // precision: "float64", "float32" or "" for the model's own. threads < 1: OMP_NUM_THREADS, or all cores.
-  // device: "cpu", "cuda" (GPU 0) or "cuda:1". tables, low_memory: see make_cpu_backend.
-  Engine(const std::string& path, const std::string& precision, int threads, const std::string& device,
-         bool tables = true, bool low_memory = false);
+  // Throw Error for a file or options that can't be used.
+  Engine(const std::string& path, const EngineOptions& options);
+  Engine(Model model, const EngineOptions& options);
 
   const Model& model() const { return model_; }
-  const std::string& precision() const { return precision_; }
-  int threads() const { return threads_; }
+  const EngineOptions& options() const { return options_; }
+  const std::string& precision() const { return options_.precision; }
+  int threads() const { return options_.threads; }
+  // From now on at most so many threads, with the same results to the last bit.
+  void limit_threads(int threads) { options_.threads = std::min(options_.threads, threads); }
   std::string description() const { return backend_->description(); }
 
   // Whether candidates may be left to the device (NeighborList::leave_search).
@@ -62,8 +72,7 @@ class Engine {
   void sweep(bool forces, Exchange* exchange);
 
   Model model_;
-  std::string precision_;
-  int threads_;
+  EngineOptions options_;  // precision and threads as they are used
   std::unique_ptr<Backend> backend_;
   StageClock* clock_ = nullptr;  // backend_, once stages are measured
   double pairs_seconds_ = 0;

@@ -126,16 +126,20 @@ void check_vectors(const Cell& cell, int frame) {
   for (int a = 0; a < 3; ++a) {
     if (!cell.periodic[a]) continue;
     const double* v = cell.h + 3 * a;
-    const std::string name = "cell vector " + std::to_string(a) + " of frame " + std::to_string(frame);
+    const std::string name = "cell vector " + std::to_string(a) + "{of}";
     for (int k = 0; k < 3; ++k)
       if (!(std::abs(v[k]) <= kLargest))
-        throw Error(name +
-                    " is not finite or longer than 1e9 angstrom: give a sensible vector or make the axis not "
-                    "periodic.");
+        throw Error(
+            name +
+                " is not finite or longer than 1e9 angstrom: give a sensible vector or make the axis not "
+                "periodic.",
+            -1, frame);
     if (!(dot(v, v) >= kShortest * kShortest))
-      throw Error(name +
-                  " is shorter than 0.001 angstrom although the axis is periodic: give the lattice vector or "
-                  "make the axis not periodic.");
+      throw Error(
+          name +
+              " is shorter than 0.001 angstrom although the axis is periodic: give the lattice vector or "
+              "make the axis not periodic.",
+          -1, frame);
   }
 }
 
@@ -168,8 +172,10 @@ Lattice make_lattice(const Cell& cell, int frame) {
     if (cell.periodic[a]) lengths *= std::sqrt(dot(cell.h + 3 * a, cell.h + 3 * a));
   if (!(std::abs(determinant(lattice.h)) > kSmallestVolume * lengths))
     throw Error(
-        "the periodic cell vectors of frame " + std::to_string(frame) +
-        " are (nearly) linearly dependent: give a cell with a volume or make one of its axes not periodic.");
+        "the periodic cell vectors{of} are (nearly) linearly dependent: give a cell with a volume or make "
+        "one of "
+        "its axes not periodic.",
+        -1, frame);
   constexpr int kMaxSweeps =
       1000;  // ends by itself after a few dozen; the bound only guards against round-off
   for (int sweep = 0; sweep < kMaxSweeps; ++sweep)

@@ -38,10 +38,6 @@ void set_edges(Grid& grid, const double* edge) {
 
 }  // namespace
 
-std::string atom_name(int atom, int frame) {
-  return "atom " + std::to_string(atom) + " (frame " + std::to_string(frame) + ")";
-}
-
 void AtomBins::clear() {
   grids.clear();
   bin_start.clear();
@@ -67,8 +63,9 @@ void AtomBins::add_frame(const double* x, const int* type, int begin, int end, c
   if (cell.periodic[0] && cell.periodic[1] && cell.periodic[2]) images *= static_cast<double>(real.size());
   if (!real.empty() && images > kMostPairs)
     throw Error(
-        "the cell of frame " + std::to_string(frame) +
-        " is so thin that an atom would have more than 1e7 neighbours: check the cell and the cutoff.");
+        "the cell{of} is so thin that an atom would have more than 1e7 neighbours: check the cell and the "
+        "cutoff.",
+        -1, frame);
   // Pairs at exactly the cutoff (crystals) must not depend on how positions were rounded.
   grid.reach = reach + 64.0 * std::numeric_limits<double>::epsilon() * (largest + reach);
   wrap_atoms(x, grid, frame);
@@ -87,8 +84,10 @@ double AtomBins::take_real_atoms(const double* x, const int* type, int frame, in
       const double value = std::abs(x[3 * int64_t{i} + k]);
       if (!(value <= kFarthest))
         throw Error(
-            "a coordinate of " + atom_name(i, frame) +
-            " is not finite or beyond 1e9 angstrom: check the positions (a run may have become unstable).");
+            "a coordinate of {atom} is not finite or beyond 1e9 angstrom: check the positions (a run may "
+            "have "
+            "become unstable).",
+            i, frame);
       largest = std::max(largest, value);
     }
     real.push_back(i);
@@ -108,7 +107,7 @@ void AtomBins::wrap_atoms(const double* x, Grid& grid, int frame) {
     for (int a = 0; a < 3; ++a) {
       const double s =
           p[0] * lattice.inverse[a] + p[1] * lattice.inverse[3 + a] + p[2] * lattice.inverse[6 + a];
-      if (!(std::abs(s) <= kMostCells)) throw Error(atom_name(real[m], frame) + kTooFar);
+      if (!(std::abs(s) <= kMostCells)) throw Error(std::string("{atom}") + kTooFar, real[m], frame);
       const double whole = lattice.periodic[a] ? std::floor(s) : 0.0;
       frac[m][a] = s - whole;
       wrap[m][a] = static_cast<int64_t>(whole);
@@ -124,7 +123,7 @@ void AtomBins::wrap_atoms(const double* x, Grid& grid, int frame) {
         lattice.periodic[a] ? static_cast<int64_t>(std::ceil(grid.reach / lattice.height[a])) + 1 : 0;
     const int64_t width = 2 * (highest[a] - lowest[a] + images) + 1;
     total *= static_cast<double>(width);
-    if (total > kMostShifts) throw Error("an atom of frame " + std::to_string(frame) + kTooFar);
+    if (total > kMostShifts) throw Error(std::string("an atom{of}") + kTooFar, -1, frame);
     grid.key_weight[a] = weight;
     weight *= width;
     grid.wrapped &= lowest[a] == highest[a];

@@ -82,7 +82,6 @@ struct AtomBins {
 };
 
 constexpr double kMostPairs = 1e7;  // per atom
-std::string atom_name(int atom, int frame);
 
 DPA2MD_HD std::int64_t floor_of(double v) {
   const auto whole = static_cast<std::int64_t>(v);

@@ -230,8 +230,8 @@ void NeighborList::Impl::search(PairBlock& block, int64_t begin, int64_t end) {
     });
     const size_t count = block.npairs - row;
     if (static_cast<double>(count) > kMostPairs)
-      throw Error(atom_name(bins.atom_of[k], grid) +
-                  " has more than 1e7 neighbours: check the cell and the cutoff.");
+      throw Error("{atom} has more than 1e7 neighbours: check the cell and the cutoff.", bins.atom_of[k],
+                  static_cast<int>(grid));
     out.first[bins.atom_of[k] + 1] = static_cast<int64_t>(count);
   }
 }

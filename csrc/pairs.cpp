@@ -163,15 +163,16 @@ void finish(Prefix* p) {
 void check_atoms(const Model& m, const Atoms& atoms) {
   for (int i = 0; i < atoms.natoms; ++i) {
     if (atoms.type[i] >= m.ntypes()) {
-      throw Error("atom " + std::to_string(i) + " has type " + std::to_string(atoms.type[i]) +
-                  ", but the model has " + std::to_string(m.ntypes()) + " elements: check the type map.");
+      throw Error("{atom} has type " + std::to_string(atoms.type[i]) + ", but the model has " +
+                      std::to_string(m.ntypes()) + " elements: check the type map.",
+                  i, -1);
     }
   }
 }
 
 void refuse_coincident(int atom) {
-  throw Error("atom " + std::to_string(atom) +
-              " sits on top of another atom (closer than 0.0001 angstrom): remove one of the two.");
+  throw Error("{atom} sits on top of another atom (closer than 0.0001 angstrom): remove one of the two.",
+              atom, -1);
 }
 
 void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {

@@ -6,15 +6,9 @@
 #include <omp.h>
 #endif
 
-namespace dpa2md {
+#include <functional>
 
-inline int default_threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();  // honours OMP_NUM_THREADS
-#else
-  return 1;
-#endif
-}
+namespace dpa2md {
 
 inline int thread_index() {
 #ifdef _OPENMP
@@ -36,5 +30,21 @@ class ThreadScope {
   explicit ThreadScope(int) {}
 #endif
 };
+
+// OMP_NUM_THREADS, or all cores; one in a forked process, whose siblings compute too, unless OMP_NUM_THREADS
+// is set.
+int default_threads();
+
+// `threads`, or the default below 1. Throws Error for more than the machine can use: OpenMP would end the
+// process, without a word or with a crash.
+int checked_threads(int threads);
+
+// Whether this process was forked from one that had loaded this library.
+bool forked();
+
+// Runs `work` with OpenMP regions of so many threads. A forked process has its parent's record of a team of
+// threads and none of the threads: a region of the forking thread would wait for them for ever. There the
+// work runs on a thread of its own, for which OpenMP makes a new team. Exceptions of `work` come out.
+void run_on_threads(int threads, const std::function<void()>& work);
 
 }  // namespace dpa2md

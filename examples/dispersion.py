@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ase import Atoms
 from dpa2md import DPA2Calculator
-from dpa2md.cli_options import DEFAULT_MODEL
+from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 
 

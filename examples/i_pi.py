@@ -19,7 +19,6 @@ import numpy as np
 from ase.calculators.socketio import SocketClient
 from ase.io import write
 from dpa2md import DPA2Calculator
-from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 
 INPUT = """\
@@ -61,7 +60,7 @@ def run(folder: Path, steps: int, beads: int) -> np.ndarray:
         server = subprocess.Popen([program, "input.xml"], cwd=folder, stdout=log, stderr=log)
         try:
             wait_for(Path(f"/tmp/ipi_{address}"), server, folder / "ipi.log")
-            atoms.calc = DPA2Calculator(DEFAULT_MODEL)
+            atoms.calc = DPA2Calculator("water")
             SocketClient(unixsocket=address).run(atoms, use_stress=True)
             server.wait(timeout=60)
         finally:

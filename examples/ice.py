@@ -13,7 +13,6 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from ase.spacegroup import crystal
 from dpa2md import DPA2Calculator
-from dpa2md.cli_options import DEFAULT_MODEL
 
 # Space group Cmc2_1, 8 molecules, angstrom, at 5 K: www.sklogwiki.org/SklogWiki/index.php/Ice_XI
 _CELL = np.array([4.465, 7.859, 7.292])
@@ -43,6 +42,6 @@ def relaxed_ice(primitive: bool = False, fmax: float = 0.001) -> Atoms:
     In float64: derivatives are taken from differences of these forces.
     """
     ice = ice_xi(primitive)
-    ice.calc = DPA2Calculator(DEFAULT_MODEL, precision="float64")
+    ice.calc = DPA2Calculator("water", precision="float64")
     BFGS(FrechetCellFilter(ice), logfile=None).run(fmax=fmax, steps=500)
     return ice

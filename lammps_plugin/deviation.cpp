@@ -1,5 +1,9 @@
 #include "deviation.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -75,11 +79,20 @@ DeviationSummary summarize(MPI_Comm world, const std::vector<double>& per_atom_f
 void DeviationFile::open(const std::string& path, bool append, bool atomic) {
   close();
   path_ = path;
-  file_ = std::fopen(path.c_str(), append ? "a" : "w");
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT, 0666);
+  file_ = descriptor < 0 ? nullptr : fdopen(descriptor, "r+");
   if (!file_)
     throw Error("the file " + path + " of the model deviation can't be written (" + std::strerror(errno) +
                 "): choose another out_file.");
-  if (append) return;
+  // a file system without locks answers something else
+  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    close();
+    throw Error("the file " + path + " of the model deviation is being written by another pair style or " +
+                "process: give each its own out_file (replicas: a variable of style world).");
+  }
+  if (append) find_last_line();
+  if (last_line_ >= 0) return;
+  if (ftruncate(descriptor, 0) == 0) std::rewind(file_);
   std::fprintf(file_, "#%11s", "step");
   for (const char* name :
        {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
@@ -91,15 +104,39 @@ void DeviationFile::open(const std::string& path, bool append, bool atomic) {
 void DeviationFile::close() {
   if (file_) std::fclose(file_);
   file_ = nullptr;
+  last_step_ = last_line_ = -1;
+}
+
+// Of a file that is continued, which then stands at its end; none of an empty one.
+void DeviationFile::find_last_line() {
+  if (std::fseek(file_, 0, SEEK_END) != 0) return;
+  long end = std::ftell(file_);
+  const auto byte = [&](long at) {
+    std::fseek(file_, at, SEEK_SET);
+    return std::fgetc(file_);
+  };
+  while (end > 0 && byte(end - 1) != '\n') --end;  // a killed run leaves a part of a line, to be overwritten
+  if (end <= 0) return;
+  last_line_ = end - 1;
+  while (last_line_ > 0 && byte(last_line_ - 1) != '\n') --last_line_;
+  std::fseek(file_, last_line_, SEEK_SET);
+  long long step = -1;
+  if (std::fscanf(file_, "%lld", &step) == 1) last_step_ = step;
+  std::fseek(file_, end, SEEK_SET);
 }
 
 void DeviationFile::write(std::int64_t step, const DeviationSummary& s, const std::vector<double>& atomic) {
+  if (step == last_step_ && last_line_ >= 0) std::fseek(file_, last_line_, SEEK_SET);
+  last_line_ = std::ftell(file_);
+  last_step_ = step;
   std::fprintf(file_, "%12lld", static_cast<long long>(step));
   for (double x : {s.max_v, s.min_v, s.avg_v, s.max_f, s.min_f, s.avg_f}) std::fprintf(file_, " %18.6e", x);
   for (double x : atomic) std::fprintf(file_, " %18.6e", x);
   std::fprintf(file_, "\n");
   if (std::fflush(file_) != 0)
     throw Error("the file " + path_ + " of the model deviation can't be written: is the disk full?");
+  // a line in the place of a longer one; a pipe has no length to cut
+  if (last_line_ >= 0 && ftruncate(fileno(file_), std::ftell(file_)) != 0) last_line_ = -1;
 }
 
 }  // namespace dpa2md

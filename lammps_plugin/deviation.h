@@ -28,19 +28,26 @@ std::vector<double> virial_deviation(const std::vector<std::vector<double>>& vir
 DeviationSummary summarize(MPI_Comm world, const std::vector<double>& per_atom_f,
                            const std::vector<double>& per_component_v);
 
-// The file, written by one rank.
+// The file, written by one rank. It has one line a step: LAMMPS may ask for forces several times in a step
+// (Monte Carlo attempts, line searches, a run that begins where another ended), and the last time is what
+// dump and thermo show.
 class DeviationFile {
  public:
   ~DeviationFile() { close(); }
-  // Throws Error.
+  // Throws Error, also when another process or pair style writes the file.
   void open(const std::string& path, bool append, bool atomic);
   void close();
-  // atomic: (natoms), in the order of atom IDs, or empty. Throws Error.
+  // Replaces the last line if it is of the same step. atomic: (natoms), in the order of atom IDs, or empty.
+  // Throws Error.
   void write(std::int64_t step, const DeviationSummary& s, const std::vector<double>& atomic);
 
  private:
+  void find_last_line();
+
   std::string path_;
   std::FILE* file_ = nullptr;
+  std::int64_t last_step_ = -1;
+  long last_line_ = -1;  // where it begins; -1: none, or the file is a pipe
 };
 
 }  // namespace dpa2md

@@ -15,17 +15,23 @@
 
 namespace dpa2md {
 
-// Runs `work`; returns what went wrong as a sentence, or nothing.
-template <class F>
-std::string failure_of(F&& work) {
+// Runs `work`; returns what went wrong as a sentence, or nothing. name_of(atom) is what users call an atom
+// that the core counts from 0.
+template <class F, class Name>
+std::string failure_of(F&& work, Name&& name_of) {
   try {
     work();
   } catch (const dpa2md::Error& e) {
-    return e.what();
+    return e.atom() < 0 ? e.what() : e.named(name_of(e.atom()), "");
   } catch (const std::bad_alloc&) {
     return "out of memory: use more ranks or fewer atoms.";
   }
   return "";
+}
+
+template <class F>
+std::string failure_of(F&& work) {
+  return failure_of(work, [](int atom) { return "atom " + std::to_string(atom); });
 }
 
 // For a rank that calls MPI_Abort next: returns when what it printed has been read. mpiexec gets a rank's

@@ -1,7 +1,7 @@
 // The atoms of one rank as the core wants them (csrc/pairs.h), from LAMMPS's arrays and its full neighbour
-// list. A LAMMPS *index* is a local atom or a ghost; a *position* is an index whose type has an element
-// (types that belong to other styles of `hybrid` are left out); a *row* is where the features of a position
-// live.
+// list. A LAMMPS *index* is a local atom or a ghost; a *position* is an index that the model sees (types that
+// belong to other styles of `hybrid`, and atoms that LAMMPS excludes, are left out); a *row* is where the
+// features of a position live.
 #pragma once
 
 #include <vector>
@@ -21,13 +21,16 @@ struct Owners {
 
 class LocalAtoms {
  public:
-  // After LAMMPS made a new neighbour list. has_element (LAMMPS types + 1). type (nall) are LAMMPS's.
-  void rebuild(const LAMMPS_NS::NeighList& list, int nlocal, const int* type,
-               const std::vector<char>& has_element, const Owners& owners, int me);
+  // After LAMMPS made a new neighbour list, or when other atoms than before are seen. seen (nall); an image
+  // of an own atom is seen when its atom is. Returns the index of a seen local atom that the list does not
+  // hold, or -1.
+  int rebuild(const LAMMPS_NS::NeighList& list, int nlocal, const std::vector<char>& seen,
+              const Owners& owners, int me);
   // Copies positions; false when one is not a finite number.
   bool copy_positions(const double* const* x);
-  // model_type (LAMMPS types + 1) is the model's type of each LAMMPS type. Valid until the next call.
-  Atoms view(const std::vector<int>& model_type);
+  // lammps_type (nlocal + ghosts) are LAMMPS's types now, which may change while its list stays; model_type
+  // (LAMMPS types + 1) is the model's type of each. Valid until the next call.
+  Atoms view(const int* lammps_type, const std::vector<int>& model_type);
 
   int natoms() const { return natoms_; }
   int nrows() const { return static_cast<int>(index_of_row_.size()); }
@@ -36,14 +39,14 @@ class LocalAtoms {
   int row_of_index(int index) const { return row_of_index_[index]; }
 
  private:
-  void fill_candidates(const LAMMPS_NS::NeighList& list, int nlocal, const std::vector<int>& position);
+  int fill_candidates(const LAMMPS_NS::NeighList& list, int nlocal, const std::vector<int>& position);
 
-  int natoms_ = 0;                              // local positions
-  std::vector<int> index_, lammps_type_, row_;  // (positions)
-  std::vector<int> row_of_index_;               // (nall)
-  std::vector<int> index_of_row_;               // (nrows)
-  std::vector<double> x_;                       // (positions, 3)
-  std::vector<int> type_;                       // (positions), of the model viewed last
+  int natoms_ = 0;                 // local positions
+  std::vector<int> index_, row_;   // (positions)
+  std::vector<int> row_of_index_;  // (nall)
+  std::vector<int> index_of_row_;  // (nrows)
+  std::vector<double> x_;          // (positions, 3)
+  std::vector<int> type_;          // (positions), of the model viewed last
   Candidates candidates_;
 };
 

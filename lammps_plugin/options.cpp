@@ -10,9 +10,11 @@
 namespace dpa2md {
 namespace {
 
-const std::set<std::string> kKeywords = {
-    "precision",           "device",   "threads",  "low_memory", "fparam",   "fparam_from_compute", "aparam",
-    "aparam_from_compute", "out_freq", "out_file", "atomic",     "relative", "relative_v"};
+const std::set<std::string> kKeywords = {"precision",       "device",    "threads",
+                                         "low_memory",      "fparam",    "fparam_from_compute",
+                                         "fparam_from_fix", "aparam",    "aparam_from_compute",
+                                         "out_freq",        "out_file",  "atomic",
+                                         "relative",        "relative_v"};
 
 bool is_keyword(const std::string& word) { return kKeywords.count(word) != 0; }
 
@@ -80,6 +82,9 @@ Options parse_options(int narg, char** arg) {
       o.fparam = words.numbers(keyword);
     } else if (keyword == "fparam_from_compute") {
       o.fparam_compute = words.value(keyword);
+    } else if (keyword == "fparam_from_fix") {
+      o.fparam_fix = words.value(keyword);
+      if (words.more() && !is_keyword(words.peek())) o.fparam_fix_index = words.integer(keyword, 1);
     } else if (keyword == "aparam") {
       o.aparam = words.numbers(keyword);
     } else if (keyword == "aparam_from_compute") {
@@ -98,8 +103,8 @@ Options parse_options(int narg, char** arg) {
       throw Error("keyword \"" + keyword + "\" is unknown.");
     }
   }
-  if (!o.fparam.empty() && !o.fparam_compute.empty())
-    throw Error("keywords fparam and fparam_from_compute exclude each other.");
+  if (!o.fparam.empty() + !o.fparam_compute.empty() + !o.fparam_fix.empty() > 1)
+    throw Error("keywords fparam, fparam_from_compute and fparam_from_fix exclude each other.");
   if (!o.aparam.empty() && !o.aparam_compute.empty())
     throw Error("keywords aparam and aparam_from_compute exclude each other.");
   return o;

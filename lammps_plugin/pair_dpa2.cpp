@@ -3,7 +3,7 @@
 #include "pair_dpa2.h"
 
 #include <algorithm>
-#include <cctype>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -11,7 +11,9 @@
 #include "comm.h"
 #include "compute.h"
 #include "error.h"
+#include "exclusions.h"
 #include "failure.h"
+#include "fix.h"
 #include "force.h"
 #include "modify.h"
 #include "neigh_list.h"
@@ -37,8 +39,8 @@ double symmetric(const double* virial, int component) {
 void PairDPA2::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
   const bool first = !has_list_;
-  // LAMMPS renumbers ghosts only when it makes new lists
-  if (neighbor->ago == 0 || first) rebuild();
+  follow_atoms(neighbor->ago == 0 || first);
+  follow_scale();
   update_parameters(first);
   if (!atoms_.copy_positions(atom->x))
     stop_here("an atom's position is not a finite number: the run has become unstable.");
@@ -52,21 +54,61 @@ void PairDPA2::compute(int eflag, int vflag) {
   evaluated_step_ = update->ntimestep;
 }
 
-void PairDPA2::rebuild() {
-  if (neighbor->exclude && !exclude_warned_ && comm->me == 0) {
-    error->warning(FLERR,
-                   "pair_style dpa2: neigh_modify exclude takes neighbours away from the model, so that its "
-                   "energies and forces are not those of the whole structure.");
-  }
-  exclude_warned_ = exclude_warned_ || neighbor->exclude;
+// LAMMPS renumbers ghosts only when it makes new lists, but may give an atom another type at any time.
+// Collective when the lists are `renewed`.
+void PairDPA2::follow_atoms(bool renewed) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
-  dpa2md::Owners owners;
-  exchange_.find_owners(nlocal, nall, &owners);
+  if (renewed) {
+    exchange_.find_owners(nlocal, nall, &owners_);
+    excluded_ = dpa2md::excluded_atoms(lmp);
+    warn_exclusions();
+    has_list_ = true;
+  }
+  std::vector<char> seen(nall);
+  for (int i = 0; i < nall; ++i) seen[i] = has_element_[atom->type[i]] && !excluded_[i];
+  if (renewed || seen != seen_) list_atoms(std::move(seen));
+}
+
+void PairDPA2::list_atoms(std::vector<char> seen) {
+  int missing = -1;
   const std::string failure =
-      failure_of([&] { atoms_.rebuild(*list, nlocal, atom->type, has_element_, owners, comm->me); });
+      failure_of([&] { missing = atoms_.rebuild(*list, atom->nlocal, seen, owners_, comm->me); });
   if (!failure.empty()) stop_here(failure);
+  if (missing >= 0) {
+    stop_here(
+        "the atom with ID " + std::to_string(atom->tag[missing]) + " has become a " +
+        elements[map[atom->type[missing]]] +
+        ", but LAMMPS's list for this pair style has no neighbours of it: a fix that changes types must "
+        "renew the lists (fix atom/swap does), or keep to types that this pair style has.");
+  }
   exchange_.find_sent_rows();
-  has_list_ = true;
+  seen_ = std::move(seen);
+}
+
+// fix adapt changes it at any time.
+void PairDPA2::follow_scale() {
+  double scale = 1;
+  bool first = true;
+  for (int i = 1; i <= atom->ntypes; ++i) {
+    for (int j = i; j <= atom->ntypes; ++j) {
+      if (!has_element_[i] || !has_element_[j]) continue;
+      if (first) scale = scale_[i][j];
+      first = false;
+      if (scale_[i][j] != scale)
+        stop_here(
+            "its scale differs between atom types, but many-body energies can't be told apart by pairs: "
+            "change it for all types at once (fix ... adapt ... pair dpa2 scale * * v_name).");
+    }
+  }
+  scaled_unit_ = energy_unit_ * scale;
+}
+
+void* PairDPA2::extract(const char* name, int& dim) {
+  if (std::strcmp(name, "scale") == 0) {
+    dim = 2;
+    return scale_;
+  }
+  return nullptr;
 }
 
 // Frame and atomic parameters of this evaluation. Computes are asked anew every time: several evaluations may
@@ -78,16 +120,7 @@ void PairDPA2::update_parameters(bool first) {
       if (first) c->setup();  // LAMMPS does it only after the first forces
     }
   }
-  fparam_ = options_.fparam;
-  if (Compute* c = fparam_compute_) {
-    const int count = models_[0].engine->model().fitting.nfparam();
-    if (count == 1 && c->scalar_flag) {
-      fparam_.assign(1, c->compute_scalar());
-    } else {
-      c->compute_vector();
-      fparam_.assign(c->vector, c->vector + count);
-    }
-  }
+  update_fparam();
   const int width = models_[0].engine->model().fitting.naparam();
   aparam_.clear();
   aparam_.reserve(static_cast<std::size_t>(atoms_.natoms() + 1) * width);  // not null on a rank without atoms
@@ -102,18 +135,41 @@ void PairDPA2::update_parameters(bool first) {
   }
 }
 
+void PairDPA2::update_fparam() {
+  fparam_ = options_.fparam;
+  const int count = models_[0].engine->model().fitting.nfparam();
+  if (Compute* c = fparam_compute_) {
+    if (count == 1 && c->scalar_flag) {
+      fparam_.assign(1, c->compute_scalar());
+    } else {
+      c->compute_vector();
+      fparam_.assign(c->vector, c->vector + count);
+    }
+  }
+  if (Fix* f = fparam_fix_) {
+    const int from = options_.fparam_fix_index;
+    fparam_.assign(count, 0);
+    for (int k = 0; k < count; ++k) fparam_[k] = from ? f->compute_vector(from - 1 + k) : f->compute_scalar();
+  }
+}
+
 const dpa2md::Result& PairDPA2::evaluate(Loaded* model) {
   const dpa2md::Result* result = nullptr;
   const double* fparam = fparam_.empty() ? nullptr : fparam_.data();
   const double* aparam = aparam_.data();  // null where the model takes none
   // One rank sees only images of its own atoms, which share their rows.
   dpa2md::Exchange* exchange = comm->nprocs > 1 ? &exchange_ : nullptr;
-  const std::string failure = failure_of([&] {
-    const dpa2md::Atoms view = atoms_.view(model->type);
-    result = &model->engine->compute(view, true, fparam, aparam, nullptr, exchange);
-  });
+  const auto by_id = [this](int row) {
+    return "the atom with ID " + std::to_string(atom->tag[atoms_.index_of_row(row)]);
+  };
+  const std::string failure = failure_of(
+      [&] {
+        const dpa2md::Atoms view = atoms_.view(atom->type, model->type);
+        result = &model->engine->compute(view, true, fparam, aparam, nullptr, exchange);
+      },
+      by_id);
   // The others may wait for this rank's messages: only LAMMPS's abort reaches them.
-  if (!failure.empty()) stop_here(with_atom_ids(failure));
+  if (!failure.empty()) stop_here(failure);
   return *result;
 }
 
@@ -126,14 +182,14 @@ void PairDPA2::add_forces(const dpa2md::Result& result) {
   const int count = newton ? atoms_.nrows() : atoms_.natoms();
   for (int r = 0; r < count; ++r) {
     double* f = atom->f[atoms_.index_of_row(r)];
-    for (int c = 0; c < 3; ++c) f[c] += energy_unit_ * rows[3 * r + c];
+    for (int c = 0; c < 3; ++c) f[c] += scaled_unit_ * rows[3 * r + c];
   }
 }
 
 void PairDPA2::add_energies(const dpa2md::Result& result) {
   if (!eflag_either) return;
   for (int i = 0; i < atoms_.natoms(); ++i) {
-    const double e = energy_unit_ * result.energy[i];
+    const double e = scaled_unit_ * result.energy[i];
     if (eflag_global) eng_vdwl += e;
     if (eflag_atom) eatom[atoms_.index_of_row(i)] += e;
   }
@@ -143,7 +199,7 @@ void PairDPA2::add_energies(const dpa2md::Result& result) {
 void PairDPA2::add_virials(const dpa2md::Result& result) {
   if (vflag_global) {
     const std::vector<double> total = total_virial(result);
-    for (int c = 0; c < 6; ++c) virial[c] += energy_unit_ * symmetric(total.data(), c);
+    for (int c = 0; c < 6; ++c) virial[c] += scaled_unit_ * symmetric(total.data(), c);
   }
   if (!vflag_atom && !cvflag_atom) return;
   // newton on: computes collect from ghosts
@@ -154,8 +210,8 @@ void PairDPA2::add_virials(const dpa2md::Result& result) {
   for (int r = 0; r < count; ++r) {
     const double* v = rows + 9 * r;
     const int i = atoms_.index_of_row(r);
-    for (int c = 0; vflag_atom && c < 6; ++c) vatom[i][c] += energy_unit_ * symmetric(v, c);
-    for (int c = 0; cvflag_atom && c < 9; ++c) cvatom[i][c] += energy_unit_ * v[kCentroid[c]];
+    for (int c = 0; vflag_atom && c < 6; ++c) vatom[i][c] += scaled_unit_ * symmetric(v, c);
+    for (int c = 0; cvflag_atom && c < 9; ++c) cvatom[i][c] += scaled_unit_ * v[kCentroid[c]];
   }
 }
 
@@ -243,6 +299,16 @@ std::vector<double> PairDPA2::gather_by_id(const std::vector<double>& values) co
 
 // ---- complaints
 
+void PairDPA2::warn_exclusions() {
+  if (exclude_warned_ || !dpa2md::excludes_pairs_only(lmp)) return;
+  exclude_warned_ = true;
+  if (comm->me == 0) {
+    error->warning(FLERR,
+                   "pair_style dpa2: neigh_modify exclude takes neighbours away from the model, so that its "
+                   "energies and forces are not those of the whole structure.");
+  }
+}
+
 // Once a run and for all ranks together; asked only when lists are new.
 void PairDPA2::warn_overfull() {
   if (overfull_warned_) return;
@@ -270,22 +336,6 @@ void PairDPA2::stop_here(const std::string& failure) const {
     if (comm->nprocs > 1) dpa2md::deliver_output();
     throw;
   }
-}
-
-// The core counts a rank's atoms from 0; users know atom IDs.
-std::string PairDPA2::with_atom_ids(const std::string& message) const {
-  const std::string word = "atom ";
-  std::size_t at = message.find(word);
-  while (at != std::string::npos && !(at + word.size() < message.size() &&
-                                      std::isdigit(static_cast<unsigned char>(message[at + word.size()]))))
-    at = message.find(word, at + 1);
-  if (at == std::string::npos) return message;
-  std::size_t used = 0;
-  const int i = std::stoi(message.substr(at + word.size()), &used);
-  if (i >= atoms_.natoms()) return message;
-  const auto id = static_cast<long long>(atom->tag[atoms_.index_of_row(i)]);
-  return message.substr(0, at) + "the atom with ID " + std::to_string(id) +
-         message.substr(at + word.size() + used);
 }
 
 }  // namespace LAMMPS_NS

@@ -1,4 +1,7 @@
 // What the input file says: models, elements, and whether the rest of the input fits them.
+#include <dlfcn.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -11,6 +14,7 @@
 #include "compute.h"
 #include "error.h"
 #include "failure.h"
+#include "fix.h"
 #include "force.h"
 #include "gpus.h"
 #include "masses.h"
@@ -18,11 +22,25 @@
 #include "modify.h"
 #include "neighbor.h"
 #include "pair_dpa2.h"
+#include "universe.h"
 #include "update.h"
 
 using dpa2md::failure_of;
 
 namespace LAMMPS_NS {
+namespace {
+
+// "water", where there is no such file, is the model that the package has beside this plugin.
+std::string model_file(const std::string& name) {
+  Dl_info self;
+  if (name != "water" || access(name.c_str(), F_OK) == 0) return name;
+  if (!dladdr(reinterpret_cast<void*>(&model_file), &self)) return name;
+  const std::string plugin = self.dli_fname;
+  const std::string shipped = plugin.substr(0, plugin.find_last_of('/') + 1) + "../models/water.dpa2";
+  return access(shipped.c_str(), R_OK) == 0 ? shipped : name;
+}
+
+}  // namespace
 
 PairDPA2::PairDPA2(LAMMPS* lmp) : Pair(lmp), exchange_(comm, this, &atoms_) {
   single_enable = 0;
@@ -41,6 +59,7 @@ PairDPA2::~PairDPA2() {
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);
+    memory->destroy(scale_);
   }
 }
 
@@ -63,8 +82,14 @@ void PairDPA2::settings(int narg, char** arg) {
   const bool append = lmp->restart_ver > 0;
   stop_together(failure_of([&] {
     if (comm->me == 0 && options_.out_freq > 0)
-      deviation_file_.open(options_.out_file, append, options_.atomic);
+      deviation_file_.open(deviation_path(), append, options_.atomic);
   }));
+}
+
+// As LAMMPS does with log.lammps, every partition has a file of its own.
+std::string PairDPA2::deviation_path() const {
+  if (!options_.out_file.empty()) return options_.out_file;
+  return "model_devi.out" + (universe->existflag ? "." + std::to_string(universe->iworld) : std::string());
 }
 
 void PairDPA2::load_models() {
@@ -77,11 +102,13 @@ void PairDPA2::load_models() {
     gpu = dpa2md::gpu_identity(device);
   }));
   gpu_sharing_ = device == "cpu" ? "" : dpa2md::gpu_sharing(world, gpu);
-  for (const std::string& path : options_.models) {
+  for (const std::string& name : options_.models) {
+    const std::string path = model_file(name);
     Loaded loaded;
     stop_together(failure_of([&] {
-      loaded.engine = std::make_unique<dpa2md::Engine>(path, options_.precision, options_.threads, device,
-                                                       true, options_.low_memory);
+      loaded.engine = std::make_unique<dpa2md::Engine>(
+          path,
+          dpa2md::EngineOptions{options_.precision, options_.threads, device, true, options_.low_memory});
     }));
     cutoff_ = std::max(cutoff_, loaded.engine->model().rcut());
     models_.push_back(std::move(loaded));
@@ -91,20 +118,26 @@ void PairDPA2::load_models() {
 void PairDPA2::check_parameters() const {
   for (const Loaded& m : models_) {
     const dpa2md::Fitting& f = m.engine->model().fitting;
-    const auto check = [&](const char* keyword, std::size_t given, const std::string& compute, int wanted,
-                           bool has_default) {
-      if (!compute.empty() && wanted > 0) return;  // its numbers are counted before a run
-      if (!compute.empty()) {
+    const auto check = [&](const char* keyword, std::size_t given, const std::string& source,
+                           const char* from, int wanted, bool has_default) {
+      if (!source.empty() && wanted > 0) return;  // its numbers are counted before a run
+      if (!source.empty()) {
         error->all(FLERR, std::string("pair_style dpa2: the model ") + m.engine->model().path + " takes no " +
-                              keyword + ": leave out the keyword " + keyword + "_from_compute.");
+                              keyword + ": leave out the keyword " + keyword + from + ".");
       }
       if (given == static_cast<std::size_t>(wanted) || (given == 0 && has_default)) return;
       error->all(FLERR, std::string("pair_style dpa2: the model ") + m.engine->model().path + " takes " +
                             std::to_string(wanted) + " numbers after the keyword " + keyword + ", and " +
                             std::to_string(given) + " are given.");
     };
-    check("fparam", options_.fparam.size(), options_.fparam_compute, f.nfparam(), !f.default_fparam.empty());
-    check("aparam", options_.aparam.size(), options_.aparam_compute, f.naparam(), false);
+    const bool has_default = !f.default_fparam.empty();
+    if (options_.fparam_fix.empty()) {
+      check("fparam", options_.fparam.size(), options_.fparam_compute, "_from_compute", f.nfparam(),
+            has_default);
+    } else {
+      check("fparam", 0, options_.fparam_fix, "_from_fix", f.nfparam(), has_default);
+    }
+    check("aparam", options_.aparam.size(), options_.aparam_compute, "_from_compute", f.naparam(), false);
   }
 }
 
@@ -127,7 +160,9 @@ void PairDPA2::coeff(int narg, char** arg) {
     allocated = 1;
     memory->create(setflag, n + 1, n + 1, "pair:setflag");
     memory->create(cutsq, n + 1, n + 1, "pair:cutsq");
+    memory->create(scale_, n + 1, n + 1, "pair:scale");
     for (int i = 0; i <= n; ++i) std::fill(setflag[i], setflag[i] + n + 1, 0);
+    for (int i = 0; i <= n; ++i) std::fill(scale_[i], scale_[i] + n + 1, 1.0);
     map = new int[n + 1];
   }
   if (narg != 2 + n) {
@@ -170,6 +205,7 @@ void PairDPA2::init_style() {
   check_units();
   check_special_bonds();
   check_computes();
+  check_fix();
   if (!mapping_printed_ && comm->me == 0) {
     print_mapping();
     check_masses();
@@ -215,6 +251,25 @@ void PairDPA2::check_computes() {
     if (a && !(a->peratom_flag && std::max(1, a->size_peratom_cols) == na))
       stop("aparam_from_compute", "needs a compute that gives " + std::to_string(na) +
                                       " numbers per atom, and " + a->id + " does not.");
+  }
+}
+
+// fparam is a fix's scalar, for all of its numbers, or a part of the fix's vector, as of pair_style deepmd.
+void PairDPA2::check_fix() {
+  const std::string& id = options_.fparam_fix;
+  fparam_fix_ = id.empty() ? nullptr : modify->get_fix_by_id(id);
+  if (id.empty()) return;
+  const auto stop = [&](const std::string& what) {
+    error->all(FLERR, "pair_style dpa2: keyword fparam_from_fix names the fix " + id + ", which " + what);
+  };
+  if (!fparam_fix_) stop("does not exist.");
+  const int first = options_.fparam_fix_index;
+  if (first == 0 && !fparam_fix_->scalar_flag)
+    stop("gives no scalar: name an entry of its vector after the ID.");
+  for (const Loaded& m : models_) {
+    const int last = first - 1 + m.engine->model().fitting.nfparam();
+    if (first > 0 && !(fparam_fix_->vector_flag && last <= fparam_fix_->size_vector))
+      stop("does not give a vector of " + std::to_string(last) + " numbers or more.");
   }
 }
 

@@ -49,7 +49,7 @@ def test_against(capsys, tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     (package / "infer.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
-    from dpa2md.cli_options import DEFAULT_MODEL
+    from dpa2md.shipped import DEFAULT_MODEL
 
     command = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--steps", "1", "--json"]
     assert main(command) == 0
@@ -58,23 +58,21 @@ def test_against(capsys, tmp_path, monkeypatch):
     assert row["DeePMD-kit us/atom"] > 0 and row["ratio"] > 0 and row["DeePMD-kit MB"] > 0
 
 
-def test_picture(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    picture = tmp_path / "times.png"
-    command = ["bench", "--atoms", "192", "384", "--steps", "1", "--threads", "1"]
-    assert main([*command, "--plot", str(picture)]) == 0
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
 def test_refusals(capsys, tmp_path):
-    from dpa2md.cli_options import DEFAULT_MODEL
+    from dpa2md.shipped import DEFAULT_MODEL
 
     against = ["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192", "--peer-python"]
     for command, words in (
-        (["bench", "--steps", "0"], "give 1 or more"),
+        (["bench", "--steps", "0"], "--steps 0: give 1 or more"),
+        (["bench", "--atoms", "0"], "--atoms 0: give 1 or more"),
+        (["bench", "--atoms", "192", "-5"], "--atoms -5: give 1 or more"),
+        (["bench", "--threads", "0"], "The number of threads is 0; give 1 or more"),
+        (["bench", "--threads", "-2"], "The number of threads is -2"),
+        (["bench", "--csv", str(tmp_path / "no" / "t.csv")], "there is no such folder"),
         (["bench", "--model", str(tmp_path / "no.dpa2")], "no such model"),
         ([*against, str(tmp_path / "no-python")], "can't be started"),
-        ([*against, "/bin/false"], "stopped while it computed"),
+        ([*against, "/bin/false"], "/bin/false has no deepmd-kit: pip install deepmd-kit there"),
+        ([*against[:2], "no.pth"], "no.pth: there is no such model"),
     ):
         assert main(command) == 2
         error = capsys.readouterr().err
@@ -97,14 +95,31 @@ def test_replicated():
         replicated(Atoms("H"), 2)
 
 
+def test_a_peer_that_stops(capsys, tmp_path, monkeypatch):
+    package = tmp_path / "deepmd"
+    package.mkdir()
+    (package / "__init__.py").touch()  # without what computes
+    monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
+    from dpa2md.shipped import DEFAULT_MODEL
+
+    assert main(["bench", "--against", str(DEFAULT_MODEL), "--atoms", "192"]) == 2
+    assert "stopped while it computed" in capsys.readouterr().err
+
+
 def test_pictures_need_matplotlib(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["bench", "--plot", str(tmp_path / "times.png")]) == 2
-    assert "Plots need matplotlib: pip install dpa2md[plot]" in capsys.readouterr().err
+    assert "Plots need matplotlib: pip install matplotlib." in capsys.readouterr().err
 
 
 def test_against_refuses_what_it_would_ignore(capsys):
     against = ["bench", "--against", "model.pth"]
-    for option, value in (("--device", ["cuda"]), ("--low-memory", [])):
+    for option, value in (
+        ("--device", ["cuda"]),
+        ("--low-memory", []),
+        ("--stages", []),
+        ("--threads", ["4"]),
+        ("--head", ["A"]),
+    ):
         assert main([*against, option, *value]) == 2
         assert f"leave out {option}" in capsys.readouterr().err

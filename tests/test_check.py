@@ -212,3 +212,9 @@ def test_picture(model, tmp_path, monkeypatch):
     command = ["check", str(model), "start.extxyz", "--nve-steps", "20", "--plot", "page.png"]
     assert main(command) in (0, 1)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["--nve-steps", "--seed"])
+def test_negative_numbers(option, capsys):
+    assert main(["check", "water", "water", option, "-2"]) == 2
+    assert capsys.readouterr().err == f"dpa2md check: {option} -2: give 0 or more.\n"

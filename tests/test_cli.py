@@ -164,7 +164,7 @@ def test_completion(tmp_path, monkeypatch, capsys):
     assert out.splitlines() == ["eval", "--precision", "nve nvt npt", "model.dpa2"]
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
-    assert "pip install 'dpa2md[completion]'" in error_line(capsys)
+    assert "pip install shtab" in error_line(capsys)
 
 
 def test_info(model, capsys):
@@ -204,8 +204,16 @@ def test_md_writes_its_outputs(md, folder, capsys):
     assert "6/6" in err
     assert len(read("md.traj", ":")) == 4
     names = {file.name for file in folder.iterdir()}
-    expected = {"md.traj", "md.csv", "md.png", "md.rdf.png", "md.checkpoint.npz", "start.traj"}
-    assert names == expected
+    assert names == {"md.traj", "md.csv", "md.png", "md.rdf.png", "md.checkpoint.npz",
+                     "md.settings.json", "start.traj"}  # fmt: skip
+
+
+def test_md_files_with_an_at_sign(md, folder):
+    """ASE would take what follows it for an index."""
+    pytest.importorskip("matplotlib")
+    names = ["--traj", "run@300K.traj", "--log", "run@300K.csv", "--checkpoint", "run@300K.npz"]
+    assert md("--steps", "2", "--interval", "1", "--quiet", "--plots", *names) == 0
+    assert (folder / "run@300K.rdf.png").exists()
 
 
 def test_md_names_and_quiet(md, folder, capsys):
@@ -289,6 +297,14 @@ def test_info_errors(folder, name, model, capsys):
     (folder / "damaged.dpa2").write_bytes(model.read_bytes()[:-100])
     assert main(["info", name]) == 2
     assert name in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "option", ["--structure=x.cif", "--threads=0", "--device=cuda", "--low-memory"]
+)
+def test_info_refuses_what_it_would_ignore(option, model, capsys):
+    assert main(["info", str(model), option]) == 2
+    assert f"{option.split('=')[0]} is for measuring: add --atoms N" in error_line(capsys)
 
 
 def test_demo(folder, capsys):

@@ -85,6 +85,20 @@ def test_one_model_is_refused(models):
             call()
 
 
+def test_a_name_is_no_list(models):
+    """It would be taken apart into its characters."""
+    for single in (str(models[0]), models[0], Engine(models[0], threads=1)):
+        for call in (lambda m: ModelDeviation(m), lambda m: model_deviation(m, [crystal()])):
+            with pytest.raises(TypeError, match="two models or more, in a list"):
+                call(single)
+
+
+def test_a_single_structure_is_a_list_of_one(models):
+    atoms = crystal((1, 1, 1))
+    (found,) = model_deviation(models, atoms)
+    assert found["max_devi_f"] == model_deviation(models, [atoms])[0]["max_devi_f"]
+
+
 def test_parameters_are_noticed(tmp_path):
     path = small_model(tmp_path, numb_fparam=1)
     atoms = crystal((1, 1, 1))

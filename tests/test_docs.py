@@ -65,7 +65,7 @@ def test_site_builds_without_a_warning(tmp_path):
     """`make docs`: also checks references, code languages, and that every page is in the contents."""
     for module in ("sphinx", "myst_parser", "furo"):
         if importlib.util.find_spec(module) is None:
-            skip_or_fail("docs", f"{module} is not installed (pip install 'dpa2md[docs]')")
+            skip_or_fail("docs", f"{module} is not installed (pip install sphinx myst-parser furo)")
     command = ["-m", "sphinx", "-W", "--keep-going", "-q", "-c", "docs", "-d", tmp_path / "cache"]
     done = subprocess.run(
         [sys.executable, *map(str, command), ".", str(tmp_path / "site")],
@@ -114,3 +114,19 @@ def test_drawing_has_the_engines_stages():
 
 def test_drawing_is_up_to_date():
     assert (ROOT / "docs" / "story.svg").read_text() == drawing().drawing()
+
+
+def test_readme_runs_as_it_stands(tmp_path):
+    """What a visitor pastes first."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "eV/angstrom^3" in done.stdout

@@ -1,8 +1,9 @@
-"""`dpa2md eval`: results of many structures, errors against labels, DeePMD-kit's npy systems."""
+"""`dpa2md eval`: results of many structures, errors against labels, the files that it writes."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,6 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from dpa2md import evaluate
 from dpa2md.cli import main
 from dpa2md.comparison import pair_up
-from dpa2md.errors import RunError
-from dpa2md.reading import read_npy_system, read_structures
 from small_models import crystal
 
 
@@ -55,6 +54,8 @@ def test_error_table(model, frames, capsys):
     assert hydrogen["mean"] == pytest.approx(-0.1, **near)
     assert oxygen["largest"] == pytest.approx(0, **near)
     assert table["force"]["MAE"] == pytest.approx(0.1 / 3, **near)
+    # of all six of Voigt's numbers, which are nine components
+    assert table["stress"]["values"] == 9 * 4
     assert table["stress"]["mean"] == pytest.approx(-2, **near)
     volume = [a.get_volume() / len(a) for a in frames]
     assert table["virial"]["mean"] == pytest.approx(2 * np.mean(volume), rel=1e-5)
@@ -82,7 +83,7 @@ def test_without_labels(model, tmp_path, capsys, monkeypatch):
     assert main(["eval", str(model), "bare.xyz@2:4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["structures"] == 2
     assert main(["eval", str(model), "bare.xyz", "--plot", "p.png", "-o", "out.extxyz"]) == 2
-    assert "no labels to plot" in capsys.readouterr().err
+    assert "no labels to compare with; leave out --plot" in capsys.readouterr().err
     assert not (tmp_path / "out.extxyz").exists()  # said before any work is done
 
 
@@ -102,94 +103,200 @@ def test_some_labels_are_missing(model):
     whole.calc = SinglePointCalculator(whole, stress=np.zeros(6))
     whole.calc.results["stress"] = full  # as some readers leave it
     pairs = {p.name: p for p in pair_up([molecule, whole, crystal((1, 1, 1))], results)}
-    assert set(pairs) == {"energy", "stress", "virial"}
-    assert len(pairs["energy"].label) == 1
-    np.testing.assert_array_equal(pairs["stress"].label, pairs["stress"].model)
+    assert set(pairs) == {"energy", "total energy", "stress", "virial", "total virial"}
+    assert len(pairs["energy"].label) == 1 and len(pairs["stress"].label) == 9
+    # the model's virial is symmetric but for rounding
+    np.testing.assert_allclose(pairs["stress"].label, pairs["stress"].model, rtol=1e-9, atol=1e-12)
 
 
-# ---- DeePMD-kit's npy systems
+def test_nan_is_no_label(model, frames, capsys):
+    """What is nan doesn't count, and JSON has none."""
+    for atoms in frames[:2]:
+        atoms.calc.results["forces"][0, 0] = np.nan  # of Si
+    frames[2].calc.results["energy"] = np.nan
+    write("nan.extxyz", frames)
+    assert main(["eval", str(model), "nan.extxyz", "-o", "out.extxyz", "--json"]) == 0
+    table = {r["quantity"]: r for r in strict_json(capsys)["errors"]}
+    count = sum(map(len, frames))
+    assert table["energy"]["values"] == 3 and table["force"]["values"] == 3 * count - 2
+    assert table["force Si"]["values"] == count - 2 and table["force H"]["values"] == count
+    assert table["energy"]["MAE"] == pytest.approx(0.01, abs=1e-5)
+    assert table["force H"]["RMSE"] == pytest.approx(0.3 / np.sqrt(3), abs=1e-5)
 
 
-def npy_system(folder, frames: list[Atoms], sets: int = 2) -> None:
-    """What DeePMD-kit would have on disk for structures of the same atoms."""
-    elements = list(dict.fromkeys(frames[0].get_chemical_symbols()))
-    folder.mkdir()
-    (folder / "type_map.raw").write_text("\n".join(elements))
-    types = [elements.index(s) for s in frames[0].get_chemical_symbols()]
-    np.savetxt(folder / "type.raw", types, fmt="%d")
-    for k, part in enumerate(np.array_split(np.arange(len(frames)), sets)):
-        where = folder / f"set.{k:03d}"
-        where.mkdir()
-        chosen = [frames[i] for i in part]
-        np.save(where / "coord.npy", [a.positions.ravel() for a in chosen])
-        np.save(where / "box.npy", [a.cell.array.ravel() for a in chosen])
-        np.save(where / "energy.npy", [a.get_potential_energy() for a in chosen])
-        np.save(where / "force.npy", [a.get_forces().ravel() for a in chosen])
-        virial = [-a.get_volume() * a.get_stress(voigt=False).ravel() for a in chosen]
-        np.save(where / "virial.npy", virial)
+def strict_json(capsys) -> dict:
+    """What was printed, without the words that Python's JSON allows and JSON does not."""
 
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} in JSON")
 
-def test_npy_system(frames, model, tmp_path, capsys):
-    npy_system(tmp_path / "system", frames[:3])
-    found = read_structures("system")
-    assert len(found) == 3
-    for atoms, wanted in zip(found, frames, strict=False):
-        assert atoms.get_chemical_symbols() == wanted.get_chemical_symbols()
-        np.testing.assert_array_equal(atoms.positions, wanted.positions)
-        np.testing.assert_array_equal(atoms.cell.array, wanted.cell.array)
-        assert atoms.get_potential_energy() == wanted.get_potential_energy()
-        np.testing.assert_array_equal(atoms.get_forces(), wanted.get_forces())
-        np.testing.assert_allclose(atoms.get_stress(), wanted.get_stress(), rtol=1e-12)
-    assert main(["eval", str(model), "system", "--json"]) == 0
-    table = errors(capsys)
-    assert table["energy"]["MAE"] == pytest.approx(0.01, abs=1e-9)
-    assert table["force O"]["largest"] < 1e-9
-
-
-def test_npy_without_a_cell_and_with_parameters(tmp_path):
-    folder = tmp_path / "system"
-    (folder / "set.000").mkdir(parents=True)
-    (folder / "type_map.raw").write_text("O H")
-    (folder / "type.raw").write_text("0\n1\n")
-    (folder / "nopbc").touch()
-    for name, values in (("coord", [[0, 0, 0, 0, 0, 1.0]]), ("fparam", [[7.0]]),
-                         ("aparam", [[1.0, 2.0]]), ("energy", [[-3.0]])):  # fmt: skip
-        np.save(folder / "set.000" / f"{name}.npy", values)
-    (atoms,) = read_npy_system(folder)
-    assert not atoms.pbc.any() and atoms.cell.rank == 0
-    assert atoms.info["fparam"] == [7.0] and atoms.arrays["aparam"].tolist() == [[1.0], [2.0]]
-    assert atoms.get_potential_energy() == -3.0
-    # mixed types: each frame has its own, and -1 fills up
-    np.save(folder / "set.000" / "real_atom_types.npy", [[1, -1]])
-    (atoms,) = read_npy_system(folder)
-    assert atoms.get_chemical_symbols() == ["H"] and atoms.arrays["aparam"].tolist() == [[1.0]]
+    return json.loads(capsys.readouterr().out, parse_constant=refuse)
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    "command",
     [
-        (lambda f: (f / "type.raw").unlink(), "type.raw"),
-        (lambda f: (f / "type_map.raw").unlink(), "type_map.raw is missing"),
-        (lambda f: (f / "type_map.raw").write_text("O"), "no element in type_map.raw"),
-        (lambda f: (f / "type_map.raw").write_text("Xy O H"), "damaged"),
-        (lambda f: (f / "type.raw").write_text("0 1"), "damaged"),
-        (lambda f: (f / "type.raw").write_text("zero"), "damaged"),
-        (lambda f: (f / "set.000" / "coord.npy").unlink(), "damaged"),
-        (lambda f: (f / "set.000" / "coord.npy").write_bytes(b"\x93NUMPY"), "damaged"),
-        (lambda f: np.save(f / "set.000" / "box.npy", np.eye(3)), "damaged"),
-        (lambda f: np.save(f / "set.000" / "energy.npy", np.zeros(9)), "9 frames"),
-        (lambda f: np.save(f / "set.000" / "box.npy", [print, print], allow_pickle=True),
-         "damaged"),
+        ("relax", "--steps", "1", "--threads", "1"),  # a volume, which a molecule has not
+        ("check", "--nve-steps", "0"),  # tests that are skipped
     ],
-)  # fmt: skip
-def test_damaged_npy_systems_are_refused(frames, tmp_path, damage, words):
-    npy_system(tmp_path / "system", frames[:3])
-    damage(tmp_path / "system")
-    with pytest.raises(RunError, match=words) as error:
-        read_structures("system")
-    assert str(error.value).count("\n") == 0
+)
+def test_json_without_nan(model, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write("molecule.xyz", Atoms("OH2", [[0, 0, 0], [0.8, 0.6, 0], [-0.8, 0.6, 0]]))
+    main([command[0], str(model), "molecule.xyz", *command[1:], "--json"])
+    found = strict_json(capsys)
+    assert None in (
+        found.values() if command[0] == "relax" else [c["measured"] for c in found["checks"]]
+    )
 
 
-def test_an_empty_folder_is_no_system(tmp_path):
-    with pytest.raises(RunError, match="npy format"):
-        read_structures(tmp_path)
+def test_stress_and_virial_count_nine_components(model):
+    """As dp test counts them: an error in xy is one in yx, too."""
+    atoms = crystal((1, 1, 1))
+    (result,) = evaluate(model, [atoms])
+    error = np.array([[0.3, 0.0, 0.5], [0.0, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    label = -(result["virial"] + error) / atoms.get_volume()
+    atoms.calc = SinglePointCalculator(atoms, stress=label)
+    rows = {p.name: p.errors() for p in pair_up([atoms], [result])}
+    near = {"rel": 1e-9}
+    for name, unit in (
+        ("total virial", 1.0),
+        ("virial", len(atoms)),
+        ("stress", atoms.get_volume()),
+    ):
+        assert rows[name]["values"] == 9
+        assert rows[name]["MAE"] == pytest.approx(1.3 / 9 / unit, **near)
+        assert rows[name]["RMSE"] == pytest.approx(np.sqrt(0.59 / 9) / unit, **near)
+
+
+def test_energies_in_total(model, frames, capsys):
+    assert main(["eval", str(model), "frames.xyz", "--threads", "1", "--json"]) == 0
+    total = errors(capsys)["total energy"]
+    assert total["unit"] == "eV" and total["values"] == 4
+    assert total["largest"] == pytest.approx(0.01 * max(map(len, frames)), abs=1e-5)
+
+
+def test_shift(model, frames, capsys):
+    """Constants of the elements by which the labels are off are found, and only the rest is an error."""
+    constants, rest = {"H": 3.0, "O": -20.0, "Si": 0.5}, [0.02, -0.02, 0.02, -0.02, 0.0]
+    structures = [crystal(seed=k) for k in range(5)]
+    del structures[1][[0, 1]], structures[2][[1, 4, 7]], structures[3][[2, 5]], structures[4][[0]]
+    for atoms, result in zip(structures, evaluate(model, structures), strict=True):
+        off = sum(constants[s] for s in atoms.symbols)
+        atoms.calc = SinglePointCalculator(atoms, energy=result["energy"] - off)
+    write("shifted.extxyz", structures)
+    command = ["eval", str(model), "shifted.extxyz", "--shift", "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["shift"] == pytest.approx(constants, abs=1e-5)  # positions are rounded to 1e-8
+    assert {r["quantity"]: r["largest"] < 1e-5 for r in found["errors"]} == {
+        "energy": True,
+        "total energy": True,
+    }
+    # what no constants can explain stays: the residual of a least-squares fit, made here by projection
+    counts = np.array([[list(a.symbols).count(e) for e in constants] for a in structures], float)
+    for atoms, more in zip(structures, rest, strict=True):
+        atoms.calc.results["energy"] -= more
+    write("shifted.extxyz", structures)
+    assert main(command) == 0
+    left = np.array(rest) - counts @ np.linalg.pinv(counts) @ rest
+    row = errors(capsys)["total energy"]
+    assert row["RMSE"] == pytest.approx(np.sqrt(np.mean(left**2)), abs=1e-5)
+    # two energies, three elements in two compositions: nothing would be left to compare
+    assert main(["eval", str(model), "shifted.extxyz@:2", "--shift"]) == 0
+    assert "the energies are not shifted" in capsys.readouterr().err
+
+
+def test_labels_stay_beside_the_results(model, frames, capsys):
+    """The output has the model's values under plain names only; the labels are what is compared again."""
+    for atoms in frames:
+        virial = -atoms.get_volume() * atoms.get_stress(voigt=False)
+        atoms.info.update(virial=virial, my_note="kept")
+        del atoms.calc.results["stress"]
+    write("virial.extxyz", frames)
+    for k, name in enumerate(("one.extxyz", "two.xyz", "three.traj")):
+        source = ("virial.extxyz", "one.extxyz", "two.xyz")[k]
+        assert main(["eval", str(model), source, "-o", name, "--json"]) == 0
+        table = errors(capsys)
+        assert table["energy"]["MAE"] == pytest.approx(0.01, abs=1e-5)
+        assert table["force H"]["MAE"] == pytest.approx(0.1, abs=1e-5)
+        assert table["force H"]["values"] == sum(map(len, frames))
+        assert table["stress"]["mean"] == pytest.approx(-2, abs=1e-5)
+        for atoms, result in zip(read(name, ":"), evaluate(model, frames), strict=True):
+            assert atoms.get_potential_energy() == pytest.approx(result["energy"], abs=1e-5)
+            assert "virial" not in atoms.info and atoms.info["my_note"] == "kept"
+            assert atoms.info["label_energy"] == pytest.approx(
+                result["energy"] - 0.01 * len(atoms), abs=1e-5
+            )
+            assert np.shape(atoms.info["label_stress"]) == (9,)
+
+
+@pytest.mark.parametrize(
+    "name", ["out.cif", "out.vasp", "CONTCAR", "out", "out.xyz.gz", "out.json", "out.lmp"]
+)
+def test_formats_that_hold_no_results(name, model, frames, capsys):
+    """Nothing is written under a name that stands for something else."""
+    assert main(["eval", str(model), "frames.xyz", "-o", name]) == 2
+    error = capsys.readouterr().err
+    assert f"{name}: a file of this name can't hold energies and forces" in error
+    assert not list(frames[0].info) and sorted(p.name for p in Path.cwd().iterdir()) == [
+        "frames.xyz"
+    ]
+
+
+def test_detail_files(model, frames):
+    """The files of dp test -d of DeePMD-kit 3.2: names, headers, and the order of the columns."""
+    bare = Atoms("OH2", [[0, 0, 0], [0.8, 0.6, 0], [-0.8, 0.6, 0]])
+    write("frames.xyz", [*frames, bare])
+    assert main(["eval", str(model), "frames.xyz", "-d", "det", "--precision", "float64"]) == 0
+    read_back = read("frames.xyz", ":")
+    results = evaluate(model, read_back, precision="float64")
+    found = {p.name: np.loadtxt(p) for p in Path.cwd().glob("det.*")}
+    nine = [a + b for a in "xyz" for b in "xyz"]
+    columns = {
+        "e": ["e"],
+        "e_peratom": ["e"],
+        "f": ["fx", "fy", "fz"],
+        "v": [f"v{ab}" for ab in nine],
+        "v_peratom": [f"v{ab}" for ab in nine],
+        "s": [f"s{ab}" for ab in nine],
+    }
+    assert set(found) == {f"det.{name}.out" for name in columns}
+    for name, wanted in columns.items():
+        head = Path(f"det.{name}.out").read_text().splitlines()[0]
+        unit = " (eV/Å³)" if name == "s" else ""
+        both = " ".join(f"{who}_{column}" for who in ("data", "pred") for column in wanted)
+        assert head == f"# frames.xyz{unit}: {both}"
+    n = np.array([[len(a)] for a in read_back])
+    energies = np.array([[np.nan, r["energy"]] for r in results])
+    energies[:4, 0] = [a.get_potential_energy() for a in read_back[:4]]
+    np.testing.assert_allclose(found["det.e.out"], energies, rtol=1e-14)
+    np.testing.assert_allclose(found["det.e_peratom.out"], energies / n, rtol=1e-14)
+    forces = np.concatenate([r["forces"] for r in results])
+    np.testing.assert_allclose(found["det.f.out"][:, 3:], forces, rtol=1e-14)
+    labels = np.concatenate([a.get_forces() for a in read_back[:4]])
+    np.testing.assert_array_equal(found["det.f.out"][: len(labels), :3], labels)
+    assert np.isnan(found["det.f.out"][len(labels) :, :3]).all()  # the molecule has no labels
+    virial = np.array([r["virial"].ravel() for r in results])
+    np.testing.assert_allclose(found["det.v.out"][:, 9:], virial, rtol=1e-14)
+    np.testing.assert_allclose(found["det.v_peratom.out"][:, 9:], virial / n, rtol=1e-14)
+    for k, atoms in enumerate(read_back[:4]):
+        stress = atoms.get_stress(voigt=False).ravel()
+        np.testing.assert_allclose(found["det.s.out"][k, :9], stress, rtol=1e-12)
+        np.testing.assert_allclose(
+            found["det.v.out"][k, :9], -atoms.get_volume() * stress, rtol=1e-12
+        )
+    assert main(["eval", str(model), "frames.xyz", "-d", "det"]) == 2  # nothing is replaced
+    write("bare.xyz", bare)
+    assert main(["eval", str(model), "bare.xyz", "-d", "other"]) == 2
+    assert not list(Path.cwd().glob("other*"))
+
+
+def test_a_single_structure_is_a_list_of_one(model):
+    """Iterating over it would give its atoms."""
+    atoms = crystal((1, 1, 1))
+    (result,) = evaluate(model, atoms)
+    assert result["energy"] == evaluate(model, [atoms])[0]["energy"]
+    for wrong in ("frames.xyz", Path("frames.xyz"), [atoms, "frames.xyz"], [atoms[0]]):
+        with pytest.raises(TypeError, match=r"read it first|structure \d is a (str|Atom); give"):
+            evaluate(model, wrong)

@@ -163,4 +163,7 @@ def test_whole_files_are_whole(tmp_path):
     with pytest.raises(OSError, match="directory") as error, whole_file(tmp_path) as temporary:
         temporary.write_text("x")
     assert error.value.filename == str(tmp_path)
-    assert list(tmp_path.parent.glob(".*.tmp")) == []
+    assert list(tmp_path.parent.glob(".tmp.*")) == []
+    with whole_file(tmp_path / "structure.xyz.gz") as temporary:
+        assert temporary.name.endswith(".structure.xyz.gz")  # which names format and compression
+        temporary.touch()

@@ -321,6 +321,15 @@ def test_examples(tmp_path, model, name):
         assert (devi[1:] > 0).all()
 
 
+def test_example_as_the_page_says(tmp_path):
+    """docs/lammps.md: in the folder of the examples, with the shipped model and no options."""
+    for name in ("in.water", "water.data"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    values = last_values(run(tmp_path, (EXAMPLES / "in.water").read_text()))
+    assert values[0] == 200
+    assert 150 < values[1] < 600  # K; liquid water that a thermostat keeps at 300
+
+
 def test_example_of_a_band(tmp_path):
     """A few steps with the model that it is made for: the ends are minima, and a barrier is between."""
     for name in ("neb.data", "neb.final"):

@@ -10,8 +10,9 @@ import pytest
 from ase import Atoms, units
 from ase.io import read, write
 from dpa2md import DPA2Calculator
-from dpa2md.dynamics import BAR, Settings, default_barostat, draw_velocities
+from dpa2md.dynamics import BAR, Settings, draw_velocities
 from dpa2md.errors import RunError
+from dpa2md.integrators import default_barostat
 from dpa2md.md import run_md, thermo
 from dpa2md.outputs import COLUMNS
 from dpa2md.plots import plot_rdf, plot_thermo, radial_distribution
@@ -168,6 +169,7 @@ def test_continued_run_repeats_the_unbroken_one(way, extension, start, files):
     assert len(frames) == len(wanted) == 11
     for frame, other in zip(frames, wanted, strict=True):
         np.testing.assert_array_equal(frame.positions, other.positions)
+        assert frame.info == other.info
     if extension == "xyz":
         assert broken["trajectory"].read_text() == whole["trajectory"].read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -84,6 +85,9 @@ def test_killed_runs_reach_the_same_end(start, tmp_path, way, extension):
     process = start(killed, *options)
     assert process.wait(timeout=120) == 0, process.stderr.read()
     assert (killed / "md.csv").read_text() == (whole / "md.csv").read_text()
+    runs = json.loads((killed / "md.settings.json").read_text())["runs"]
+    begun = [run["from_step"] for run in runs]
+    assert len(begun) == 3 and begun == sorted(begun) and begun[0] == 0
     frames, others = (read(f / f"md.{extension}", ":") for f in (killed, whole))
     assert len(frames) == len(others) == STEPS // INTERVAL + 1
     for frame, other in zip(frames, others, strict=True):

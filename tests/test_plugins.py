@@ -20,7 +20,7 @@ from ase.io import read, write
 from ase.io.jsonio import decode, encode
 from conftest import skip_or_fail
 from dpa2md import DPA2Calculator, Engine, ModelDeviation, evaluate
-from dpa2md.cli_options import DEFAULT_MODEL
+from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 from small_models import crystal, small_model, two_head_checkpoint
 

@@ -14,9 +14,9 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from dpa2md import DPA2Calculator
 from dpa2md.cli import main
-from dpa2md.cli_options import DEFAULT_MODEL
 from dpa2md.errors import RunError
 from dpa2md.relaxation import Relaxation, relax
+from dpa2md.shipped import DEFAULT_MODEL
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_too_few_steps_then_restart(command, capsys):
     assert energies[-1] < energies[3] < energies[0]
 
 
+def test_files_with_an_at_sign(command):
+    """ASE would take what follows it for an index."""
+    assert command("--steps", "1", "-o", "water@300K.extxyz") == 1
+    assert command("--fmax", "0.02", "-o", "water@300K.extxyz", "--restart") == 0
+
+
 def test_ctrl_c(model):
     atoms = water()
     atoms.calc = DPA2Calculator(model, threads=1)
@@ -143,6 +149,7 @@ def test_an_explosion_keeps_the_last_good_step(model, tmp_path):
         (["-o", "nowhere/x.xyz"], "no such folder"),
         (["--fmax", "-1"], "--fmax must be positive"),
         (["--pressure", "1"], "add --cell"),
+        (["--cell", "--pressure", "nan"], "--pressure is nan"),
         (["--restart", "--overwrite"], "contradict"),
     ],
 )
@@ -150,6 +157,34 @@ def test_errors(command, options, message, capsys):
     assert command(*options) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning"),
+    [
+        ("out.xyz.gz", b"\x1f\x8b"),
+        ("out.extxyz.bz2", b"BZh"),
+        ("CONTCAR", b""),
+        ("out.db", b"SQLite"),
+    ],
+)
+def test_the_format_follows_the_name(command, folder, name, beginning):
+    """Its end names the compression, too, also while it is written under another name."""
+    command("--steps", "0", "-o", name)
+    assert (folder / name).read_bytes().startswith(beginning)
+    np.testing.assert_allclose(read(name).positions, read("start.traj").positions, atol=1e-7)
+    assert len(list(folder.iterdir())) == 3  # start, output, path
+
+
+def test_json_has_no_nan(command, folder, capsys):
+    """Without a cell there is no volume."""
+    write("start.traj", molecule("H2O"))
+    command("--steps", "0", "--json")
+
+    def refuse(word):
+        pytest.fail(f"{word} is no JSON")
+
+    assert json.loads(capsys.readouterr().out, parse_constant=refuse)["volume"] is None
 
 
 def test_other_trajectories_are_refused(command, folder, capsys):

@@ -4,7 +4,10 @@ import numpy as np
 
 __version__: str
 
-class CoreError(ValueError): ...
+class CoreError(ValueError):
+    sentence: str  # with "{atom}" and "{of}" where names belong
+    atom: int  # among all atoms of all frames; -1: none
+    frame: int
 
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, rcut: float, threads: int = 1
@@ -20,6 +23,7 @@ class Engine:
         tables: bool = True,
         low_memory: bool = False,
     ) -> None: ...
+    def copy(self) -> Engine: ...
     def compute(
         self,
         positions: np.ndarray,

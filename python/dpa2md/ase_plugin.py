@@ -21,12 +21,12 @@ npy_format = ExternalIOFormat(desc="DeePMD-kit npy system", code="+S", module="d
 
 
 def read_deepmd_npy(name: str | os.PathLike, index: int | slice) -> list[Atoms]:
-    """Structures of a folder in DeePMD-kit's npy format, see `read_npy_system`."""
+    """Structures of a folder in DeePMD-kit's npy format, see `deepmd_data.read_folder`."""
     from pathlib import Path
 
-    from .reading import read_npy_system
+    from .deepmd_data import read_folder
 
-    frames = read_npy_system(Path(name))
+    frames = read_folder(Path(name))
     return frames[index] if isinstance(index, slice) else [frames[index]]
 
 
@@ -36,9 +36,8 @@ def dpa2(path: str = "water", **options: Any) -> DPA2Calculator:
     `path` may be "water", the shipped model; `options` are those of `DPA2Calculator`.
     """
     from .calculator import DPA2Calculator
-    from .cli_options import model_path
 
-    return DPA2Calculator(model_path(path), **options)
+    return DPA2Calculator(path, **options)
 
 
 dpa2.nolabel = True  # type: ignore[attr-defined]  # there are no files that a label would name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,12 +12,12 @@ from ase import Atoms
 from .calculator import DPA2Calculator
 from .dispersion import Dispersion
 from .engine import Engine
-from .results import Result, as_ase
+from .results import as_ase
 
 
 def evaluate(
     model: str | os.PathLike | Engine | DPA2Calculator,
-    structures: Iterable[Atoms],
+    structures: Iterable[Atoms] | Atoms,
     *,
     forces: bool = True,
     fparam: Sequence | None = None,
@@ -37,7 +36,7 @@ def evaluate(
         A model file, or an `Engine` or `DPA2Calculator` that is already loaded; `precision`,
         `threads` and `head` are for a file. The D3 dispersion of a calculator is added.
     structures
-        Any number of `ase.Atoms`; their sizes, cells and elements may differ.
+        Any number of `ase.Atoms`; their sizes, cells and elements may differ. A single one is a list of one.
     forces
         False: only energies, at about a third of the cost.
     fparam, aparam
@@ -62,8 +61,10 @@ def evaluate(
     ValueError
         For a structure that can't be evaluated, which is named by its number: an unknown element, atoms on
         top of each other or nowhere, a cell without volume, parameters of the wrong shape.
+    TypeError
+        For something that is no structure, as a file's name.
     """
-    structures = list(structures)
+    structures = listed(structures)
     engine = _engine(model, precision, threads, head)
     dispersion = model.dispersion if isinstance(model, DPA2Calculator) else None
     fparam, aparam = _extra_parameters(model, engine, structures, fparam, aparam)
@@ -72,11 +73,10 @@ def evaluate(
         chosen = structures[part]
         frame, atom = (None if p is None else p[part] for p in (fparam, aparam))
         number = part.start if len(structures) > 1 else None
-        try:
-            found = _compute(engine, chosen, frame, atom, forces, number)
-        except ValueError:
-            _name_culprit(engine, chosen, frame, atom, part.start)
-            raise
+        # skin 0: no step follows that could use the neighbour list again
+        found = engine.compute_atoms(
+            chosen, fparam=frame, aparam=atom, forces=forces, skin=0.0, number=number
+        )
         for atoms, result in zip(chosen, found, strict=True):
             entry = as_ase(result, atoms)
             if forces:
@@ -92,6 +92,27 @@ def evaluate(
         if report:
             report(len(results))
     return results
+
+
+def listed(structures: Iterable[Atoms] | Atoms) -> list[Atoms]:
+    """Structures as a list; iterating over a single one would give its atoms.
+
+    Raises
+    ------
+    TypeError
+        For anything that is no `ase.Atoms`.
+    """
+    if isinstance(structures, Atoms):
+        return [structures]
+    if isinstance(structures, str | os.PathLike):
+        raise TypeError(
+            f"{structures} is a name, not a structure: read it first, with ase.io.read."
+        )
+    found = list(structures)
+    for k, atoms in enumerate(found):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f"structure {k} is a {type(atoms).__name__}; give ase.Atoms.")
+    return found
 
 
 def _add(
@@ -135,11 +156,7 @@ def descriptors(
     found: list[np.ndarray] = []
     for part in _batches(structures, batch_atoms):
         number = part.start if len(structures) > 1 else None
-        try:
-            found += engine.descriptors(structures[part], skin=0.0, number=number)
-        except ValueError:
-            _name_culprit(engine, structures[part], None, None, part.start)
-            raise
+        found += engine.descriptors(structures[part], skin=0.0, number=number)
         if report:
             report(len(found))
     return found
@@ -179,38 +196,6 @@ def _extra_parameters(
     if aparam is None and engine.naparam:
         aparam = _attached([atoms.arrays.get("aparam") for atoms in structures])
     return fparam, aparam
-
-
-def _compute(
-    engine: Engine,
-    structures: Sequence[Atoms],
-    fparam: Sequence | None,
-    aparam: Sequence | None,
-    forces: bool,
-    number: int | None,
-) -> list[Result]:
-    # skin 0: no step follows that could use the neighbour list again
-    return engine.compute_atoms(
-        structures, fparam=fparam, aparam=aparam, forces=forces, skin=0.0, number=number
-    )
-
-
-def _name_culprit(
-    engine: Engine,
-    structures: Sequence[Atoms],
-    fparam: Sequence | None,
-    aparam: Sequence | None,
-    first: int,
-) -> None:
-    """Raise the error of a batch again, with the number of the structure that causes it."""
-    for k, atoms in enumerate(structures):
-        frame, atom = (None if p is None else p[k : k + 1] for p in (fparam, aparam))
-        try:
-            _compute(engine, [atoms], frame, atom, True, first + k)
-        except ValueError as error:
-            # alone it is frame 0 to the core
-            text = re.sub(r" \(frame 0\)| of frame 0", "", str(error))
-            raise type(error)(f"structure {first + k}: {text}") from None
 
 
 def _attached(values: list[Any]) -> list[Any] | None:

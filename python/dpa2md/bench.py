@@ -218,6 +218,20 @@ def compare(
     return timings
 
 
+def check_peer(python: str) -> None:
+    """Raise `RunError` unless this Python has DeePMD-kit; it is looked for, not imported, which takes long."""
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('deepmd') is None)"
+    try:
+        done = subprocess.run([python, "-c", look], capture_output=True, check=False)
+    except OSError as error:
+        raise RunError(f"{python} can't be started: {error.strerror}.") from None
+    if done.returncode:
+        raise RunError(
+            f"{python} has no deepmd-kit: pip install deepmd-kit there, or name another Python by "
+            "--peer-python."
+        )
+
+
 class _Program:
     """A process that waits for structures on its standard input."""
 
@@ -230,17 +244,14 @@ class _Program:
             MALLOC_TRIM_THRESHOLD_=str(1 << 34),
             MALLOC_MMAP_THRESHOLD_=str(1 << 34),
         )
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=environment,
-            )
-        except OSError as error:
-            raise RunError(f"{command[0]} can't be started: {error.strerror}.") from None
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
 
     def step(self, request: str) -> list[float]:
         """Processor seconds, energy in eV, peak memory in MB."""

@@ -276,7 +276,7 @@ def provenance(engine: Engine) -> dict[str, Any]:
     usual = {"head": None, "tables": True, "low_memory": False}
     return {
         "model": os.path.basename(engine.path),
-        "model_sha256": engine.sha256,
+        "model_sha256": engine.checksum,
         "dpa2md_version": __version__,
         **{k: v for k, v in settings.items() if k not in usual or v != usual[k]},
     }

@@ -13,6 +13,7 @@ from ase.md.md import MolecularDynamics
 
 from .errors import RunError
 from .files import whole_file
+from .integrators import parts_of
 
 _FORMAT = 1
 
@@ -127,7 +128,7 @@ def restore_dynamics(
         When the checkpoint is of another version of ASE.
     """
     rng.bit_generator.state = facts["rng"]
-    parts = _parts(dynamics)
+    parts = parts_of(dynamics)
     for key, value in arrays.items():
         if not key.startswith("dynamics/"):
             continue
@@ -137,18 +138,11 @@ def restore_dynamics(
         vars(parts[part])[name] = value if value.ndim else float(value)
 
 
-def _parts(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """ASE's integrators keep a chain's variables in objects of their own."""
-    names = ("_thermostat", "_barostat")
-    inner = {name: getattr(dynamics, name) for name in names if hasattr(dynamics, name)}
-    return {"": dynamics, **inner}
-
-
 def _numbers(dynamics: MolecularDynamics) -> list[tuple[str, str, Any]]:
     """Every number and array of an integrator: a superset of its state, in any version of ASE."""
     return [
         (part, name, value)
-        for part, holder in _parts(dynamics).items()
+        for part, holder in parts_of(dynamics).items()
         for name, value in vars(holder).items()
         if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype == float)
     ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cli_options import (
     SHIPPED,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     add_model,
     load_engine,
@@ -21,8 +21,13 @@ from .cli_options import (
     model_path,
     named_model,
     new_parser,
+    print_json,
     print_table,
+    refuse_to_replace,
 )
+
+if TYPE_CHECKING:
+    from .bench import Timing
 
 _EXAMPLES = """\
 examples:
@@ -50,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_model(parser)
     parser.add_argument("structure", metavar="STRUCTURE", nargs="?", help=STRUCTURE_HELP)
     parser.add_argument("--structure", dest="structure_option", help=argparse.SUPPRESS)
+    add_elements(parser)
     parser.add_argument(
         "--atoms",
         type=int,
@@ -71,7 +77,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument(
-        "--plot", type=Path, metavar="PNG", help="draw time and memory over the number of atoms"
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw time and memory over the number of atoms: .png, .pdf, .svg",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -81,26 +90,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     from .bench import compare, machine, measure, replicated
-    from .plots import check_matplotlib, plot_scaling
 
-    if args.steps < 1:
-        raise ValueError(f"--steps {args.steps}: give 1 or more.")
-    if args.plot:
-        check_matplotlib()
-    args.model = args.model or args.model_option or args.against
+    _check(args)
     structure = args.structure or args.structure_option
     name = Path(named_model(args)).name
-    atoms = load_structure(structure or SHIPPED)
+    atoms = load_structure(structure or SHIPPED, args.elements)
     sizes = args.atoms or ([len(atoms)] if structure else [192, 768])
     systems = [replicated(atoms, n) for n in sizes]
-    rows: list[dict[str, Any]] = []
-    stages: list[dict[str, float]] = []
+    where = machine()
     if args.against:
-        if args.device != "cpu":
-            raise ValueError("--against compares processor times: leave out --device.")
-        if args.low_memory:
-            raise ValueError("--against compares at full speed: leave out --low-memory.")
-        title = f"one core of {machine()}, processor time, {name}"
+        title = f"one core of {where}, processor time, {name}"
         timings = compare(
             model_path(named_model(args)),
             Path(args.against),
@@ -111,37 +110,91 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         engine = load_engine(args)
-        title = f"{engine.description} on {machine()}, {name}"
+        title = f"{engine.description} on {where}, {name}"
+        where = where if args.device == "cpu" else engine.description
         # On the CPU the clock costs nothing; on a GPU it makes the host wait.
         by_stage = args.stages or args.device == "cpu"
         timings = [measure(engine, system, args.steps, by_stage=by_stage) for system in systems]
-    for t in timings:
-        row: dict[str, Any] = {"atoms": t.natoms, "us/atom": round(t.per_atom, 2)}
-        if args.against:
-            row["DeePMD-kit us/atom"] = round(t.peer_per_atom, 1)
-            row["ratio"] = round(statistics.median(t.ratios), 2)
-            row["least"], row["most"] = round(min(t.ratios), 2), round(max(t.ratios), 2)
-            row["MB"], row["DeePMD-kit MB"] = round(t.peak), round(t.peer_peak)
-            row["eV/atom apart"] = float(f"{t.energy_difference:.1e}")
-        else:
-            row["ms/step"] = round(1e3 * statistics.median(t.seconds), 3)
-            row["fastest"] = round(1e3 * min(t.seconds), 3)
-            row["MB"] = round(t.peak)
-        rows.append(row)
-        stages.append({k: round(1e6 * v / t.natoms, 2) for k, v in t.stages.items()})
+    rows = [_row(timing, bool(args.against)) for timing in timings]
     if args.csv:
-        _write_csv(args.csv, machine() if args.device == "cpu" else engine.description, rows)
+        _write_csv(args.csv, where, rows)
     if args.plot:
+        from .plots import plot_scaling
+
         plot_scaling(rows, args.plot, title)
+    _print(args, title, rows, timings)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Say before the work what can't be done, and take the model of ``--against`` for either program."""
+    from .bench import check_peer
+
+    if args.steps < 1:
+        raise ValueError(f"--steps {args.steps}: give 1 or more.")
+    for count in args.atoms or ():
+        if count < 1:
+            raise ValueError(f"--atoms {count}: give 1 or more.")
+    for path in filter(None, (args.csv, args.plot)):
+        refuse_to_replace(path, allowed=True)
+    if args.plot:
+        from .plots import check_picture
+
+        check_picture(args.plot)
+    if not args.against:
+        return
+    for option, given, why in (
+        ("--device", args.device != "cpu", "compares processor times"),
+        ("--threads", args.threads is not None, "gives each program one thread"),
+        ("--low-memory", args.low_memory, "compares at full speed"),
+        ("--stages", args.stages, "measures whole steps"),
+        (
+            "--head",
+            args.head is not None,
+            "takes a model of one head, which `dpa2md convert` makes",
+        ),
+    ):
+        if given:
+            raise ValueError(f"--against {why}: leave out {option}.")
+    if not Path(args.against).exists():
+        raise ValueError(f"--against {args.against}: there is no such model.")
+    check_peer(args.peer_python)
+    args.model = args.model or args.model_option or args.against
+
+
+def _row(timing: Timing, against: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"atoms": timing.natoms, "us/atom": round(timing.per_atom, 2)}
+    if against:
+        ratios = timing.ratios
+        return row | {
+            "DeePMD-kit us/atom": round(timing.peer_per_atom, 1),
+            "ratio": round(statistics.median(ratios), 2),
+            "least": round(min(ratios), 2),
+            "most": round(max(ratios), 2),
+            "MB": round(timing.peak),
+            "DeePMD-kit MB": round(timing.peer_peak),
+            "eV/atom apart": float(f"{timing.energy_difference:.1e}"),
+        }
+    return row | {
+        "ms/step": round(1e3 * statistics.median(timing.seconds), 3),
+        "fastest": round(1e3 * min(timing.seconds), 3),
+        "MB": round(timing.peak),
+    }
+
+
+def _print(
+    args: argparse.Namespace, title: str, rows: list[dict[str, Any]], timings: list[Timing]
+) -> None:
+    stages = [{k: round(1e6 * v / t.natoms, 2) for k, v in t.stages.items()} for t in timings]
     if args.json:
-        out = {"title": title, "rows": rows}
-        if args.stages and not args.against:
+        out: dict[str, Any] = {"title": title, "rows": rows}
+        if args.stages:
             out["stages, us/atom"] = stages
-        print(json.dumps(out, indent=2))
-        return 0
+        print_json(out)
+        return
     print(title)
     print_table(rows)
-    if args.stages and not args.against:
+    if args.stages:
         print("\nstages, us/atom, summed over threads")
         print_table(
             [
@@ -153,7 +206,6 @@ def run(args: argparse.Namespace) -> int:
                 for name in sorted(stages[-1], key=lambda name: -stages[-1][name])
             ]
         )
-    return 0
 
 
 def _write_csv(path: Path, machine: str, rows: list[dict[str, Any]]) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli_options import (
     MODEL_HELP,
-    STRUCTURE_HELP,
     add_engine_options,
+    add_structure,
     engine_options,
     load_structure,
     model_path,
     new_parser,
+    print_json,
     print_table,
     refuse_to_replace,
 )
@@ -48,11 +47,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
-    add("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_structure(parser)
     add_engine_options(parser)
     add("--nve-steps", type=int, metavar="N", help="of the short run; 0: none (default: 400)")
     add("--seed", type=int, default=1, help="of directions and velocities (default: 1)")
-    add("--plot", type=Path, metavar="PNG", help="draw what was measured, on one page")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw what was measured, on one page: .png, .pdf, .svg",
+    )
     add("--overwrite", action="store_true", help="replace an existing picture")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -64,14 +68,17 @@ def run(args: argparse.Namespace) -> int:
     from .check import GROUPS, NVE_STEPS, run_checks
     from .conversion import load_records
     from .engine import Engine
-    from .plots import check_matplotlib
+    from .plots import check_picture
     from .progress import progress_bar
 
+    for name in ("nve_steps", "seed"):
+        if (getattr(args, name) or 0) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: give 0 or more.")
     if args.plot:
         refuse_to_replace(args.plot, args.overwrite)
-        check_matplotlib()
+        check_picture(args.plot)
     path = model_path(args.model)
-    atoms = load_structure(args.structure)
+    atoms = load_structure(args.structure, args.elements)
 
     def load(precision: str) -> Engine:
         return Engine(path, **{**engine_options(args), "precision": precision})
@@ -96,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         plot_checks(checks, subject, args.plot, title)
     failed = sum(check.verdict == "fail" for check in checks)
     if args.json:
-        print(json.dumps({"title": title, "failed": failed, "checks": _plain(checks)}, indent=2))
+        print_json({"title": title, "failed": failed, "checks": [vars(check) for check in checks]})
     else:
         print(title)
         print_table([_row(check) for check in checks])
@@ -118,14 +125,3 @@ def _row(check: Check) -> dict[str, str]:
 
 def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.2g}"
-
-
-def _plain(checks: list[Check]) -> list[dict]:
-    """For JSON, which has no NaN."""
-    listed = []
-    for check in checks:
-        entry = dict(vars(check))
-        for name in ("measured", "allowed"):
-            entry[name] = entry[name] if math.isfinite(entry[name]) else None
-        listed.append(entry)
-    return listed

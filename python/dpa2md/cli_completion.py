@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ImportError:
-        raise RunError("Completion needs shtab: pip install 'dpa2md[completion]'.") from None
+        raise RunError("Completion needs shtab: pip install shtab.") from None
     if args.shell not in shtab.SUPPORTED_SHELLS:
         raise RunError(f"The installed shtab knows no {args.shell}: update it.")
     from .cli import build_parser
@@ -64,4 +64,4 @@ def _complete_files(parser: argparse.ArgumentParser, completion: Mapping[str, An
             action.complete = completion  # type: ignore[attr-defined]
 
 
-_FILES = {"MODEL", "STRUCTURE", "STRUCTURES", "IN", "PNG", "PYTHON"}
+_FILES = {"MODEL", "STRUCTURE", "STRUCTURES", "IN", "PYTHON"}

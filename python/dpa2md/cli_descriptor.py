@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     load_engine,
     load_structures,
     new_parser,
+    print_json,
     refuse_to_replace,
 )
 from .errors import RunError
@@ -61,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="an .npz or .npy file (default: descriptors.npz)",
     )
     add("--overwrite", action="store_true", help="replace an existing output")
+    add_elements(parser)
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_to_replace(args.output, args.overwrite)
     if args.output.suffix not in (".npz", ".npy"):
         raise RunError(f"{args.output}: the name must end in .npz or .npy.")
-    frames = load_structures(args.structures)
+    frames = load_structures(args.structures, args.elements)
     if args.output.suffix == ".npy" and len({len(atoms) for atoms in frames}) > 1:
         raise RunError(
             f"{args.structures}: an .npy file needs structures of one size; write an .npz file."
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.json:
         summary = {"model": args.model, "engine": engine.description, **facts}
-        print(json.dumps(summary | {"output": str(args.output)}, indent=2))
+        print_json(summary | {"output": str(args.output)})
     else:
         print(", ".join(f"{name}: {value}" for name, value in facts.items()))
         print(f"wrote {args.output}")

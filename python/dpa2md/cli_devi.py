@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     engine_options,
     load_structures,
     model_path,
     new_parser,
+    print_json,
     print_table,
     refuse_to_replace,
 )
@@ -91,6 +92,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="V",
         help="divide the virial's deviation by the mean virial per atom plus V (eV)",
     )
+    add_elements(parser)
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from .progress import progress_bar
 
     _check_options(args)
-    frames = {name: load_structures(name) for name in dict.fromkeys(args.system)}
+    frames = {name: load_structures(name, args.elements) for name in dict.fromkeys(args.system)}
     engines = [Engine(model_path(name), **engine_options(args)) for name in args.models]
     for name, chosen in frames.items():
         _check_frames(args, name, chosen)
@@ -123,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     found = {name: list(islice(entries, len(chosen))) for name, chosen in frames.items()}
     write_deviations(args.output, found, frequency=args.frequency, atomic=args.atomic)
     if args.json:
-        print(json.dumps(_summary(args, found), indent=2))
+        print_json(_summary(args, found))
         return 0
     print_table([_row(name, entries) for name, entries in found.items()])
     print(f"wrote {args.output}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import textwrap
 
+from .cli_options import print_json
 from .doctor import Finding, examine
 
 _EXAMPLES = """\
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     problems = sum(f.verdict == "problem" for f in findings)
     if args.json:
         listed = [dataclasses.asdict(f) for f in findings]
-        print(json.dumps({"problems": problems, "findings": listed}, indent=2))
+        print_json({"problems": problems, "findings": listed})
     else:
         print(f"\n{problems or 'no'} problem{'' if problems == 1 else 's'} found")
     return 1 if problems else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,27 +11,33 @@ from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
     add_dispersion_options,
+    add_elements,
     add_engine_options,
     load_calculator,
     load_structures,
     new_parser,
+    print_json,
     print_table,
     refuse_to_replace,
 )
+from .errors import RunError
 
 if TYPE_CHECKING:
+    import numpy as np
     from ase import Atoms
 
 _EXAMPLES = """\
 examples:
   dpa2md eval model.dpa2 frames.xyz -o out.extxyz    energies, forces, stresses
   dpa2md eval model.dpa2 OUTCAR --plot parity.png    how far from its labels
-  dpa2md eval multitask.pt data/system --head Water  DeePMD-kit's npy format
+  dpa2md eval model.pt systems/ -d detail            as dp test, with its files
+  dpa2md eval model.dpa2 run.lammpstrj --elements O,H
   dpa2md eval model.dpa2 md.traj@-10: --json         the last ten, for programs
 
 The exit status is 0, or 2 with one sentence about what is wrong.
 """
 _SHOWN = 10  # structures in the table; all are in the output and in the JSON
+_DETAILS = ("e", "e_peratom", "f", "v", "v_peratom", "s")  # the suffixes of --detail
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -50,11 +56,32 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="STRUCTURES",
         help=f"{STRUCTURE_HELP}; all structures, or FILE@0:10 for some",
     )
+    add_elements(parser)
     add(
-        "-o", "--output", type=Path, metavar="OUT.extxyz", help="write structures and results there"
+        "--labels",
+        metavar="PREFIX",
+        help="labels are those called PREFIX_energy, PREFIX_forces, ... (default: the first known)",
     )
-    add("--overwrite", action="store_true", help="replace an existing output")
-    add("--plot", type=Path, metavar="PNG", help="draw labels against the model's values")
+    add(
+        "--shift",
+        action="store_true",
+        help="compare energies after a least-squares shift for each element",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT.extxyz",
+        help="write structures, results and labels there; also .xyz, .traj",
+    )
+    add("-d", "--detail", metavar="PREFIX", help="write PREFIX.e.out, ... as dp test -d does")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw labels against the model's values: .png, .pdf, .svg",
+    )
+    add("--overwrite", action="store_true", help="replace existing outputs")
     add_engine_options(parser)
     add_dispersion_options(parser)
     add("--json", action="store_true", help="print JSON")
@@ -65,57 +92,109 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status."""
     from .batch import evaluate
-    from .comparison import labelled, pair_up
-    from .errors import RunError
-    from .plots import check_matplotlib, plot_parity
+    from .comparison import energy_shift, labelled, pair_up
     from .progress import progress_bar
 
-    for path in filter(None, (args.output, args.plot)):
-        refuse_to_replace(path, args.overwrite)
-    if args.plot:
-        check_matplotlib()
-    frames = load_structures(args.structures)
-    if args.plot and not labelled(frames):
-        raise RunError(f"{args.structures}: there are no labels to plot; leave out --plot.")
+    _check_outputs(args)
+    frames = load_structures(args.structures, args.elements, args.labels)
+    if not labelled(frames):
+        for option in ("plot", "detail", "shift"):
+            if getattr(args, option):
+                raise RunError(
+                    f"{args.structures}: there are no labels to compare with; leave out --{option}."
+                )
     calculator = load_calculator(args)
     with progress_bar("structures", len(frames)) as show:
         results = evaluate(calculator, frames, report=show)
-    pairs = pair_up(frames, results)
-    if args.output:
-        _write(args.output, frames, results)
+    shift = energy_shift(frames, results) if args.shift else None
+    if args.shift and shift is None:
+        warnings.warn(
+            "the energies are not shifted: there are not more of them than elements to shift",
+            UserWarning,
+            stacklevel=1,
+        )
+    pairs = pair_up(frames, results, shift)
+    written = _write(args, frames, results)
     if args.plot:
-        plot_parity(pairs, args.plot, Path(args.model).name)
+        from .plots import plot_parity
+
+        written.append(str(plot_parity(pairs, args.plot, Path(args.model).name)))
     errors = [p.errors() for p in pairs]
+    summary = {
+        "model": args.model,
+        "engine": calculator.description,
+        "structures": len(frames),
+        "output": str(args.output) if args.output else None,
+        "shift": shift,
+        "errors": errors,
+    }
     if args.json:
-        print(json.dumps(_summary(args, calculator.description, frames, results, errors), indent=2))
-        return 0
-    count = "1 structure" if len(frames) == 1 else f"{len(frames)} structures"
-    print(f"{count}, {Path(args.model).name} on {calculator.description}")
-    if errors:
-        print_table(errors)
+        print_json(summary | {"results": _listed(frames, results)})
     else:
-        print_table(_rows(frames, results)[:_SHOWN])
-        if len(frames) > _SHOWN:
-            print(f"... and {len(frames) - _SHOWN} more; -o writes all")
-    written = [str(path) for path in (args.output, args.plot) if path]
-    if written:
-        print("wrote " + ", ".join(written))
+        _print(summary, frames, results)
+        if written:
+            print("wrote " + ", ".join(written))
     return 0
 
 
-def _write(path: Path, frames: list[Atoms], results: list[dict[str, Any]]) -> None:
-    """Structures with the model's energy, forces and stress in place of the labels."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.io.extxyz import write_extxyz
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse at once what would be refused after the work."""
+    from .plots import check_picture
+    from .writing import format_with_results
+
+    details = [_detail_path(args.detail, name) for name in _DETAILS] if args.detail else []
+    for path in filter(None, (args.output, args.plot, *details)):
+        refuse_to_replace(path, args.overwrite)
+    if args.output:
+        format_with_results(args.output)
+    if args.plot:
+        check_picture(args.plot)
+
+
+def _detail_path(prefix: str, name: str) -> Path:
+    return Path(f"{prefix}.{name}.out")
+
+
+def _write(
+    args: argparse.Namespace, frames: list[Atoms], results: list[dict[str, Any]]
+) -> list[str]:
+    """Write the output and the details; returns their names."""
+    from .comparison import detail_tables
+    from .writing import write_results
+
+    written = []
+    if args.output:
+        write_results(args.output, frames, results)
+        written.append(str(args.output))
+    if args.detail:
+        for name, (columns, rows) in detail_tables(frames, results).items():
+            path = _detail_path(args.detail, name)
+            _write_detail(path, f"{args.structures}{columns}", rows)
+            written.append(str(path))
+    return written
+
+
+def _write_detail(path: Path, header: str, rows: np.ndarray) -> None:
+    import numpy as np
 
     from .files import whole_file
 
-    with whole_file(path) as temporary, open(temporary, "w", newline="\n") as file:
-        for atoms, result in zip(frames, results, strict=True):
-            frame = atoms.copy()
-            kept = {k: result[k] for k in ("energy", "forces", "stress") if k in result}
-            frame.calc = SinglePointCalculator(frame, **kept)
-            write_extxyz(file, [frame])
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        np.savetxt(file, rows, header=header)
+
+
+def _print(summary: dict[str, Any], frames: list[Atoms], results: list[dict[str, Any]]) -> None:
+    count = "1 structure" if len(frames) == 1 else f"{len(frames)} structures"
+    print(f"{count}, {Path(summary['model']).name} on {summary['engine']}")
+    if summary["shift"]:
+        constants = ", ".join(f"{e} {c:.6f}" for e, c in summary["shift"].items())
+        print(f"added to the labels' energies, in eV: {constants}")
+    if summary["errors"]:
+        print_table(summary["errors"])
+        return
+    print_table(_rows(frames, results)[:_SHOWN])
+    if len(frames) > _SHOWN:
+        print(f"... and {len(frames) - _SHOWN} more; -o writes all")
 
 
 def _rows(frames: list[Atoms], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,21 +209,8 @@ def _rows(frames: list[Atoms], results: list[dict[str, Any]]) -> list[dict[str, 
     ]
 
 
-def _summary(
-    args: argparse.Namespace,
-    description: str,
-    frames: list[Atoms],
-    results: list[dict[str, Any]],
-    errors: list[dict[str, Any]],
-) -> dict[str, Any]:
-    return {
-        "model": args.model,
-        "engine": description,
-        "structures": len(frames),
-        "output": str(args.output) if args.output else None,
-        "errors": errors,
-        "results": [
-            {"atoms": len(a), "energy": r["energy"], "max_force": float(abs(r["forces"]).max())}
-            for a, r in zip(frames, results, strict=True)
-        ],
-    }
+def _listed(frames: list[Atoms], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"atoms": len(a), "energy": r["energy"], "max_force": float(abs(r["forces"]).max())}
+        for a, r in zip(frames, results, strict=True)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
+    add_elements,
     add_engine_options,
     load_engine,
     load_structure,
     model_path,
     new_parser,
+    print_json,
 )
 from .conversion import load_records, trained_elements
 from .model_file import Record
@@ -49,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="measure a small system and scale time and memory to N atoms",
     )
     add("--structure", metavar="STRUCTURE", help=f"what the atoms are like: {STRUCTURE_HELP}")
+    add_elements(parser)
     add_engine_options(parser)
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -57,17 +59,32 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Print the summary; returns the exit status."""
+    _refuse_what_is_ignored(args)
     summary = summarize(load_records(model_path(args.model), args.head))
     if args.atoms is not None:
         summary |= _cost(args)
     _warn_of_untrained(summary)
     if args.json:
-        print(json.dumps(summary, indent=2))
+        print_json(summary)
         return 0
     width = max(map(len, summary))
     for name, value in summary.items():
         print(f"{name:{width}}  {_text(value)}")
     return 0
+
+
+def _refuse_what_is_ignored(args: argparse.Namespace) -> None:
+    """What says how to measure is of no account without a measurement."""
+    usual = {
+        "structure": None,
+        "precision": None,
+        "threads": None,
+        "device": "cpu",
+        "low_memory": False,
+    }
+    for name, default in usual.items():
+        if args.atoms is None and getattr(args, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} is for measuring: add --atoms N.")
 
 
 def summarize(records: dict[str, Record]) -> dict[str, Any]:
@@ -128,7 +145,7 @@ def _cost(args: argparse.Namespace) -> dict[str, Any]:
     from .estimate import estimate
 
     engine = load_engine(args)
-    structure = load_structure(args.structure) if args.structure else None
+    structure = load_structure(args.structure, args.elements) if args.structure else None
     found = estimate(engine, args.atoms, structure)
     sizes = " and ".join(map(str, found.measured_atoms))
     cost: dict[str, Any] = {"seconds a step": float(f"{found.seconds:.3g}")}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .cli_md_settings import add_settings, settings_of
 from .cli_options import (
-    STRUCTURE_HELP,
     add_dispersion_options,
     add_engine_options,
     add_model,
+    add_structure,
     load_calculator,
     load_structure,
     named_model,
@@ -31,6 +31,8 @@ examples:
   dpa2md md water water                 the shipped model and liquid, NVT, 300 K
   dpa2md md cu.dpa2 POSCAR --ensemble nve --temperature 600 --steps 20000
   dpa2md md m.pt box.cif --head Water --ensemble npt --pressure 1 --plots
+  dpa2md md m.dpa2 ice.cif --ensemble npt --cell-change full
+  dpa2md md m.dpa2 ice.cif --temperature 100 --temperature-end 400
   dpa2md md water start.xyz --steps 1000000 --restart   goes on where it stopped
 
 Repeat the very same command with --restart to go on from the last checkpoint;
@@ -49,19 +51,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         _EXAMPLES,
     )
     add_model(parser)
-    parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_structure(parser)
     model = parser.add_argument_group("model")
     add_engine_options(model)
     add_dispersion_options(model)
     run_group = parser.add_argument_group("run")
-    _add_settings(run_group)
+    add_settings(run_group)
+    run_group.add_argument(
+        "--new-velocities",
+        action="store_true",
+        help="draw them, though the structure has some",
+    )
     out = parser.add_argument_group("output")
     out.add_argument(
         "--traj",
         type=Path,
         default=Path("md.traj"),
         metavar="FILE",
-        help="trajectory, .traj or .xyz (default: md.traj)",
+        help="trajectory, .traj or .xyz (default: md.traj); its .settings.json tells how it was made",
     )
     out.add_argument(
         "--log",
@@ -84,7 +91,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         action="store_true",
         help="also draw the thermo table and a radial distribution (PNG)",
     )
-    out.add_argument("--rdf", metavar="A-B", help="elements of that (default: O-O)")
+    out.add_argument(
+        "--rdf", metavar="A-B", help="elements of that (default: O-O, or the commonest)"
+    )
     out.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -95,103 +104,90 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     return parser
 
 
-def _add_settings(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--ensemble", choices=["nve", "nvt", "npt"], default="nvt", help="default: nvt")
-    add("--temperature", type=float, default=300.0, metavar="K", help="default: 300")
-    add("--pressure", type=float, default=1.0, metavar="BAR", help="default: 1")
-    add("--timestep", type=float, default=0.5, metavar="FS", help="default: 0.5")
-    add("--steps", type=int, default=1000, metavar="N", help="up to this step (default: 1000)")
-    add(
-        "--thermostat",
-        choices=["langevin", "bussi", "nose-hoover"],
-        default="langevin",
-        help="for nvt (default: langevin)",
-    )
-    add(
-        "--barostat",
-        choices=["mtk", "berendsen"],
-        help="for npt; the cell keeps its shape (default: mtk where ASE has it)",
-    )
-    add("--friction", type=float, default=1.0, metavar="1/PS", help="of langevin (default: 1)")
-    add(
-        "--taut",
-        type=float,
-        default=100.0,
-        metavar="FS",
-        help="time constant of the other thermostats (default: 100)",
-    )
-    add(
-        "--taup",
-        type=float,
-        default=1000.0,
-        metavar="FS",
-        help="time constant of the barostat (default: 1000)",
-    )
-    add(
-        "--compressibility",
-        type=float,
-        default=4.57e-5,
-        metavar="1/BAR",
-        help="for berendsen (default: water's, 4.57e-5)",
-    )
-    add(
-        "--interval",
-        type=int,
-        default=100,
-        metavar="N",
-        help="steps between rows and frames (default: 100)",
-    )
-    add(
-        "--checkpoint-interval",
-        type=int,
-        metavar="N",
-        help="steps between checkpoints (default: as --interval)",
-    )
-    add(
-        "--max-temperature",
-        type=float,
-        metavar="K",
-        help="stop above it (default: 10 times the temperature, at least 5000)",
-    )
-    add("--seed", type=int, default=1, help="of velocities and thermostat (default: 1)")
-
-
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
     from .md import run_md
     from .progress import Progress
 
-    settings = _settings(args)
+    settings = settings_of(args)
     files = _outputs(args)
-    if args.plots:
-        from .plots import check_matplotlib
-
-        check_matplotlib()
-    calculator = load_calculator(args)
-    atoms = load_structure(args.structure)
-    atoms.calc = calculator
+    atoms = _start(args, settings)
+    elements = _rdf_elements(args, atoms)
+    atoms.calc = load_calculator(args)
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     progress = Progress(
         settings.steps, settings.timestep, len(atoms), table=not args.quiet, bar=bar
     )
     if not args.quiet:
-        print(f"{Path(named_model(args)).name} on {calculator.description}")
-        print(f"{len(atoms)} atoms, {_plan(settings)}")
-        if args.restart:
-            found = files["checkpoint"].exists()
-            print(
-                f"{'continuing from' if found else 'no'} {files['checkpoint']}"
-                + ("" if found else " yet: starting at step 0")
-            )
+        _introduce(args, atoms, settings, files["checkpoint"])
     try:
-        outcome = run_md(atoms, settings, **files, restart=args.restart, report=progress.report)
+        outcome = run_md(
+            atoms,
+            settings,
+            **files,
+            about=_about(args),
+            restart=args.restart,
+            report=progress.report,
+        )
     finally:
         progress.finish()
-    return _finish(args, files, outcome, progress.speed(outcome.last_step))
+    return _finish(args, files, elements, outcome, progress.speed(outcome.last_step))
 
 
-def _finish(args: argparse.Namespace, files: dict[str, Path], outcome: Outcome, speed: str) -> int:
+def _start(args: argparse.Namespace, settings: Settings) -> Atoms:
+    """The structure, without velocities where new ones are wanted."""
+    atoms = load_structure(args.structure, args.elements)
+    if args.new_velocities:
+        atoms.arrays.pop("momenta", None)
+    elif settings.ensemble == "nve" and args.temperature is not None and atoms.has("momenta"):
+        raise RunError(
+            f"{args.structure} has velocities, and nve keeps them: leave out --temperature, or add "
+            "--new-velocities."
+        )
+    return atoms
+
+
+def _introduce(
+    args: argparse.Namespace, atoms: Atoms, settings: Settings, checkpoint: Path
+) -> None:
+    print(f"{Path(named_model(args)).name} on {atoms.calc.description}")
+    print(f"{len(atoms)} atoms, {_plan(settings)}")
+    if args.restart and checkpoint.exists():
+        print(f"continuing from {checkpoint}")
+    elif args.restart:
+        print(f"no {checkpoint} yet: starting at step 0")
+
+
+def _plan(s: Settings) -> str:
+    text = f"{s.ensemble.upper()}, to step {s.steps} of {s.timestep:g} fs"
+    if s.ensemble == "nve":
+        return text
+    text += f", {_range(s.temperature, s.temperature_end)} K"
+    if s.ensemble == "nvt":
+        return f"{text} ({s.thermostat})"
+    cell = {"isotropic": "", "anisotropic": ", lengths of the cell", "full": ", all of the cell"}
+    how = s.barostat + cell[s.cell_change]
+    return f"{text}, {_range(s.pressure, s.pressure_end)} bar ({how})"
+
+
+def _range(begin: float, end: float | None) -> str:
+    return f"{begin:g}" if end is None else f"{begin:g} to {end:g}"
+
+
+def _about(args: argparse.Namespace) -> dict[str, Any]:
+    """The command line, as JSON can hold it."""
+    given = {k: v for k, v in vars(args).items() if v is not None and k not in ("run", "command")}
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+    return {"folder": str(Path.cwd()), "structure": args.structure, "options": options}
+
+
+def _finish(
+    args: argparse.Namespace,
+    files: dict[str, Path],
+    elements: tuple[str, str] | None,
+    outcome: Outcome,
+    speed: str,
+) -> int:
     if outcome.first_step == outcome.last_step:
         print(f"The run has already reached step {outcome.last_step}; raise --steps to go on.")
     elif not args.quiet:
@@ -200,46 +196,52 @@ def _finish(args: argparse.Namespace, files: dict[str, Path], outcome: Outcome, 
         print(f"Stopped at step {outcome.last_step}; repeat the command with --restart to go on.")
         return 130
     if args.plots:
-        _plot(args, files)
+        _plot(files, elements)
     if not args.quiet:
-        print(f"wrote {files['trajectory']}, {files['log']}, {files['checkpoint']}")
+        print("wrote " + ", ".join(map(str, files.values())))
     return 0
 
 
-def _plot(args: argparse.Namespace, files: dict[str, Path]) -> None:
+def _rdf_elements(args: argparse.Namespace, atoms: Atoms) -> tuple[str, str] | None:
+    """Whose radial distribution is to be drawn: known before the run, not after it; None: nobody's."""
+    if not args.plots:
+        if args.rdf:
+            raise RunError("--rdf is for a picture: add --plots, or leave out --rdf.")
+        return None
+    from .plots import check_matplotlib
+
+    check_matplotlib()
+    symbols = atoms.get_chemical_symbols()
+    periodic = atoms.cell.rank == 3 and all(atoms.pbc)
+    if args.rdf is None:
+        common = "O" if "O" in symbols else max(set(symbols), key=symbols.count)
+        return (common, common) if periodic else None
+    first, _, second = args.rdf.partition("-")
+    if not (first in symbols and second in symbols):
+        raise RunError(
+            f"--rdf {args.rdf}: give two elements of the structure with a hyphen, out of "
+            f"{' '.join(sorted(set(symbols)))}."
+        )
+    if not periodic:
+        raise RunError(f"--rdf {args.rdf}: the structure must be periodic in three directions.")
+    return first, second
+
+
+def _plot(files: dict[str, Path], elements: tuple[str, str] | None) -> None:
     from ase.io import iread
 
     from .plots import plot_rdf, plot_thermo
 
-    print(f"wrote {plot_thermo(files['log'], files['log'].with_suffix('.png'))}")
-    frames = list(iread(files["trajectory"], ":"))
-    elements = args.rdf.split("-") if args.rdf else _rdf_elements(frames[0])
-    if len(elements) != 2:
-        raise RunError(f"--rdf {args.rdf}: give two elements like O-H.")
-    if all(frames[0].pbc):
-        name = files["trajectory"].with_name(f"{files['trajectory'].stem}.rdf.png")
-        print(f"wrote {plot_rdf(frames, name, *elements)}")
+    thermo, rdf = _pictures(files)
+    print(f"wrote {plot_thermo(files['log'], thermo)}")
+    if elements:
+        frames = list(iread(files["trajectory"], ":", do_not_split_by_at_sign=True))
+        print(f"wrote {plot_rdf(frames, rdf, *elements)}")
 
 
-def _rdf_elements(atoms: Atoms) -> list[str]:
-    symbols = atoms.get_chemical_symbols()
-    common = "O" if "O" in symbols else max(set(symbols), key=symbols.count)
-    return [common, common]
-
-
-def _settings(args: argparse.Namespace) -> Settings:
-    from .dynamics import Settings, default_barostat
-
-    if args.barostat is None:
-        args.barostat = default_barostat()
-        if args.ensemble == "npt" and args.barostat != "mtk":
-            print(
-                "The installed ASE has no MTK barostat: taking Berendsen's, whose fluctuations "
-                "are too small; update ase for the right ones.",
-                file=sys.stderr,
-            )
-    names = [field.name for field in dataclasses.fields(Settings)]
-    return Settings(**{name: getattr(args, name) for name in names})
+def _pictures(files: dict[str, Path]) -> tuple[Path, Path]:
+    trajectory = files["trajectory"]
+    return files["log"].with_suffix(".png"), trajectory.with_name(f"{trajectory.stem}.rdf.png")
 
 
 def _outputs(args: argparse.Namespace) -> dict[str, Path]:
@@ -249,13 +251,17 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
         "trajectory": args.traj,
         "log": args.log or args.traj.with_suffix(".csv"),
         "checkpoint": args.checkpoint or args.traj.with_suffix(".checkpoint.npz"),
+        "record": args.traj.with_suffix(".settings.json"),
     }
-    if len(set(files.values())) < len(files):
-        raise RunError("--traj, --log and --checkpoint must be different files.")
+    paths = [*files.values(), *(_pictures(files) if args.plots else ())]
+    if len(set(paths)) < len(paths):
+        raise RunError(
+            "--traj, --log, --checkpoint and what is beside them must be different files."
+        )
     if args.restart and args.overwrite:
         raise RunError("--restart and --overwrite contradict each other; give one.")
     check_trajectory_name(files["trajectory"])
-    for path in files.values():
+    for path in paths:
         if not path.parent.is_dir():
             raise RunError(f"{path.parent}: there is no such folder; make it first.")
         if path.exists() and not (args.overwrite or args.restart):
@@ -268,13 +274,3 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
                     f"{files['checkpoint']}; add --overwrite instead to start again."
                 )
     return files
-
-
-def _plan(s: Settings) -> str:
-    text = f"{s.ensemble.upper()}, to step {s.steps} of {s.timestep:g} fs"
-    if s.ensemble == "nve":
-        return text
-    text += f", {s.temperature:g} K"
-    if s.ensemble == "nvt":
-        return f"{text} ({s.thermostat})"
-    return f"{text}, {s.pressure:g} bar ({s.barostat})"

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
+from .shipped import (
+    DEFAULT_MODEL,  # noqa: F401 - scripts have it from here
+    SHIPPED,
+    model_file,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -16,11 +23,12 @@ if TYPE_CHECKING:
     from .calculator import DPA2Calculator
     from .engine import Engine
 
-SHIPPED = "water"  # the name of the model, and of the structure, that come with the package
-DEFAULT_MODEL = Path(__file__).parent / "models" / "water.dpa2"
-
 MODEL_HELP = f'a .dpa2 file, a model of DeePMD-kit, or "{SHIPPED}": the shipped model'
-STRUCTURE_HELP = f'a file that ASE reads, a DeePMD-kit npy folder, or "{SHIPPED}": shipped liquid'
+STRUCTURE_HELP = (
+    "a file of ASE or LAMMPS, a DeePMD-kit system (npy, raw, HDF5), - for extended XYZ on standard input, "
+    f'or "{SHIPPED}": shipped liquid'
+)
+_MODEL_SUFFIXES = {".dpa2", ".pt", ".pth", ".pt2", ".dp", ".pb"}
 
 
 def new_parser(
@@ -54,6 +62,21 @@ def add_engine_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     add("--low-memory", action="store_true", help="half of the memory, slower; on the CPU only")
 
 
+def add_structure(parser: argparse.ArgumentParser) -> None:
+    """STRUCTURE, of which the last frame counts, with ``--elements``."""
+    parser.add_argument("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_elements(parser)
+
+
+def add_elements(parser: argparse.ArgumentParser) -> None:
+    """Which elements the types of a structure stand for."""
+    parser.add_argument(
+        "--elements",
+        metavar="O,H",
+        help="elements of the types in a LAMMPS file or a DeePMD-kit system, in order",
+    )
+
+
 def add_dispersion_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """D3, for the commands that use `load_calculator`."""
     add = parser.add_argument
@@ -62,12 +85,15 @@ def add_dispersion_options(parser: argparse.ArgumentParser | argparse._ArgumentG
         metavar="FUNCTIONAL",
         help="add D3 dispersion, for a model trained without: pbe, ...",
     )
-    add("--d3-damping", default="bj", metavar="NAME", help="bj, zero, bjm, zerom, op (default: bj)")
+    add("--d3-damping", metavar="NAME", help="bj, zero, bjm, zerom, op (default: bj)")
 
 
 def named_model(args: argparse.Namespace) -> str:
-    """What the command line calls the model."""
-    return args.model or getattr(args, "model_option", None) or SHIPPED
+    """What the command line calls the model; a `RunError` when it names two."""
+    option = getattr(args, "model_option", None)
+    if args.model and option and args.model != option:
+        raise RunError(f"MODEL is {args.model} and --model is {option}: name one.")
+    return args.model or option or SHIPPED
 
 
 def model_path(name: str) -> Path:
@@ -78,12 +104,23 @@ def model_path(name: str) -> Path:
     RunError
         When there is no such file.
     """
-    path = Path(name)
+    path = model_file(name)
     if path.exists():
+        if path.suffix.lower() not in _MODEL_SUFFIXES and _is_named_as_structure(path):
+            raise RunError(
+                f"{path}: this is a structure; give the model first, then the structure."
+            )
         return path
-    if name == SHIPPED:
-        return DEFAULT_MODEL
     raise RunError(f'{path}: there is no such model; give a file, or "{SHIPPED}".')
+
+
+def _is_named_as_structure(path: Path) -> bool:
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    try:
+        return filetype(str(path), read=False) in ioformats
+    except UnknownFileTypeError:
+        return False
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
@@ -97,7 +134,10 @@ def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
     """The same as `load_engine`, as a calculator of ASE, with the options of `add_dispersion_options`."""
     from .calculator import DPA2Calculator
 
-    dispersion = {name: getattr(args, name) for name in ("d3", "d3_damping") if hasattr(args, name)}
+    d3 = {name: getattr(args, name, None) for name in ("d3", "d3_damping")}
+    if d3["d3_damping"] and not d3["d3"]:
+        raise RunError("--d3-damping is for D3: add --d3 FUNCTIONAL.")
+    dispersion = {name: value for name, value in d3.items() if value is not None}
     return DPA2Calculator(model_path(named_model(args)), **engine_options(args), **dispersion)
 
 
@@ -107,19 +147,40 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def load_structure(name: str) -> Atoms:
-    """The structure that was named on the command line: the last one of a file."""
-    return load_structures(name, -1)[-1]
+def load_structure(name: str, elements: str | None = None) -> Atoms:
+    """The structure that was named on the command line: the last one of a file, without labels."""
+    from .reading import read_last_structure
+
+    shipped = _shipped(name)
+    return read_last_structure(name, elements=_names(elements)) if shipped is None else shipped
 
 
-def load_structures(name: str, index: int | str = ":") -> list[Atoms]:
-    """The structures that were named on the command line, by default all of a file."""
+def load_structures(
+    name: str, elements: str | None = None, labels: str | None = None
+) -> list[Atoms]:
+    """All structures that were named on the command line, with the labels that are called `labels`."""
     from .reading import read_structures
+
+    shipped = _shipped(name)
+    if shipped is not None:
+        return [shipped]
+    return read_structures(name, elements=_names(elements), labels=labels)
+
+
+def _shipped(name: str) -> Atoms | None:
+    """The shipped structure where that is meant; refuses a model."""
     from .structures import equilibrated_water
 
     if name == SHIPPED and not Path(name).exists():
-        return [equilibrated_water()]
-    return read_structures(name, index)
+        return equilibrated_water()
+    if Path(name).suffix.lower() in _MODEL_SUFFIXES:
+        raise RunError(f"{name}: this is a model; give the model first, then the structure.")
+    return None
+
+
+def _names(text: str | None) -> list[str] | None:
+    """What ``--elements`` says."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
@@ -131,7 +192,8 @@ def refuse_to_replace(path: Path, allowed: bool, or_else: str = "") -> None:
         raise RunError(f"{path.parent}: there is no such folder; make it first.")
     if path.is_dir():
         raise RunError(f"{path}: this is a folder; name a file.")
-    if not os.access(path.parent, os.W_OK):  # before the work, not after it
+    whole = path.is_file() or not path.exists()  # and not a device, which is written directly
+    if whole and not os.access(path.parent, os.W_OK):  # before the work, not after it
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if path.is_file() and not allowed:
         ways = ["--overwrite", *filter(None, [or_else])]
@@ -149,6 +211,19 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             for c, w, to_left in zip(line, widths, left, strict=True)
         ]
         print("  ".join(padded).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, which has no nan and no infinity: they become null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cell_text(value: Any) -> str:

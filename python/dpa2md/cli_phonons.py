@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ from .cli_options import (
     MODEL_HELP,
     STRUCTURE_HELP,
     add_dispersion_options,
+    add_elements,
     add_engine_options,
     load_calculator,
     load_structure,
     new_parser,
+    print_json,
     print_table,
     refuse_to_replace,
 )
@@ -54,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
     add("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; a relaxed unit cell")
+    add_elements(parser)
     add("--supercell", type=int, nargs=3, default=(2, 2, 2), metavar="N", help="default: 2 2 2")
     add("--delta", type=float, default=0.01, metavar="D", help="angstrom (default: 0.01)")
     add("--path", metavar="POINTS", help="of the bands, as GXMG,XR (default: of the lattice)")
@@ -78,7 +80,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="FILE",
         help="phonopy's file, with force constants (default: phonopy_params.yaml)",
     )
-    out("--plot", type=Path, metavar="PNG", help="draw bands and density of states")
+    out(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw bands and density of states: .png, .pdf, .svg",
+    )
     out("--overwrite", action="store_true", help="replace existing outputs")
     out("--json", action="store_true", help="print JSON, with the bands")
     parser.set_defaults(run=run)
@@ -93,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     _check_options(args)
     args.precision = args.precision or "float64"
     calculator = load_calculator(args)
-    atoms = load_structure(args.structure)
+    atoms = load_structure(args.structure, args.elements)
     _check_forces(calculator, atoms)
     crystal = phonons.displace(atoms, args.supercell, args.delta)
     path = phonons.band_path(crystal, args.path)
@@ -117,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         summary = {"model": args.model, "engine": calculator.description, **facts}
         summary |= _lists(crystal, frequencies, bands)
-        print(json.dumps(summary | {"thermodynamics": table, "output": str(args.output)}, indent=2))
+        print_json(summary | {"thermodynamics": table, "output": str(args.output)})
         return 0
     text = ", ".join(f"{name}: {value}" for name, value in facts.items())
     print(f"{text}, {calculator.description}")
@@ -138,9 +145,9 @@ def _check_options(args: argparse.Namespace) -> None:
         refuse_to_replace(file, args.overwrite)
     check_phonopy()
     if args.plot:
-        from .plots import check_matplotlib
+        from .plots import check_picture
 
-        check_matplotlib()
+        check_picture(args.plot)
 
 
 def _lists(crystal: Any, frequencies: np.ndarray, bands: Bands) -> dict[str, Any]:

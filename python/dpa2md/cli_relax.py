@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli_options import (
     MODEL_HELP,
-    STRUCTURE_HELP,
     add_dispersion_options,
     add_engine_options,
+    add_structure,
     load_calculator,
     load_structure,
     new_parser,
+    print_json,
     refuse_to_replace,
 )
 from .errors import RunError
@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
-    add("structure", metavar="STRUCTURE", help=f"{STRUCTURE_HELP}; the last frame")
+    add_structure(parser)
     add("--optimizer", choices=["fire", "bfgs", "lbfgs"], default="fire", help="default: fire")
     add("--cell", action="store_true", help="relax the cell, too")
     add("--pressure", type=float, default=0.0, metavar="BAR", help="on the cell (default: 0)")
@@ -80,6 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Relax, write and print; returns the exit status."""
     from .relaxation import Relaxation, relax
+    from .writing import format_of
 
     names = [field.name for field in dataclasses.fields(Relaxation)]
     settings = Relaxation(**{name: getattr(args, name) for name in names})
@@ -90,9 +91,9 @@ def run(args: argparse.Namespace) -> int:
         raise RunError("--restart and --overwrite contradict each other; give one.")
     for path in (args.output, trajectory):
         refuse_to_replace(path, args.overwrite or args.restart, "--restart to go on")
-    file_format = _format(args.output)
+    file_format = format_of(args.output)
     calculator = load_calculator(args)
-    atoms = load_structure(args.structure)
+    atoms = load_structure(args.structure, args.elements)
     atoms.calc = calculator
     quiet = args.quiet or args.json
     if not quiet:
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     )
     _write(args.output, file_format, atoms)
     if args.json:
-        print(json.dumps(dataclasses.asdict(outcome) | {"output": str(args.output)}, indent=2))
+        print_json(dataclasses.asdict(outcome) | {"output": str(args.output)})
     elif not args.quiet:
         print(_sentence(outcome, settings.fmax))
         print(f"wrote {args.output}, {trajectory}")
@@ -129,19 +130,6 @@ def _sentence(outcome: Relaxed, fmax: float) -> str:
         return f"converged after {outcome.steps} steps: {text}"
     why = "stopped" if outcome.interrupted else "not converged"
     return f"{why} after {outcome.steps} steps: {text}, wanted {fmax:g}; repeat with --restart"
-
-
-def _format(path: Path) -> str:
-    """ASE's name for the format that a file name stands for."""
-    from ase.io.formats import filetype, ioformats
-
-    try:
-        name = filetype(str(path), read=False)
-    except Exception:  # noqa: BLE001 - ASE's own exception for unknown names
-        name = ""
-    if name not in ioformats or not ioformats[name].can_write:
-        raise RunError(f"{path}: ASE can't write a file of this name; try .extxyz, .cif or .vasp.")
-    return name
 
 
 def _write(path: Path, file_format: str, atoms: Atoms) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from .calculator import DPA2Calculator
 from .cli import show_warning
-from .cli_options import DEFAULT_MODEL
 from .dynamics import Settings
 from .errors import RunError
 from .md import Report, run_md
 from .plots import plot_rdf, plot_thermo
 from .progress import Progress
+from .shipped import DEFAULT_MODEL
 from .structures import equilibrated_water
 
 

@@ -19,7 +19,7 @@ from ase.calculators.calculator import (
 )
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from .batch import evaluate
+from .batch import evaluate, listed
 from .calculator import DPA2Calculator
 from .engine import Engine
 from .files import whole_file
@@ -55,6 +55,8 @@ class ModelDeviation(Calculator):
     ------
     ValueError
         For fewer than two models.
+    TypeError
+        For a name that is not in a list.
     ModelError, OSError
         As `DPA2Calculator`.
 
@@ -79,8 +81,7 @@ class ModelDeviation(Calculator):
         tables: bool = True,
     ):
         super().__init__()
-        if len(models) < 2:
-            raise ValueError(f"A deviation needs two models or more; {len(models)} were given.")
+        models = _several(models)
         self.models = [
             m
             if isinstance(m, DPA2Calculator)
@@ -123,7 +124,7 @@ class ModelDeviation(Calculator):
 
 def model_deviation(
     models: Sequence[Model],
-    structures: Iterable[Atoms],
+    structures: Iterable[Atoms] | Atoms,
     *,
     precision: str | None = None,
     threads: int | None = None,
@@ -139,7 +140,7 @@ def model_deviation(
     models, precision, threads
         As of `ModelDeviation`; each model is loaded once, after the one before is done.
     structures
-        Any number of `ase.Atoms`.
+        Any number of `ase.Atoms`; a single one is a list of one.
     relative, relative_v
         Levels (eV/angstrom, eV) for relative deviations: an atom's is divided by the size of its mean force
         plus the level, a virial's by the norm of the mean virial per atom plus the level.
@@ -158,13 +159,14 @@ def model_deviation(
     ------
     ValueError
         For fewer than two models, a level that is not positive, and as `evaluate`.
+    TypeError
+        For a name that is not in a list, and as `evaluate`.
     """
-    if len(models) < (1 if real_error else 2):
-        raise ValueError(f"A deviation needs two models or more; {len(models)} were given.")
+    models = _several(models, 1 if real_error else 2)
+    structures = listed(structures)
     for name, level in (("relative", relative), ("relative_v", relative_v)):
         if level is not None and not 0 < level < float("inf"):
             raise ValueError(f"The level {name} is {level}; give a positive number.")
-    structures = list(structures)
     found = []
     for k, model in enumerate(models):
         before = k * len(structures)
@@ -177,6 +179,16 @@ def model_deviation(
         combine(entries, relative, relative_v, truth)
         for *entries, truth in zip(*found, truths, strict=True)
     ]
+
+
+def _several(models: Sequence[Model], least: int = 2) -> list[Model]:
+    """The models as a list; a name alone would be taken apart into characters."""
+    if isinstance(models, str | os.PathLike | Engine | DPA2Calculator):
+        raise TypeError("A deviation needs two models or more, in a list; a single one was given.")
+    found = list(models)
+    if len(found) < least:
+        raise ValueError(f"A deviation needs two models or more; {len(found)} were given.")
+    return found
 
 
 def combine(

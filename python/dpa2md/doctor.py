@@ -306,17 +306,17 @@ def probe_memory() -> Iterator[Finding]:
 def probe_optional() -> Iterator[Finding]:
     """Packages that some commands want; none is imported."""
     uses = {
-        "h5py": ("h5py", ".dp files", "convert"),
-        "PyYAML": ("yaml", ".yaml files", "convert"),
-        "matplotlib": ("matplotlib", "plots", "plot"),
+        "h5py": ("h5py", ".dp files"),
+        "PyYAML": ("yaml", ".yaml files"),
+        "matplotlib": ("matplotlib", "plots"),
     }
-    for package, (module, purpose, extra) in uses.items():
+    for package, (module, purpose) in uses.items():
         version = distribution_version(package)
         if version and importlib.util.find_spec(module):
             yield Finding("optional", "ok", f"{package} {version}, for {purpose}")
         else:
             text = f"{package} is not installed, which {purpose} need"
-            yield Finding("optional", "note", text, f"pip install '.[{extra}]'")
+            yield Finding("optional", "note", text, f"pip install {package}")
     for package in ("torch", "deepmd-kit"):
         version = distribution_version(package)
         if version:

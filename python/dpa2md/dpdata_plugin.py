@@ -40,8 +40,8 @@ class DPA2Driver(Driver):
 
         from .batch import evaluate
 
-        system: Any = System(data=data.copy())
-        results = evaluate(self.engine, system.to_ase_structure())
+        structures: Any = System(data=data.copy()).to("ase/structure")
+        results = evaluate(self.engine, structures)
         names = {"energies": "energy", "forces": "forces", "virials": "virial"}
         return data | {k: np.array([r[name] for r in results]) for k, name in names.items()}
 

@@ -1,4 +1,4 @@
-"""Settings of a run, and the integrators of ASE that they stand for."""
+"""Settings of a run, and the velocities that it begins with."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ class Settings:
     steps: int = 1000  #: up to and including this step
     timestep: float = 0.5  #: fs
     temperature: float = 300.0  #: K
+    temperature_end: float | None = (
+        None  #: K, reached in equal steps at the last one; None: constant
+    )
     pressure: float = 1.0  #: bar
+    pressure_end: float | None = None  #: bar, likewise
     thermostat: str = "langevin"  #: langevin, bussi, nose-hoover (nvt)
     barostat: str = "mtk"  #: mtk, berendsen (npt)
+    cell_change: str = "isotropic"  #: isotropic, anisotropic (lengths), full (lengths, angles); npt
     friction: float = 1.0  #: 1/ps (langevin)
     taut: float = 100.0  #: fs, time constant of the other thermostats
     taup: float = 1000.0  #: fs, time constant of the barostat
@@ -32,7 +37,7 @@ class Settings:
     seed: int = 1  #: of velocities and thermostat
     interval: int = 100  #: steps between rows and frames
     checkpoint_interval: int | None = None  #: steps between checkpoints; None: interval
-    max_temperature: float | None = None  #: K; None: 10 times the temperature, at least 5000
+    max_temperature: float | None = None  #: K; None: 10 times the highest, at least 5000
 
     def __post_init__(self) -> None:
         _check(self)
@@ -40,88 +45,55 @@ class Settings:
     @property
     def limit(self) -> float:
         """The temperature (K) at which a run counts as exploded."""
-        return self.max_temperature or max(5000.0, 10 * self.temperature)
+        highest = max(self.temperature, self.temperature_end or 0)
+        return self.max_temperature or max(5000.0, 10 * highest)
 
     @property
     def steps_between_checkpoints(self) -> int:
         """By default no more is lost than what lies between two rows of the table."""
         return self.checkpoint_interval or self.interval
 
+    @property
+    def ramped(self) -> bool:
+        """Whether the temperature or the pressure changes on the way."""
+        return self.temperature_end is not None or self.pressure_end is not None
+
+    def targets(self, step: int) -> tuple[float, float]:
+        """The temperature (K) and the pressure (bar) that step number `step` aims at."""
+        done = step / self.steps
+
+        def between(begin: float, end: float | None) -> float:
+            return begin if end is None else begin + done * (end - begin)
+
+        return (
+            between(self.temperature, self.temperature_end),
+            between(self.pressure, self.pressure_end),
+        )
+
+    def idle(self) -> set[str]:
+        """The names of the settings that are of no account, such as a pressure at constant volume."""
+        npt, nvt = self.ensemble == "npt", self.ensemble == "nvt"
+        langevin = nvt and self.thermostat == "langevin"
+        heeded = {
+            "temperature_end": npt or nvt,
+            "pressure": npt,
+            "pressure_end": npt,
+            "thermostat": nvt,
+            "barostat": npt,
+            "cell_change": npt,
+            "friction": langevin,
+            "taut": npt or (nvt and not langevin),
+            "taup": npt,
+            "compressibility": npt and self.barostat == "berendsen",
+        }
+        return {name for name, used in heeded.items() if not used}
+
     def physics(self) -> dict[str, Any]:
-        """What must be the same when a run is continued."""
-        free = ("steps", "interval", "checkpoint_interval", "max_temperature", "seed")
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
-
-
-def make_dynamics(atoms: Atoms, settings: Settings, rng: np.random.Generator) -> Any:
-    """ASE's integrator for these settings.
-
-    Parameters
-    ----------
-    atoms
-        With a calculator.
-    settings
-        How to run.
-    rng
-        Random numbers of the stochastic thermostats.
-
-    Returns
-    -------
-    ase.md.md.MolecularDynamics
-        Ready to be run.
-
-    Raises
-    ------
-    RunError
-        When the installed ASE lacks it, or it can't be used for this structure.
-    """
-    common: dict[str, Any] = {"atoms": atoms, "timestep": settings.timestep * units.fs}
-    heat: dict[str, Any] = {**common, "temperature_K": settings.temperature}
-    choice = {"nve": "verlet", "nvt": settings.thermostat, "npt": settings.barostat}
-    name = choice[settings.ensemble]
-    if settings.ensemble == "npt" and not (atoms.cell.rank == 3 and all(atoms.pbc)):
-        raise RunError("Constant pressure needs a structure that is periodic in three directions.")
-    try:
-        if name == "verlet":
-            from ase.md.verlet import VelocityVerlet
-
-            return VelocityVerlet(**common)
-        if name == "langevin":
-            from ase.md.langevin import Langevin
-
-            # fixcm would bend the distribution of velocities.
-            return Langevin(**heat, friction=settings.friction / PS, rng=rng, fixcm=False)
-        if name == "bussi":
-            from ase.md.bussi import Bussi
-
-            return Bussi(**heat, taut=settings.taut * units.fs, rng=rng)
-        if name == "nose-hoover":
-            from ase.md.nose_hoover_chain import NoseHooverChainNVT
-
-            return NoseHooverChainNVT(**heat, tdamp=settings.taut * units.fs)
-        push: dict[str, Any] = {**heat, "pressure_au": settings.pressure * BAR}
-        times: dict[str, Any] = {"taut": settings.taut * units.fs, "taup": settings.taup * units.fs}
-        if name == "mtk":
-            from ase.md.nose_hoover_chain import IsotropicMTKNPT
-
-            return IsotropicMTKNPT(**push, tdamp=times["taut"], pdamp=times["taup"])
-        from ase.md.nptberendsen import NPTBerendsen
-
-        return NPTBerendsen(**push, **times, compressibility_au=settings.compressibility / BAR)
-    except ImportError:
-        other = "--barostat berendsen" if settings.ensemble == "npt" else "--thermostat langevin"
-        raise RunError(f"The installed ASE has no {name}: update ase, or use {other}.") from None
-    except NotImplementedError as error:
-        raise RunError(f"ASE can't run {name} here: {str(error).rstrip('.')}.") from None
-
-
-def default_barostat() -> str:
-    """ "mtk" where the installed ASE has it, else "berendsen"."""
-    try:
-        from ase.md.nose_hoover_chain import IsotropicMTKNPT  # noqa: F401
-    except ImportError:
-        return "berendsen"
-    return "mtk"
+        """What must be the same when a run is continued; of a ramp its length, too."""
+        free = {"steps", "interval", "checkpoint_interval", "max_temperature", "seed"}
+        length = {"steps": self.steps} if self.ramped else {}
+        values = dataclasses.asdict(self).items()
+        return {k: v for k, v in values if k not in free | self.idle()} | length
 
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
@@ -143,18 +115,46 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     atoms.set_momenta(momenta)  # which heeds constraints
 
 
+_NAMES = {
+    "ensemble": ("nve", "nvt", "npt"),
+    "thermostat": ("langevin", "bussi", "nose-hoover"),
+    "barostat": ("mtk", "berendsen"),
+    "cell_change": ("isotropic", "anisotropic", "full"),
+}
+_POSITIVE = (
+    "timestep",
+    "taut",
+    "taup",
+    "friction",
+    "compressibility",
+    "interval",
+    "checkpoint_interval",
+    "max_temperature",
+)
+
+
 def _check(s: Settings) -> None:
-    for name, allowed in (
-        ("ensemble", ("nve", "nvt", "npt")),
-        ("thermostat", ("langevin", "bussi", "nose-hoover")),
-        ("barostat", ("mtk", "berendsen")),
-    ):
+    for name, allowed in _NAMES.items():
         if getattr(s, name) not in allowed:
             raise RunError(f"Unknown {name} {getattr(s, name)!r}; use {', '.join(allowed)}.")
-    for name in ("timestep", "taut", "taup", "friction", "interval", "checkpoint_interval"):
+    for name in _POSITIVE:
         if getattr(s, name) is not None and not 0 < getattr(s, name) < float("inf"):
             raise RunError(f"{name} is {getattr(s, name)}; give a positive number.")
-    if s.steps < 0 or not 0 <= s.temperature < float("inf"):
-        raise RunError("The number of steps and the temperature can't be negative.")
-    if s.ensemble != "nve" and s.temperature == 0:
+    for name in ("pressure", "pressure_end"):
+        if not np.isfinite(getattr(s, name) or 0.0):
+            raise RunError(f"{name} is {getattr(s, name)}; give a number of bar.")
+    if s.steps < 0 or s.seed < 0 or not 0 <= s.temperature < float("inf"):
+        raise RunError("The number of steps, the temperature and the seed can't be negative.")
+    ends = [t for t in (s.temperature, s.temperature_end) if t is not None]
+    if s.ensemble != "nve" and not all(0 < t < float("inf") for t in ends):
         raise RunError("A thermostat needs a temperature above 0; use nve, or give a temperature.")
+    _check_targets(s)
+
+
+def _check_targets(s: Settings) -> None:
+    if s.ensemble == "nve" and s.temperature_end is not None:
+        raise RunError("An end of the temperature needs a thermostat: use nvt or npt.")
+    if s.ensemble != "npt" and s.pressure_end is not None:
+        raise RunError("An end of the pressure needs a barostat: use npt.")
+    if s.cell_change != "isotropic" and (s.ensemble, s.barostat) != ("npt", "mtk"):
+        raise RunError(f"A cell change that is {s.cell_change} needs npt with the barostat mtk.")

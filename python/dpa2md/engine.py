@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
 import warnings
@@ -15,8 +14,10 @@ import numpy as np
 from .conversion import convert
 from .errors import ModelError
 from .files import sha256
+from .frames import Frame, Frames, structure_name
 from .model_file import is_model_file
 from .results import DeviceMemory, Result
+from .shipped import model_file
 
 try:
     from . import _core
@@ -40,11 +41,13 @@ class Engine:
     Parameters
     ----------
     path
-        A ``.dpa2`` file, or a model file of DeePMD-kit, which is converted on the fly.
+        A ``.dpa2`` file, or a model file of DeePMD-kit, which is converted on the fly; "water": the
+        shipped model.
     precision
         "float64" or "float32"; None: the precision that the model was trained in.
     threads
-        Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores).
+        Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores; one in a
+        process that was forked, as of `multiprocessing.Pool`).
     device
         "cpu", or "cuda" (GPU 0), "cuda:1", ... in a build with CUDA.
     head
@@ -54,7 +57,7 @@ class Engine:
         rounding noise; False computes the nets themselves.
     low_memory
         Make again in the reverse sweep what is otherwise kept: the same results in little more than half of
-        the memory, up to 1.6 times slower. On the CPU only.
+        the memory, 1.15 to 1.5 times slower. On the CPU only.
 
     Raises
     ------
@@ -79,7 +82,7 @@ class Engine:
     ):
         # Absolute, because a pickled engine is loaded again, perhaps by a process elsewhere.
         self._arguments = (
-            os.path.abspath(path),
+            os.path.abspath(model_file(path)),
             precision,
             threads,
             device,
@@ -87,6 +90,7 @@ class Engine:
             tables,
             low_memory,
         )
+        self._checksum = sha256(self.path)
         self._load()
 
     def _load(self) -> None:
@@ -107,16 +111,39 @@ class Engine:
             with tempfile.TemporaryDirectory(prefix="dpa2md-") as folder:
                 converted = convert(path, Path(folder) / "model.dpa2", head=head)
                 self._core = core(converted)
-        self._sha256 = sha256(path)
+        self._describe()
+
+    def _describe(self) -> None:
         self._info: dict[str, Any] = self._core.info
         self._type_of = {name: k for k, name in enumerate(self.elements)}
         self._told_overfull = False
 
+    def __copy__(self) -> Engine:
+        """The same model from memory, whatever became of its file."""
+        new = object.__new__(type(self))
+        new._arguments, new._checksum = self._arguments, self._checksum
+        new._core = self._core.copy()
+        new._describe()
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        return self.__copy__()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"_arguments": self._arguments}
+        return {"_arguments": self._arguments, "_checksum": self._checksum}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model of a pickled engine again, which must be the same one."""
         self.__dict__.update(state)
+        if not os.path.exists(self.path):
+            raise ModelError(
+                f"{self.path}: the file of the pickled model is not there; put it back."
+            )
+        if sha256(self.path) != self._checksum:
+            raise ModelError(
+                f"{self.path}: the file has changed since the model was loaded that is unpickled now; "
+                "put the old one back, or load the new one by its name."
+            )
         self._load()
 
     def __repr__(self) -> str:
@@ -128,9 +155,9 @@ class Engine:
         return self._arguments[0]
 
     @property
-    def sha256(self) -> str:
-        """The checksum of that file as it was when the model was loaded, in hexadecimal."""
-        return self._sha256
+    def checksum(self) -> str:
+        """SHA-256 of that file, as it was then."""
+        return self._checksum
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -252,7 +279,8 @@ class Engine:
         """
         fparams = None if fparam is None else [fparam]
         aparams = None if aparam is None else [aparam]
-        return self._run([_frame(positions, types, cell, pbc)], fparams, aparams, forces, skin)[0]
+        frames = Frames([Frame.of(positions, types, cell, pbc)])
+        return self._run(frames, fparams, aparams, forces, skin)[0]
 
     def descriptor(
         self,
@@ -274,7 +302,7 @@ class Engine:
         ValueError
             As `compute`.
         """
-        return self._descriptors([_frame(positions, types, cell, pbc)], skin)[0]
+        return self._descriptors(Frames([Frame.of(positions, types, cell, pbc)]), skin)[0]
 
     def descriptors(
         self,
@@ -284,24 +312,25 @@ class Engine:
         number: int | None = None,
     ) -> list[np.ndarray]:
         """What `descriptor` gives for each of any number of `ase.Atoms`; arguments as in `compute_atoms`."""
-        return self._descriptors(self._frames(structures), skin, number)
+        return self._descriptors(self._frames(structures, number), skin) if structures else []
 
-    def _descriptors(
-        self, frames: list[tuple], skin: float, number: int | None = None
-    ) -> list[np.ndarray]:
-        if not frames:
-            return []
+    def _descriptors(self, frames: Frames, skin: float) -> list[np.ndarray]:
         # The core wants parameters for the fitting net, which comes after the descriptor.
         fparam = [np.zeros(self.nfparam)] * len(frames) if self.nfparam else None
         aparam = [np.zeros(self.naparam)] * len(frames) if self.naparam else None
-        out = self._evaluate(frames, fparam, aparam, False, skin, number, descriptors=True)
-        return np.split(out["descriptors"], _frame_start(frames)[1:-1])
+        out = self._evaluate(frames, fparam, aparam, False, skin, descriptors=True)
+        return [out["descriptors"][atoms] for atoms in frames.slices()]
 
-    def _frames(self, structures: Sequence[Atoms]) -> list[tuple]:
-        return [
-            (a.positions, self.types(a.get_chemical_symbols()), a.cell.array, a.pbc)
-            for a in structures
-        ]
+    def _frames(self, structures: Sequence[Atoms], number: int | None) -> Frames:
+        frames = []
+        for k, a in enumerate(structures):
+            try:
+                types = self.types(a.get_chemical_symbols())
+            except ValueError as error:
+                name = structure_name(k, len(structures), number)
+                raise ValueError(f"{name}{error}") from None
+            frames.append(Frame(a.positions, types, a.cell.array, a.pbc))
+        return Frames(frames, number)
 
     def compute_atoms(
         self,
@@ -339,95 +368,47 @@ class Engine:
         ValueError
             As `compute`, and for an element that the model doesn't know.
         """
-        return self._run(self._frames(structures), fparam, aparam, forces, skin, number)
+        if not structures:
+            return []
+        return self._run(self._frames(structures, number), fparam, aparam, forces, skin)
 
     def _run(
         self,
-        frames: list[tuple],
+        frames: Frames,
         fparam: Sequence | None,
         aparam: Sequence | None,
         forces: bool,
         skin: float,
-        number: int | None = None,
     ) -> list[Result]:
-        if not frames:
-            return []
-        out = self._evaluate(frames, fparam, aparam, forces, skin, number)
-        parts = itertools.pairwise(_frame_start(frames))
-        return [_result(out, f, slice(a, b), forces) for f, (a, b) in enumerate(parts)]
+        out = self._evaluate(frames, fparam, aparam, forces, skin)
+        return [_result(out, f, atoms, forces) for f, atoms in enumerate(frames.slices())]
 
     def _evaluate(
         self,
-        frames: list[tuple],
+        frames: Frames,
         fparam: Sequence | None,
         aparam: Sequence | None,
         forces: bool,
         skin: float,
-        number: int | None = None,
         descriptors: bool = False,
     ) -> dict[str, Any]:
-        positions, types, cells, pbc = zip(*frames, strict=True)
-        counts = [len(p) for p in positions]
-        start = _frame_start(frames)
-        frame_parameters = atom_parameters = None
-        if fparam is not None:
-            frame_parameters = np.stack([_parameters("fparam", f, (self.nfparam,)) for f in fparam])
-        if aparam is not None:
-            shaped = zip(aparam, ((count, self.naparam) for count in counts), strict=True)
-            atom_parameters = np.concatenate([_parameters("aparam", *pair) for pair in shaped])
-        out = self._core.compute(
-            np.concatenate(positions).reshape(-1, 3),
-            np.concatenate(types),
-            start,
-            np.stack(cells),
-            np.stack(pbc).astype(np.intc),
-            skin,
-            forces,
-            frame_parameters,
-            atom_parameters,
-            descriptors,
-        )
-        if out["overfull"] is not None:
-            self._tell_overfull(start, number, *out["overfull"])
+        frame_parameters = frames.frame_parameters(fparam, self.nfparam)
+        atom_parameters = frames.atom_parameters(aparam, self.naparam)
+        try:
+            out = self._core.compute(
+                *frames.arrays(), skin, forces, frame_parameters, atom_parameters, descriptors
+            )
+        except _core.CoreError as error:
+            raise type(error)(frames.sentence(error)) from None
+        if out["overfull"] is not None and not self._told_overfull:
+            self._told_overfull = True
+            atom, count, nsel = out["overfull"]
+            warnings.warn(
+                f"{frames.place(atom)} has {count} neighbours and the model has room for {nsel}: the "
+                f"nearest {nsel} are kept, as DeePMD-kit does, so the energy is not continuous there.",
+                stacklevel=4,
+            )
         return out
-
-    def _tell_overfull(
-        self, start: np.ndarray, number: int | None, atom: int, count: int, nsel: int
-    ) -> None:
-        if self._told_overfull:
-            return
-        self._told_overfull = True
-        frame = int(np.searchsorted(start, atom, side="right")) - 1
-        where = f"Atom {atom - start[frame]}"
-        if number is not None or len(start) > 2:
-            where += f" of structure {(number or 0) + frame}"
-        warnings.warn(
-            f"{where} has {count} neighbours and the model has room for {nsel}: the nearest {nsel} "
-            "are kept, as DeePMD-kit does, so the energy is not continuous there.",
-            stacklevel=5,
-        )
-
-
-def _frame(positions: np.ndarray, types: np.ndarray, cell: Any, pbc: Any) -> tuple:
-    cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
-    return np.asarray(positions, dtype=float), types, cell, np.broadcast_to(pbc, 3)
-
-
-def _frame_start(frames: list[tuple]) -> np.ndarray:
-    """(frames + 1,) the first atom of each frame among all atoms, and their number."""
-    return np.concatenate([[0], np.cumsum([len(frame[0]) for frame in frames])]).astype(np.intc)
-
-
-def _parameters(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if shape[-1] == 0:
-        raise ValueError(f"The model takes no {name}; leave it out.")
-    array = np.asarray(value, dtype=float)
-    if array.size == np.prod(shape):
-        return array.reshape(shape)
-    if array.ndim <= 1 and array.size in (1, shape[-1]):
-        return np.broadcast_to(array, shape)
-    wanted = " x ".join(str(k) for k in shape)
-    raise ValueError(f"{name} has the shape {array.shape}; the model needs {wanted} numbers.")
 
 
 def _result(out: dict[str, Any], frame: int, atoms: slice, forces: bool) -> Result:

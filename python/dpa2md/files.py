@@ -13,7 +13,7 @@ from pathlib import Path
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary name to write to; at the end the file is renamed to `path`.
 
-    When something fails, what stood at `path` stays and no temporary file is left. A device or a pipe
+    The name ends like that of `path`, since formats and compressions are told by the end of a name. When something fails, what stood at `path` stays and no temporary file is left. A device or a pipe
     can't be renamed onto and is written directly.
 
     Raises
@@ -23,7 +23,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     special = path.exists() and not path.is_file() and not path.is_dir()
-    temporary = path if special else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path if special else path.with_name(f".tmp.{os.getpid()}.{path.name}")
     try:
         with named_errors(path, temporary):
             yield temporary
@@ -49,16 +49,16 @@ def named_errors(path: str | os.PathLike, *also: Path) -> Iterator[None]:
         raise
 
 
-def _sync(path: Path) -> None:
-    """To the disk before the renaming, or a power cut could leave the new name with no bytes."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
 def sha256(path: str | os.PathLike) -> str:
-    """The SHA-256 checksum of a file, in hexadecimal."""
+    """The checksum of a file, as ``sha256sum`` prints it."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """To the disk before the renaming, or a power cut could leave the new name with no bytes."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from ase import Atoms, units
 from ase.io import write
 
 from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
-from .dynamics import BAR, Settings, draw_velocities, make_dynamics
+from .dynamics import BAR, Settings, draw_velocities
 from .errors import RunError
 from .files import whole_file
+from .integrators import make_dynamics, set_targets
 from .interrupt import interruptible
 from .outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
+from .record import describe_run, load_record, save_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,8 @@ def run_md(
     trajectory: Path | None = None,
     log: Path | None = None,
     checkpoint: Path | None = None,
+    record: Path | None = None,
+    about: Mapping[str, Any] | None = None,
     restart: bool = False,
     report: Report | None = None,
 ) -> Outcome:
@@ -56,7 +60,11 @@ def run_md(
         With a calculator; without momenta they are drawn at the temperature. Changed in place.
     trajectory, log, checkpoint
         Files to write, each optional. Continuing from a periodic checkpoint repeats the unbroken
-        run bit for bit on the same machine with the same versions.
+        run bit for bit on the same machine with the same versions. Every frame of the trajectory has
+        its ``info["step"]`` and ``info["time"]`` (ps).
+    record, about
+        A JSON file that gets the settings, the model's checksum and the versions, and `about`; a
+        continued run is appended to it.
     restart
         Continue from `checkpoint` if it exists.
     report
@@ -82,12 +90,16 @@ def run_md(
     if checkpoint is not None and arrays is not None and facts is not None:
         restore_dynamics(checkpoint, dynamics, rng, arrays, facts)
     run = _Run(atoms, settings, dynamics, rng, checkpoint, report)
+    done = facts["step"] if facts and facts["step"] != _NOTHING_YET else None
+    earlier = load_record(record) if record and facts else []
     if facts is None:
         atoms.get_forces()  # what can't be computed leaves no files behind
         run.save(_NOTHING_YET)
+    if record and (done is None or done < settings.steps):
+        save_record(record, [*earlier, describe_run(atoms, settings, done or 0, about or {})])
     with contextlib.ExitStack() as stack:
         run.open_outputs(stack, trajectory, log, facts)
-        return run.loop(facts["step"] if facts and facts["step"] != _NOTHING_YET else None)
+        return run.loop(done)
 
 
 # The step of a checkpoint that is older than the outputs: whenever a run is killed, there is a checkpoint for
@@ -151,6 +163,8 @@ class _Run:
     def _step(self, step: int) -> None:
         """Do one step; a run that explodes ends here, with its last frame saved."""
         try:
+            if self.settings.ramped:
+                set_targets(self.dynamics, *self.settings.targets(step))
             self.dynamics.step()
             temperature = self.atoms.get_temperature()
         except (ValueError, FloatingPointError) as error:
@@ -175,7 +189,7 @@ class _Run:
         if "log" in self.outputs:
             self.outputs["log"].write(row)
         if "frames" in self.outputs:
-            self.outputs["frames"].write(frame_of(self.atoms))
+            self.outputs["frames"].write(frame_of(self.atoms, step=step, time=row["time_ps"]))
         if self.report:
             self.report(step, row)
         return row
@@ -247,8 +261,9 @@ def _model_name(atoms: Atoms) -> str:
 
 
 def _check_same(path: Path, facts: dict[str, Any], settings: Settings, atoms: Atoms) -> None:
+    usual = {field.name: field.default for field in dataclasses.fields(Settings)}
     for name, value in settings.physics().items():
-        old = facts["physics"].get(name)
+        old = facts["physics"].get(name, usual[name])  # what was not a setting then
         if old != value:
             raise RunError(
                 f"{path}: the checkpoint was made with {name} {old}, not {value}; "

@@ -141,9 +141,13 @@ def open_frames(path: Path, resume_at: int | None = None) -> XYZFrames | TrajFra
     return TrajFrames(path, resume_at) if path.suffix == ".traj" else XYZFrames(path, resume_at)
 
 
-def frame_of(atoms: Atoms) -> Atoms:
-    """A copy with energy, forces and stress; what an atom has of them would only fill the disk."""
+def frame_of(atoms: Atoms, **info: float) -> Atoms:
+    """A copy with energy, forces and stress, and `info`, such as the step and the time.
+
+    What a single atom has of energy and stress would only fill the disk.
+    """
     frame = atoms.copy()
+    frame.info |= info
     kept = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
     if atoms.cell.rank == 3:
         kept["stress"] = atoms.get_stress()

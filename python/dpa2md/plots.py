@@ -15,6 +15,8 @@ from .comparison import Pairs
 from .errors import RunError
 from .files import whole_file
 
+PICTURES = (".png", ".pdf", ".svg")  # the endings of names that `save_figure` takes
+
 
 def radial_distribution(
     frames: Sequence[Atoms],
@@ -48,12 +50,40 @@ def radial_distribution(
     RunError
         When a frame isn't periodic in three directions or lacks one of the elements.
     """
+    edges, g, _ = _shells(frames, first, second, rmax, bins)
+    return (edges[1:] + edges[:-1]) / 2, g
+
+
+def coordination_number(
+    frames: Sequence[Atoms],
+    first: str = "O",
+    second: str = "O",
+    rmax: float | None = None,
+    bins: int = 100,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many atoms of one element an atom of another has within a distance, in the mean.
+
+    Parameters and errors are those of `radial_distribution`, of which this is the integral.
+
+    Returns
+    -------
+    r, n
+        Distances (angstrom), and the number of `second` around a `first` up to there, both (bins,).
+    """
+    edges, _, n = _shells(frames, first, second, rmax, bins)
+    return edges[1:], n
+
+
+def _shells(
+    frames: Sequence[Atoms], first: str, second: str, rmax: float | None, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of the bins (bins + 1,), g in them, and the running coordination number, both (bins,)."""
     if not frames:
         raise RunError("There are no frames to make a radial distribution function from.")
     if rmax is None:
         rmax = min(10.0, float(_heights(frames[0]).min()) / 2)
     edges = np.linspace(0, rmax, bins + 1)
-    total = np.zeros(bins)
+    g, around = np.zeros(bins), np.zeros(bins)
     for atoms in frames:
         if not (atoms.cell.rank == 3 and all(atoms.pbc)):
             raise RunError("A radial distribution function needs fully periodic structures.")
@@ -62,8 +92,10 @@ def radial_distribution(
         if not (len(a) and len(b)):
             raise RunError(f"The structure has no pair {first}-{second}; name other elements.")
         expected = len(a) * len(b) / atoms.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
-        total += _count_pairs(atoms, a, b, edges) / expected
-    return (edges[1:] + edges[:-1]) / 2, total / len(frames)
+        counts = _count_pairs(atoms, a, b, edges)
+        g += counts / expected
+        around += counts / len(a)
+    return edges, g / len(frames), np.cumsum(around) / len(frames)
 
 
 def _heights(atoms: Atoms) -> np.ndarray:
@@ -96,16 +128,23 @@ def plot_rdf(
     second: str = "O",
     rmax: float | None = None,
 ) -> Path:
-    """Draw a radial distribution function into the PNG file `path`, and return the path.
+    """Draw a radial distribution function and its integral, the coordination number; returns `path`.
 
     The other parameters and the errors are those of `radial_distribution`; `RunError` without matplotlib.
     """
-    r, g = radial_distribution(frames, first, second, rmax)
-    figure, axes = new_figure(1)
-    axes[0].plot(r, g)
-    axes[0].axhline(1, color="0.7", linewidth=0.8, zorder=0)
-    axes[0].set(xlabel=f"{first}-{second} distance / Å", ylabel="g(r)", xlim=(0, r[-1]), ylim=0)
-    axes[0].set_title(f"{first}-{second} radial distribution, {len(frames)} frames")
+    edges, g, n = _shells(frames, first, second, rmax, 100)
+    figure, [axis] = new_figure(1)
+    axis.plot((edges[1:] + edges[:-1]) / 2, g)
+    axis.axhline(1, color="0.7", linewidth=0.8, zorder=0)
+    axis.set(xlabel=f"{first}-{second} distance / Å", ylabel="g(r)", xlim=(0, edges[-1]), ylim=0)
+    axis.set_title(f"{first}-{second} radial distribution, {len(frames)} frames")
+    numbers = axis.twinx()
+    numbers.plot(edges[1:], n, "--", color="C1")
+    numbers.set_ylabel(f"{second} atoms around {first}, up to r", color="C1")
+    # a liquid has some dozen neighbours in its first shells; the steep rest would flatten these
+    numbers.set_ylim(0, min(max(n[-1], 1), 20))
+    numbers.tick_params(axis="y", colors="C1")
+    numbers.locator_params(axis="y", integer=True)
     return save_figure(figure, path)
 
 
@@ -117,17 +156,17 @@ def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
     log
         The file that ``dpa2md md`` or `run_md` wrote.
     path
-        The PNG file.
+        The picture; its name ends in one of `PICTURES`.
 
     Returns
     -------
     Path
-        The PNG file.
+        The same.
 
     Raises
     ------
     RunError
-        Without matplotlib.
+        Without matplotlib, or for a name with another ending.
     OSError
         When a file can't be read or written.
     """
@@ -150,52 +189,59 @@ def plot_thermo(log: str | os.PathLike, path: str | os.PathLike) -> Path:
 
 
 def plot_parity(pairs: Sequence[Pairs], path: str | os.PathLike, title: str) -> Path:
-    """Draw labels against the model's values into a PNG file, a panel for energies, forces, stresses.
+    """Draw labels against the model's values, a panel for energies, forces, stresses, each with its errors.
 
-    Forces are coloured by element.
+    Forces are coloured by element; their errors are those of all.
     """
     panels: dict[str, list[Pairs]] = {}
     for pair in pairs:
         panels.setdefault(pair.name.split()[0], []).append(pair)
-    panels.pop("virial", None)  # the stress times a number
+    for again in ("total", "virial"):  # the energy and the stress times numbers
+        panels.pop(again, None)
     for name, parts in panels.items():
         panels[name] = parts[1:] or parts  # elements in place of all forces together
     figure, axes = new_figure(1, len(panels))
     figure.suptitle(title, fontsize="medium")
     for axis, (name, parts) in zip(axes, panels.items(), strict=True):
+        whole = next(pair for pair in pairs if pair.name == name)
         for part in parts:
             label = part.name.removeprefix(name).strip()
             axis.plot(part.label, part.model, ".", markersize=2, label=label, rasterized=True)
         values = np.concatenate([v for p in parts for v in (p.label, p.model)])
         ends = [values.min(), values.max()]
         axis.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
-        axis.set(xlabel=f"{name}, label / ({parts[0].unit})", ylabel="model")
+        axis.set(xlabel=f"{name}, label / ({whole.unit})", ylabel="model")
+        errors = whole.errors()
+        numbers = f"MAE {errors['MAE']:.3g}, RMSE {errors['RMSE']:.3g} {whole.unit}"
+        axis.set_title(numbers, fontsize="small")
+        axis.ticklabel_format(useOffset=False)
+        axis.locator_params(nbins=4)
         if len(parts) > 1 or name == "force":
             axis.legend(frameon=False, markerscale=5)
     return save_figure(figure, path)
 
 
 def plot_scaling(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, title: str) -> Path:
-    """Draw time and memory over atoms into a PNG file.
+    """Draw time and memory over atoms.
 
     Parameters
     ----------
     rows
         The table of ``dpa2md bench``: its columns atoms, us/atom and MB, and those of DeePMD-kit where there are.
     path
-        The PNG file.
+        The picture; its name ends in one of `PICTURES`.
     title
         Stands above.
 
     Returns
     -------
     Path
-        The PNG file.
+        The same.
 
     Raises
     ------
     RunError
-        Without matplotlib.
+        Without matplotlib, or for a name with another ending.
     """
     figure, axes = new_figure(1, 2)
     figure.suptitle(title, fontsize="small")
@@ -208,7 +254,7 @@ def plot_scaling(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, tit
             if prefix + column in rows[0]:
                 axis.plot(atoms, [row[prefix + column] for row in rows], "o-", label=name)
         axis.set(xscale="log", xlabel="atoms", ylabel=label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * axis.dataLim.y1)  # a margin above the highest point
         axis.set_xticks(atoms, [str(n) for n in atoms])
         axis.set_xticks([], minor=True)
         axis.legend(frameon=False)
@@ -219,7 +265,14 @@ def check_matplotlib() -> None:
     """Raise `RunError` when matplotlib is not installed."""
     # found but not imported: that would count in the memory that is measured
     if importlib.util.find_spec("matplotlib") is None:
-        raise RunError("Plots need matplotlib: pip install dpa2md[plot].")
+        raise RunError("Plots need matplotlib: pip install matplotlib.")
+
+
+def check_picture(path: str | os.PathLike) -> None:
+    """Raise `RunError` unless a picture of this name can be drawn; for use before the work."""
+    check_matplotlib()
+    if Path(path).suffix.lower() not in PICTURES:
+        raise RunError(f"{path}: a picture's name must end in {', '.join(PICTURES)}.")
 
 
 def new_figure(
@@ -238,8 +291,9 @@ def new_figure(
 
 
 def save_figure(figure: Any, path: str | os.PathLike) -> Path:
-    """Write a figure into a PNG file."""
+    """Write a figure into a file, in the format of its name (`PICTURES`)."""
     path = Path(path)
+    check_picture(path)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
     return path

@@ -12,13 +12,14 @@ import numpy as np
 from .check import STEPS, Check, Subject
 from .plots import new_figure, save_figure
 
+_STYLES = ("-", "--", ":")  # of the blocks, two of which may have the same curve
 _COLORS = {"pass": "tab:green", "fail": "tab:red"}
 
 
 def plot_checks(
     checks: Sequence[Check], subject: Subject, path: str | os.PathLike, title: str
 ) -> Path:
-    """Draw the verdicts and the curves behind them into a PNG file."""
+    """Draw the verdicts and the curves behind them; the name of `path` ends in one of `plots.PICTURES`."""
     figure, axes = new_figure(2, 3, size=(13, 7.5))
     failed = sum(c.verdict == "fail" for c in checks)
     figure.suptitle(f"{title}: {failed or 'nothing'} failed")
@@ -63,7 +64,8 @@ def _cutoffs(axis: Any, curves: dict[str, Any]) -> None:
     for name, at, energy in curves.get("cutoffs", []):
         label = None if name in colors else name
         color = colors.setdefault(name, f"C{len(colors)}")
-        axis.plot(1e4 * at, energy, "o-", markersize=3, color=color, label=label)
+        style = _STYLES[list(colors).index(name)]
+        axis.plot(1e4 * at, energy, "o", linestyle=style, markersize=3, color=color, label=label)
     axis.set(xlabel="distance beyond the cutoff / 10⁻⁴ Å", title="a neighbour crosses a cutoff")
     axis.set_ylabel("energy less the forces' work / eV")
     if colors:
@@ -73,7 +75,8 @@ def _cutoffs(axis: Any, curves: dict[str, Any]) -> None:
 def _room(axis: Any, curves: dict[str, Any]) -> None:
     for k, (name, (counts, nsel)) in enumerate(curves["room"].items()):
         values, number = np.unique(counts, return_counts=True)
-        axis.plot(values, number, ".-", color=f"C{k}", label=f"{name}, room for {nsel}")
+        label = f"{name}, room for {nsel}"
+        axis.plot(values, number, ".", linestyle=_STYLES[k], color=f"C{k}", label=label)
         axis.axvline(nsel, color=f"C{k}", linestyle=":")
     axis.set(xlabel="neighbours", ylabel="atoms", title="neighbours (dotted: room)")
     axis.legend(frameon=False, fontsize="small")

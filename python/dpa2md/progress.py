@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -40,7 +42,7 @@ class Progress:
         self._table, self._bar = table, bar
         self._began: float | None = None
         self._drawn = 0.0
-        self._width = 0
+        self._line = _Line()
 
     def report(self, step: int, row: Mapping[str, float] | None) -> None:
         """Show `step`; `row` is the thermo row where there is one."""
@@ -52,43 +54,40 @@ class Progress:
             self._print_row(row)
         if self._bar and (now - self._drawn > 0.2 or step == self._last):
             self._drawn = now
-            self._draw(self._line(step))
+            self._line.draw(step, self._last, *self._pieces(step))
 
     def finish(self) -> None:
         """End the moving line."""
-        if self._width:
-            self._draw("")
-            self._width = 0
+        self._line.wipe()
 
     def speed(self, step: int) -> str:
         """Throughput so far, as text."""
+        return ", ".join(self._rates(step)) or "no steps yet"
+
+    def _rates(self, step: int) -> list[str]:
         seconds = time.perf_counter() - (self._began or time.perf_counter())
         done = step - self._first
         if done <= 0 or seconds <= 0:
-            return "no steps yet"
+            return []
         rate = done / seconds
-        return (
-            f"{rate:.1f} steps/s, {1e6 / rate / self._natoms:.1f} us/atom/step, "
-            f"{rate * self._timestep * 86400e-6:.2f} ns/day"
-        )
+        return [
+            f"{rate:.1f} steps/s",
+            f"{1e6 / rate / self._natoms:.1f} us/atom/step",
+            f"{rate * self._timestep * 86400e-6:.2f} ns/day",
+        ]
 
-    def _line(self, step: int) -> str:
-        text = f"{_bar(step, self._last)}  {self.speed(step)}"
-        done = step - self._first
-        if done > 0 and self._began is not None:
-            left = (time.perf_counter() - self._began) / done * (self._last - step)
-            text += f", ETA {_clock(left)}"
-        return text
-
-    def _draw(self, text: str) -> None:
-        _write(sys.stderr, "\r" + text.ljust(self._width) + ("" if text else "\r"))
-        self._width = len(text)
+    def _pieces(self, step: int) -> tuple[list[str], list[str]]:
+        """What must be seen, and what may be where there is room."""
+        needed, rates = [f"{step}/{self._last}"], self._rates(step)
+        if rates and self._began is not None:
+            seconds = time.perf_counter() - self._began
+            needed.append(f"ETA {_clock(seconds / (step - self._first) * (self._last - step))}")
+        return needed, rates
 
     def _print_row(self, row: Mapping[str, float] | None) -> None:
         if not self._table:
             return
-        if self._width:
-            self._draw("")
+        self._line.wipe()
         cells = []
         for key, title, form in _SHOWN:
             width = form.split(".")[0].rstrip("d")
@@ -113,28 +112,57 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         To be called with the number of things that are done.
     """
     began = drawn = time.perf_counter()
-    width = 0
+    line = _Line()
 
     def show(done: int) -> None:
-        nonlocal drawn, width
+        nonlocal drawn
         now = time.perf_counter()
         if not sys.stderr.isatty() or now - began < _PATIENCE or now - drawn < 0.2:
             return
         left = (now - began) * (total - done) / max(done, 1)
-        text = f"{_bar(done, total)} {what}, ETA {_clock(left)}"
-        _write(sys.stderr, "\r" + text.ljust(width))
-        drawn, width = now, len(text)
+        line.draw(done, total, [f"{done}/{total} {what}", f"ETA {_clock(left)}"])
+        drawn = now
 
     try:
         yield show
     finally:
-        if width:
-            _write(sys.stderr, "\r" + " " * width + "\r")
+        line.wipe()
 
 
-def _bar(done: int, total: int) -> str:
-    full = round(20 * done / total) if total else 20
-    return f"[{'#' * full}{'.' * (20 - full)}] {done}/{total}"
+class _Line:
+    """A line on stderr that is drawn again in its place, and never longer than the terminal is wide."""
+
+    def __init__(self) -> None:
+        self._drawn = 0  # characters
+
+    def draw(self, done: int, total: int, needed: Sequence[str], more: Sequence[str] = ()) -> None:
+        """Show texts behind a bar, with those out of `more` that there is room for."""
+        room = _columns(sys.stderr) - 1  # some terminals go on below once the last column is used
+        text = ", ".join(needed)[:room]
+        if (size := min(20, room - len(text) - 3)) >= 5:
+            full = round(size * done / total) if total else size
+            text = f"[{'#' * full}{'.' * (size - full)}] {text}"
+        for piece in more:
+            if len(text) + 2 + len(piece) > room:
+                break
+            text += f", {piece}"
+        _write(sys.stderr, "\r" + text.ljust(min(self._drawn, room)))
+        self._drawn = len(text)
+
+    def wipe(self) -> None:
+        """Leave the line empty."""
+        if self._drawn:
+            _write(sys.stderr, "\r" + " " * min(self._drawn, _columns(sys.stderr) - 1) + "\r")
+        self._drawn = 0
+
+
+def _columns(stream: TextIO) -> int:
+    """The width of the terminal that a stream goes to, else what the environment says, else 80."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0  # as some pseudo-terminals say, too
+    return columns or shutil.get_terminal_size().columns
 
 
 def _clock(seconds: float) -> str:

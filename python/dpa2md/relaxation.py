@@ -35,6 +35,8 @@ class Relaxation:
             raise RunError(f"Unknown optimizer {self.optimizer!r}; use {', '.join(OPTIMIZERS)}.")
         if not 0 < self.fmax < float("inf") or self.steps < 0:
             raise RunError("--fmax must be positive and --steps not negative.")
+        if not np.isfinite(self.pressure):
+            raise RunError(f"--pressure is {self.pressure}; give a number of bar.")
         if self.pressure and not self.cell:
             raise RunError("A pressure needs a cell that may change: add --cell.")
 
@@ -132,7 +134,7 @@ def _with_cell(atoms: Atoms, pressure: float) -> Any:
 
 def _take_last(trajectory: Path, atoms: Atoms) -> None:
     try:
-        last = read(trajectory, -1, format="traj")
+        last = read(trajectory, -1, format="traj", do_not_split_by_at_sign=True)
     except Exception as error:  # noqa: BLE001 - a damaged file raises anything
         raise RunError(f"{trajectory}: this is no trajectory to go on from ({error}).") from None
     assert isinstance(last, Atoms)

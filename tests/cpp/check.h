@@ -18,19 +18,20 @@ inline int& failed_checks() {
   } while (false)
 
 // The expression must throw `exception` with a message that contains `text`.
-#define CHECK_THROWS(expression, exception, text)                                                       \
-  do {                                                                                                  \
-    bool thrown = false;                                                                                \
-    try {                                                                                               \
-      expression;                                                                                       \
-    } catch (const exception& error) {                                                                  \
-      thrown = std::string(error.what()).find(text) != std::string::npos;                               \
-      if (!thrown) std::fprintf(stderr, "%s:%d: message: %s\n", __FILE__, __LINE__, error.what());      \
-    }                                                                                                   \
-    if (!thrown) {                                                                                      \
-      std::fprintf(stderr, "%s:%d: failed: %s throws \"%s\"\n", __FILE__, __LINE__, #expression, text); \
-      ++failed_checks();                                                                                \
-    }                                                                                                   \
+#define CHECK_THROWS(expression, exception, text)                                                  \
+  do {                                                                                             \
+    bool thrown = false;                                                                           \
+    try {                                                                                          \
+      expression;                                                                                  \
+    } catch (const exception& error) {                                                             \
+      thrown = std::string(error.what()).find(text) != std::string::npos;                          \
+      if (!thrown) std::fprintf(stderr, "%s:%d: message: %s\n", __FILE__, __LINE__, error.what()); \
+    }                                                                                              \
+    if (!thrown) {                                                                                 \
+      std::fprintf(stderr, "%s:%d: failed: %s throws \"%s\"\n", __FILE__, __LINE__, #expression,   \
+                   std::string(text).c_str());                                                     \
+      ++failed_checks();                                                                           \
+    }                                                                                              \
   } while (false)
 
 inline int check_result() {

@@ -11,8 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "engine.h"
-#include "neighbors.h"
+#include "periodic_engine.h"
 
 using namespace dpa2md;
 
@@ -28,7 +27,7 @@ void write(const std::vector<double>& values) {
   for (const double x : values) std::printf("%a\n", x);
 }
 
-void evaluate(Engine* engine, int n, int nfparam, int naparam) {
+void evaluate(PeriodicEngine* engine, int n, int nfparam, int naparam) {
   Cell cell;
   const std::vector<double> h = numbers(9), periodic = numbers(3), fparam = numbers(nfparam);
   for (int k = 0; k < 9; ++k) cell.h[k] = h[k];
@@ -40,15 +39,22 @@ void evaluate(Engine* engine, int n, int nfparam, int naparam) {
     for (const double v : numbers(3)) x.push_back(v);
     for (const double v : numbers(naparam)) aparam.push_back(v);
   }
-  NeighborList list(engine->model().rcut(), 0.0);
-  list.leave_search(engine->searches());
-  list.update(x.data(), type.data(), {0, n}, {cell});
-  const Atoms atoms{n, n, x.data(), type.data(), nullptr, &list.candidates()};
-  const Result& r = engine->compute(atoms, true, nfparam ? fparam.data() : nullptr,
-                                    naparam ? aparam.data() : nullptr, nullptr, nullptr);
-  write(r.energy);
-  write(r.force);
-  write(r.virial);
+  Structures s;
+  s.x = x.data();
+  s.type = type.data();
+  s.start = {0, n};
+  s.cells = {cell};
+  s.fparam = nfparam ? fparam.data() : nullptr;
+  s.aparam = naparam ? aparam.data() : nullptr;
+  std::vector<double> energies(n), forces(3 * n), virials(9 * n);
+  StructureResults to;
+  to.energies = energies.data();
+  to.forces = forces.data();
+  to.virials = virials.data();
+  engine->compute(s, 0.0, to);
+  write(energies);
+  write(forces);
+  write(virials);
 }
 
 }  // namespace
@@ -56,7 +62,7 @@ void evaluate(Engine* engine, int n, int nfparam, int naparam) {
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
   try {
-    Engine engine(argv[1], argv[2], 1, argv[3], std::string(argv[4]) == "tables");
+    PeriodicEngine engine(argv[1], {argv[2], 1, argv[3], std::string(argv[4]) == "tables"});
     std::string word;
     for (int n, f, a; std::cin >> word >> n >> f >> a;) evaluate(&engine, n, f, a);
   } catch (const std::exception& e) {

@@ -101,7 +101,7 @@ Totals evaluate_domains(const std::string& model, const std::string& precision, 
   std::vector<std::exception_ptr> failure(k);
   std::vector<std::unique_ptr<ThreadExchange>> exchanges;
   for (int d = 0; d < k; ++d) {
-    engines.push_back(std::make_unique<Engine>(model, precision, 1, device, false));
+    engines.push_back(std::make_unique<Engine>(model, EngineOptions{precision, 1, device, false}));
     exchanges.push_back(std::make_unique<ThreadExchange>(domains, d, &meeting));
   }
   const auto work = [&](int d) {
@@ -173,7 +173,7 @@ std::vector<int> owners(const Box& box, int k, bool scattered) {
 }
 
 void test_model(const std::string& path) {
-  Engine engine(path, "float64", 1, "cpu", false);
+  Engine engine(path, {"float64", 1, "cpu", false});
   const double rcut = engine.model().rcut();
   const int reach = static_cast<int>(std::ceil(rcut / 6.0)) + 1;  // the cell's heights exceed 6 angstrom
   const Box box = random_box(20, engine.model().ntypes(), 7);

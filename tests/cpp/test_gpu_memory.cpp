@@ -68,7 +68,7 @@ void test_model(const std::string& path, const std::string& precision, bool forc
   {
     // The memory is that of 343 such atoms, of at most 700 if less is kept.
     CHECK(fit < 700);
-    Engine engine(path, precision, 1, "cuda-emulation");
+    Engine engine(path, {precision, 1, "cuda-emulation"});
     CHECK_THROWS(step(&engine, 10, forces), Error, "a step of 1000 atoms needs");
     CHECK_THROWS(step(&engine, 10, forces), Error, "such atoms: use fewer atoms");
     step(&engine, 6, forces);  // nothing is lost by a refusal

@@ -422,8 +422,8 @@ void test_errors() {
     update(list, bad);
   };
   update(list, good);
-  CHECK_THROWS(with([&](System& s) { s.x[4] = nan; }), Error, "atom 1 (frame 0)");
-  CHECK_THROWS(with([&](System& s) { s.x[0] = -inf; }), Error, "atom 0 (frame 0)");
+  CHECK_THROWS(with([&](System& s) { s.x[4] = nan; }), Error, "atom 1 of frame 0");
+  CHECK_THROWS(with([&](System& s) { s.x[0] = -inf; }), Error, "atom 0 of frame 0");
   CHECK_THROWS(with([&](System& s) { s.x[0] = 1e10; }), Error, "1e9 angstrom");
   CHECK_THROWS(with([&](System& s) { s.cells[0].h[3] = nan; }), Error, "cell vector 1 of frame 0");
   CHECK_THROWS(with([&](System& s) { s.cells[0].h[8] = 0.0; }), Error, "cell vector 2 of frame 0");
