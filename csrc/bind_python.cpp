@@ -121,6 +121,7 @@ py::dict model_info(const Model& m) {
   d["descriptor_dim"] = m.descriptor_dim();
   d["rcut"] = m.rcut();
   d["nsel"] = m.repinit.nsel;
+  d["all_neighbors"] = m.all_neighbors;
   d["nfparam"] = m.fitting.nfparam();
   d["naparam"] = m.fitting.naparam();
   d["default_fparam"] = m.fitting.default_fparam.data;

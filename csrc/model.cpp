@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "error.h"
 
@@ -72,7 +73,7 @@ Net read_net(Records& r, const std::string& name, const Activation& act, std::in
 void read_block(Records& r, const std::string& p, int nt, Block* b) {
   b->rcut = r.real(p + ".rcut");
   b->rcut_smth = r.real(p + ".rcut_smth");
-  b->nsel = positive(r, p + ".nsel", 1 << 16);
+  b->room = b->nsel = positive(r, p + ".nsel", 1 << 16);
   b->davg = r.tensor(p + ".davg", {nt, 4});
   b->dstd = r.tensor(p + ".dstd", {nt, 4});
   if (!(b->rcut > 0) || b->rcut > 1e3 || b->rcut_smth < 0 || b->rcut_smth >= b->rcut) {
@@ -317,6 +318,10 @@ Model Model::read(const std::string& path) {
         m.repformer.rcut <= m.repinit.rcut && m.repformer.nsel <= m.repinit.nsel &&
         (!m.has_three_body || (m.three_body.rcut <= m.repinit.rcut && m.three_body.nsel <= m.repinit.nsel));
     if (!inside) r.refuse("has repformers or three-body reaching beyond repinit, which DPA-2 does not allow");
+  }
+  m.all_neighbors = r.has("model.all_neighbors") && r.flag("model.all_neighbors");
+  if (m.all_neighbors) {
+    m.repinit.room = m.three_body.room = m.repformer.room = std::numeric_limits<int>::max();
   }
   check_statistics(r, m);
   read_fitting(r, m, &m.fitting);

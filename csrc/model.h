@@ -35,7 +35,8 @@ struct Net {
 struct Block {
   double rcut = 0, rcut_smth = 0;  // angstrom
   int nsel = 0;                    // slots of the padded original: normalisation and softmax phantoms
-  Tensor davg, dstd;               // (nt, 4)
+  int room = 0;       // most neighbours that it sees, the nearest: nsel, or no bound (all_neighbors)
+  Tensor davg, dstd;  // (nt, 4)
 };
 
 // A compressed embedding net: quintic pieces in em_0, linear beyond the ends.
@@ -99,8 +100,9 @@ struct Model {
   std::string precision;  // "float32" or "float64": the wider of descriptor and fitting
   double env_protection = 0;
   bool smooth = true, concat_tebd = true;
-  Tensor type_embedding;  // (nt, tebd_dim)
-  Embedding repinit;      // DPA-1: the only block
+  bool all_neighbors = false;  // every neighbour within a cutoff is seen: DeePMD-kit's graph route
+  Tensor type_embedding;       // (nt, tebd_dim)
+  Embedding repinit;           // DPA-1: the only block
   int repinit_axis = 0;
   bool has_three_body = false;
   Embedding three_body;

@@ -62,8 +62,8 @@ struct Selection {
 // How many of the `inside` neighbours block `b` sees, excluded pairs counted: they use up their slots. Notes
 // an overfull list.
 int slots(const Block& b, int inside, Selection* s) {
-  if (inside > b.nsel && inside > s->overfull) s->overfull = inside, s->nsel = b.nsel;
-  return std::min(inside, b.nsel);
+  if (inside > b.room && inside > s->overfull) s->overfull = inside, s->nsel = b.nsel;
+  return std::min(inside, b.room);
 }
 // The same of all blocks. inside(rcut): how many neighbours are
 template <class F>

@@ -32,7 +32,7 @@ struct Prefix {
 struct PairList {
   int natoms = 0, nrows = 0;
   std::int64_t size = 0;  // pairs
-  // All pairs are repinit's. The nearest come first as far as the shorter cutoffs and nsel demand it: the
+  // All pairs are repinit's. The nearest come first as far as the shorter cutoffs and room demand it: the
   // repformer's and three-body's neighbours are prefixes of an atom's pairs.
   Prefix repinit, three_body, repformer;
   std::vector<double> vec;          // (pairs, 3) r_j - r_i, angstrom
@@ -42,7 +42,7 @@ struct PairList {
   std::vector<char> types_present;  // (ntypes) among centres and neighbours, or expected
   std::vector<int> zeroed;  // (natoms) pairs that descriptor exclusion turned into zero rows of repinit
   int max_count = 0;        // most pairs of one atom
-  // The atom with the most neighbours beyond nsel (nearest kept, as DeePMD-kit does), -1 when all fit.
+  // The atom with the most neighbours beyond the room (nearest kept, as DeePMD-kit does), -1 when all fit.
   int overfull_atom = -1, overfull_count = 0, overfull_nsel = 0;
 };
 

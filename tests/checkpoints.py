@@ -45,7 +45,8 @@ def _dump(value: Any, arrays: list[np.ndarray]) -> bytes:
     if isinstance(value, dict):
         return b"}(" + b"".join(dump(k) + dump(v) for k, v in value.items()) + b"u"
     arrays.append(value)
-    strides = tuple(step // value.itemsize for step in np.ascontiguousarray(value).strides)
+    steps = np.ascontiguousarray(value).strides[: value.ndim]  # it makes a scalar a vector
+    strides = tuple(step // value.itemsize for step in steps)
     return tensor(STORAGES[value.dtype.name], str(len(arrays) - 1), value.size, 0, value.shape,
                   strides)  # fmt: skip
 

@@ -24,8 +24,9 @@ EXCHANGED = (
     "fparam_aparam_case",
     "dpa1",
     "se_atten_v2",
+    "graph",
 )
-# All blocks, fewer blocks, every kind of exclusion, DPA-1.
+# All blocks, fewer blocks, every kind of exclusion, DPA-1, lists that are never full.
 LISTED = (
     "full",
     "no_three_body",
@@ -33,9 +34,10 @@ LISTED = (
     "all_exclusions",
     "fparam_aparam_case",
     "se_atten_v2",
+    "graph_strip_exclusions",
 )
-# Layers of all kinds; three-body terms and updated h2; DPA-1; parameters of the fitting net.
-MEASURED = ("medium", "full", "res_residual_h2", "se_atten_v2", "fparam_aparam_case")
+# Layers of all kinds; three-body terms and updated h2; DPA-1; parameters of the fitting net; shares of slots.
+MEASURED = ("medium", "full", "res_residual_h2", "se_atten_v2", "fparam_aparam_case", "graph")
 DAMAGED = ("full", "strip", "se_atten_v2", "fparam_aparam_case")
 
 

@@ -34,6 +34,10 @@ FLOAT64 = (
     "se_atten_v2",
     "full",
     "not_smooth",
+    "graph",
+    "graph_steep",
+    "graph_steep_h2",
+    "graph_dpa1",
 )
 
 
@@ -43,7 +47,9 @@ def test_float64(model, emulate):
         check_float64(model, STRUCTURES[name], emulate)
 
 
-@golden_models("small", "medium", "large", "generation_2_0", "strip", "se_atten_v2", "full")
+@golden_models(
+    "small", "medium", "large", "generation_2_0", "strip", "se_atten_v2", "full", "graph_steep"
+)
 def test_float32(model, emulate):
     check_float32(model, emulate, "float32")
 
@@ -63,7 +69,9 @@ def test_without_tables(model, cpp_programs, evaluate):
 # Enough to visit every kernel: gates, all updates of g1, strip mode, a vacuum, DPA-1, an updated h2.
 @pytest.mark.parametrize("tables", [True, False], ids=["tables", "nets"])
 @pytest.mark.parametrize("threads", [8, -8])
-@golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
+@golden_models(
+    "small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2", "graph_steep_h2"
+)
 def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     """Threads that take turns only at barriers, from either end, agree: no barrier is missing."""
     emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, threads, tables)

@@ -252,7 +252,9 @@ class CpuBackend final : public Backend {
   void products_backward(int l, const Neighborhood& a, const NodeRow& dout, NeighborhoodGradient* d,
                          Arena& arena);
   void products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft, T* sum) const;
-  void local_softmax(const Neighborhood& a, const T* u, T* logit, T* prob);
+  T level_of(int n, const T* sw) const;
+  void slot_shares_backward(int n, const T* sw, T level, const T* dshare, T* dsw) const;
+  void local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob);
   void local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena);
   void local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
                                 NeighborhoodGradient* g, Arena& arena);
@@ -294,6 +296,8 @@ class CpuBackend final : public Backend {
   void pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw, Arena& arena);
   void attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena);
   void softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const;
+  void shared_totals(const PairAttention& s, const T* logit, T* prob) const;
+  T* shared_slopes(const PairAttention& s, const T* mean, T* dsw, Arena& arena) const;
   void attention_map(int l, int h, const Neighborhood& a, PairAttention* s);
   void attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap, PairGradient* g,
                                Arena& arena);

@@ -13,6 +13,7 @@ struct CpuBackend<T>::PairAttention {
   int n, np;
   std::size_t head_stride, query_stride;
   T* sw;                          // (np)
+  T level;                        // slot_shares.h; 0: there are slots for all
   T *hh, *ww;                     // (n, np) h2_j . h2_k, sw_j sw_k
   T *logit_factor, *logit_shift;  // (n, np) z = logit factor + shift
   T* map_factor;                  // (n, np) A = prob factor

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../slot_shares.h"
 #include "lanes.h"
 #include "repformer_pair.h"
 #include "simd_math.h"
@@ -53,6 +54,7 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
   s->query_stride = keep ? static_cast<std::size_t>(n) * d : 0;
   s->sw = arena.zeros<T>(np);
   std::copy(a.sw, a.sw + n, s->sw);
+  s->level = level_of(n, a.sw);
   for (T** p : {&s->hh, &s->ww, &s->logit_factor, &s->logit_shift, &s->map_factor})
     *p = arena.take<T>(square);
   s->g2_t = arena.take<T>(static_cast<std::size_t>(d) * np);
@@ -94,7 +96,7 @@ void CpuBackend<T>::attention_map(int l, int h, const Neighborhood& a, PairAtten
 }
 
 // Without a maximum subtracted from each row where no row needs it: exp then neither overflows nor leaves a
-// sum of nothing.
+// sum of nothing, nor one that the padding, taken off again, would drown.
 template <class T>
 void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
   constexpr int W = lanes<T>();
@@ -109,14 +111,19 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
     bottom = min_lanes(bottom, z);
   }
   const V outside = (top > safe) | (bottom < -safe) ? V{} + T(1) : V{};
-  const bool tame = model_.smooth && sum_lanes<T, W>(outside) == 0;
-  const T empty = model_.smooth ? T(rep().nsel - np) : T(0);  // slots beyond the padding
-  std::fill_n(s.empty, n, empty * math::exp(T(-kAttentionShift)));
+  const V below = bottom < V{} - T(kAttentionShift) ? V{} + T(1) : V{};
+  const bool low = sum_lanes<T, W>(below) != 0;
+  const int slots = model_.smooth ? rep().nsel - n : 0,
+            beyond = rep().nsel - np;  // empty; beyond the padding
+  const bool tame = model_.smooth && sum_lanes<T, W>(outside) == 0 && (beyond >= 0 || !low);
+  std::fill_n(s.empty, n, T(beyond) * math::exp(T(-kAttentionShift)));
   for (int j = 0; j < n && !tame; ++j) {
     T* z = prob + static_cast<std::size_t>(j) * np;
-    const T shift = *std::max_element(z, z + np);
-    for (int k = 0; k < np; ++k) z[k] -= shift;
-    s.empty[j] = empty != 0 ? empty * math::exp(T(-kAttentionShift) - shift) : T(0);
+    const T most = *std::max_element(z, z + n),
+            shift = slots > 0 ? std::max(most, T(-kAttentionShift)) : most;
+    for (int k = 0; k < n; ++k) z[k] -= shift;
+    std::fill(z + n, z + np, T(-1e30));
+    s.empty[j] = slots != 0 ? T(slots) * math::exp(T(-kAttentionShift) - shift) : T(0);
   }
   // All exponentials, all sums, all products: within a row each would wait for the one before.
   for (int k = 0; k < n * np && tame; k += W) vec(prob + k) = exp_bounded_lanes<W>(vec(prob + k));
@@ -127,7 +134,9 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
     return sum;
   };
   sum_rows<T>(n, row_sum, s.total);
-  for (int j = 0; j < n; ++j) s.total[j] = T(1) / (s.total[j] + s.empty[j]);
+  for (int j = 0; j < n; ++j) s.total[j] += s.empty[j];
+  if (s.level > 0 && low) shared_totals(s, logit, prob);
+  for (int j = 0; j < n; ++j) s.total[j] = T(1) / s.total[j];
   for (int j = 0, at = 0; j < n; ++j) {
     for (const int end = at + np; at < end; at += W) {
       const V p = vec(prob + at) * s.total[j];
@@ -135,6 +144,42 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
       vec(map + at) = p * vec(s.map_factor + at);
     }
   }
+}
+
+// The rows' totals of an atom with more neighbours than slots, where some logits are below -20. `prob` are
+// the exponentials; those of the padding could have grown too large beside such totals.
+template <class T>
+void CpuBackend<T>::shared_totals(const PairAttention& s, const T* logit, T* prob) const {
+  for (int j = 0; j < s.n; ++j) {
+    s.total[j] = 0;
+    for (int k = 0, at = j * s.np; k < s.n; ++k, ++at) {
+      const T above = logit[at] * s.logit_factor[at] + s.logit_shift[at] + T(kAttentionShift);
+      s.total[j] += prob[at] * slot_term(above, s.level * s.sw[k]).value;
+    }
+    std::fill(prob + j * s.np + s.n, prob + (j + 1) * s.np, T(0));
+  }
+}
+
+// Of such an atom: (head, n, np) the totals' derivatives by z, divided by the exponentials. Adds to d sw what
+// the totals take of the shares.
+template <class T>
+T* CpuBackend<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, Arena& arena) const {
+  const int n = s.n, np = s.np, heads = rep().attn2_nhead;
+  T* slope = arena.zeros<T>(heads * s.square());
+  T* dshare = arena.zeros<T>(n);
+  for (int h = 0; h < heads; ++h) {
+    const std::size_t first = h * s.square();
+    for (int j = 0; j < n; ++j) {
+      for (int k = 0, at = j * np; k < n; ++k, ++at) {
+        const T z = s.logit[first + at] * s.logit_factor[at] + s.logit_shift[at];
+        const SlotTerm<T> y = slot_term(z + T(kAttentionShift), s.level * s.sw[k]);
+        slope[first + at] = y.of_logit;
+        dshare[k] -= mean[h * np + j] * s.prob[first + at] * y.of_share;
+      }
+    }
+  }
+  slot_shares_backward(n, s.sw, s.level, dshare, dsw);
+  return slope;
 }
 
 // Through A and the softmax of all heads: dmap (head, n, np) becomes d l, and what it gives to the factors
@@ -159,6 +204,7 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
     sum_rows<T>(n, row_mean, mean + h * np);
   }
   T* dsw = arena.zeros<T>(np);
+  const T* slope = s.level > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
     const T *h2 = a.h2 + kH2 * j, swj = s.sw[j];
@@ -171,7 +217,8 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
         const std::size_t there = h * s.square() + at;
         const V p = vec(s.prob + there), da = vec(dmap + there);
         dmap_factor += da * p;
-        const V dz = p * (da * map_factor - mean[h * np + j]);
+        const V taken = slope ? mean[h * np + j] * vec(slope + there) : V{} + mean[h * np + j];
+        const V dz = p * (da * map_factor - taken);
         dlogit += dz * vec(s.logit + there);
         dshift += dz;
         vec(dmap + there) = dz * logit_factor;

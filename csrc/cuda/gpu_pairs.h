@@ -125,7 +125,7 @@ void GpuBackend<T>::select_pairs() {
   SelectPairs kernel{candidates(),  {}, model_exclude_, descriptor_exclude_, most_candidates_, count_.data(),
                      zeroed_.data()};
   for (int v = 0; v < kViewers; ++v) {
-    if (blocks[v]) kernel.cutoff[v] = {blocks[v]->rcut, blocks[v]->nsel};
+    if (blocks[v]) kernel.cutoff[v] = {blocks[v]->rcut, blocks[v]->room};
   }
   start(kernel, warp_items(n));
   scan(kCounts, n, count_, &atom_scan_);

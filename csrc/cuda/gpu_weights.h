@@ -164,6 +164,7 @@ void GpuBackend<T>::prepare() {
   v.has_conv = f.has_conv, v.has_grrg = f.has_grrg, v.has_drrd = f.has_drrd, v.has_g1_attn = f.has_g1_attn;
   v.has_g1g1 = f.has_g1g1, v.has_g2_attn = f.has_g2_attn, v.update_h2 = f.update_h2, v.gate = f.attn2_gate;
   v.conv_outside = f.g1_out_conv, v.mlp_outside = f.g1_out_mlp, v.sqrt_nnei = f.use_sqrt_nnei;
+  v.crowds = m.all_neighbors && m.smooth;
   v.ln_eps = f.ln_eps;
   v.act = f.act;
   for (int l = 0; l < f.nlayers; ++l) layers_.push_back(prepare_layer(l));

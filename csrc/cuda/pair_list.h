@@ -19,7 +19,7 @@ enum { kOverfull = kViewers, kCoincidentPairs, kCounts };
 
 struct Cutoff {
   double rcut = 0;
-  int nsel = 0;  // 0: the model has no such viewer
+  int room = 0;  // most neighbours that it keeps; 0: the model has no such viewer
 };
 
 // Candidates and this step's positions.
@@ -103,7 +103,7 @@ struct SelectPairs {
       double v[3];
       const bool real = c.type[i] >= 0 && c.type[c.atom[c0 + k]] >= 0;
       r[k] = real ? c.vector(i, c0 + k, v) : INFINITY;
-      for (int w = 0; w < kViewers; ++w) inside[w] += cutoff[w].nsel > 0 && r[k] <= cutoff[w].rcut;
+      for (int w = 0; w < kViewers; ++w) inside[w] += cutoff[w].room > 0 && r[k] <= cutoff[w].rcut;
     }
     for (int w = 0; w < kViewers; ++w) inside[w] = b.lane_sum(inside[w]);
     b.sync_lanes();
@@ -113,9 +113,9 @@ struct SelectPairs {
   DPA2MD_KERNEL int viewers(int i, int k, const double* r, const int* inside) const {
     int mark = 0, nearer = -1;
     for (int v = 0; v < kViewers; ++v) {
-      if (cutoff[v].nsel == 0 || !(r[k] <= cutoff[v].rcut)) continue;
-      if (inside[v] > cutoff[v].nsel && nearer < 0) nearer = count_nearer(i, k, r);
-      if (inside[v] <= cutoff[v].nsel || nearer < cutoff[v].nsel) mark |= 1 << v;
+      if (cutoff[v].room == 0 || !(r[k] <= cutoff[v].rcut)) continue;
+      if (inside[v] > cutoff[v].room && nearer < 0) nearer = count_nearer(i, k, r);
+      if (inside[v] <= cutoff[v].room || nearer < cutoff[v].room) mark |= 1 << v;
     }
     return mark;
   }
@@ -133,12 +133,12 @@ struct SelectPairs {
     return pairs[c.type[i] * c.ntypes + tj];
   }
 
-  // The most neighbours inside a cutoff whose nsel is too small, and whose it is: see overfull_count,
+  // The most neighbours inside a cutoff beyond the room for them, and whose it is: see overfull_count,
   // overfull_viewer.
   DPA2MD_KERNEL int overfull(const int* inside) const {
     int most = 0, whose = 0;
     for (int v = 0; v < kViewers; ++v) {
-      if (inside[v] > cutoff[v].nsel && inside[v] > most) most = inside[v], whose = v;
+      if (inside[v] > cutoff[v].room && inside[v] > most) most = inside[v], whose = v;
     }
     return most * kViewers + whose;
   }

@@ -6,7 +6,7 @@
 // The reverse sweep computes the maps again, head by head, so that one head's fit into shared memory.
 #pragma once
 
-#include "views.h"
+#include "crowded.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
@@ -40,7 +40,9 @@ struct Attention {
   T *map, *norm, *rstd;  // (n, ldn) A of a head; (n, ld) the layer norm's normalised input; (n)
   T *logit, *prob;       // (n, ldn), for the reverse sweep
   T *dhh, *dww;          // (n, ldn), over all heads
-  DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back) {
+  SlotShares<T> shares;
+  DPA2MD_KERNEL Attention(Scratch* s, const RepformerView& f, int n, int ld, bool back)
+      : shares(s, f, n, n, back) {
     const bool any = f.has_g2_attn || f.update_h2;
     ldn = spread(n);
     const std::size_t square = any ? static_cast<std::size_t>(n) * ldn : 0;
@@ -56,32 +58,37 @@ struct Attention {
 };
 
 // The map of head h. `query` (n, ld) is overwritten; logit and prob are kept when there is a place for them.
+// `level`: 0, or of the shares of slots (slot_shares.h).
 template <class T>
 DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
-                                 const PairBlock<T>& x, T* query, T* logit, T* prob, T* map, int ldn) {
+                                 const PairBlock<T>& x, T level, T* query, T* logit, T* prob, T* map,
+                                 int ldn) {
   const int n = x.n, d = s.rep.g2;
   const T *g2 = x.g2, *q = query;
   gemm(b, n, d, d, plain(g2, x.ld), w.attn2_map[h], query, x.ld, false);
   gemm(b, n, n, d, plain(q, x.ld), transposed(g2, x.ld), map, ldn, false);
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
-  const int empty = s.smooth ? s.near.nsel - n : 0;
+  const int empty = s.smooth && level == T(0) ? s.near.nsel - n : 0;
   b.each_group(n, [&](int j, bool inside) {
     T* row = map + j * ldn;
     const T *hh = x.hh + j * ldn, sw = x.sw[j];
     const int end = inside ? n : 0, first = b.group_lane(), step = b.group_lanes();
-    T top = empty ? -shift : T(-INFINITY);
+    T top = empty ? T(0) : T(-INFINITY);  // of z + 20, as in the row
     for (int k = first; k < end; k += step) {
       const T l = row[k], gated = s.rep.gate ? l * hh[k] : l;
       if (logit) logit[j * ldn + k] = l;
-      const T z = s.smooth ? (gated + shift) * (sw * x.sw[k]) - shift : gated;
-      row[k] = z;
-      top = z > top ? z : top;
+      const T above = s.smooth ? (gated + shift) * (sw * x.sw[k]) : gated;
+      row[k] = above;
+      top = above > top ? above : top;
     }
     top = b.group_max(top);
     T sum = 0;
-    for (int k = first; k < end; k += step) sum += row[k] = math::exp(row[k] - top);
+    for (int k = first; k < end; k += step) {
+      const T above = row[k], e = row[k] = math::exp(above - top);
+      sum += level > T(0) ? e * slot_term(above, level * x.sw[k]).value : e;
+    }
     sum = b.group_sum(sum);
-    if (empty) sum += T(empty) * math::exp(-shift - top);
+    if (empty) sum += T(empty) * math::exp(-top);
     const T inv = T(1) / sum, scale = sw * inv_sqrt3;
     for (int k = first; k < end; k += step) {
       const T p = row[k] * inv;
@@ -150,9 +157,10 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
                              const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2;
   attention_start(b, s, w, x, a);
+  const T level = a.shares.find_level(b, s, n, x.sw);
   if (h2_out) b.each(n * 3, [&](int k) { h2_out[k / 3 * kH2Row + k % 3] = w.h2_alpha * x.h2[k]; });
   for (int h = 0; h < s.rep.heads2; ++h) {
-    attention_map<T>(b, s, w, h, x, query, nullptr, nullptr, a.map, a.ldn);
+    attention_map<T>(b, s, w, h, x, level, query, nullptr, nullptr, a.map, a.ldn);
     if (s.rep.has_g2_attn) attention_value(b, s, w, h, x, a, query);
     if (h2_out) {
       const T scale = w.h2_scale * w.h2_head[h];
@@ -199,7 +207,7 @@ DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>&
 // head assigned.
 template <class T>
 DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
-                                          const Attention<T>& a, T* dmap, bool first_head) {
+                                          const Attention<T>& a, T level, T* dmap, bool first_head) {
   const int n = x.n, ldn = a.ldn;
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
   b.each_group(n, [&](int j, bool inside) {
@@ -210,15 +218,36 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
     T mean = 0;
     for (int k = first; k < end; k += step) mean += dm[k] * prob[k] * (sw * x.sw[k]) * hh[k];
     mean = inv_sqrt3 * b.group_sum(mean);
+    if (level > T(0) && inside && first == 0) a.shares.mean[j] = mean;
     for (int k = first; k < end; k += step) {
       const T ww = sw * x.sw[k], h = hh[k], l = logit[k], p = prob[k], direct = inv_sqrt3 * dm[k];
-      const T dz = p * (direct * ww * h - mean), of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
       const T gate = s.rep.gate ? h : T(1);
+      const T slope = level > T(0) ? slot_term((l * gate + shift) * ww, level * x.sw[k]).of_logit : T(1);
+      const T dz = p * (direct * ww * h - mean * slope), of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
       const T of_ww = direct * p * h + (s.smooth ? dz * (l * gate + shift) : T(0));
       dhh[k] = (first_head ? T(0) : dhh[k]) + of_hh * ww;
       dww[k] = (first_head ? T(0) : dww[k]) + of_ww;
       dm[k] = dz * gate * ww;
     }
+  });
+}
+
+// Adds a head's part of the gradient of the neighbours' shares of the slots, by the first head assigned.
+template <class T>
+DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+                                             const Attention<T>& a, T level, bool first_head) {
+  const int n = x.n, ldn = a.ldn;
+  b.each_group(n, [&](int k, bool inside) {
+    T sum = 0;
+    for (int j = b.group_lane(); j < (inside ? n : 0); j += b.group_lanes()) {
+      const int at = j * ldn + k;
+      const T l = s.rep.gate ? a.logit[at] * x.hh[at] : a.logit[at];
+      const T above = (l + T(kAttentionShift)) * (x.sw[j] * x.sw[k]);
+      sum += a.shares.mean[j] * a.prob[at] * slot_term(above, level * x.sw[k]).of_share;
+    }
+    sum = b.group_sum(sum);
+    if (b.group_lane() != 0 || !inside) return;
+    a.shares.gradient[k] = (first_head ? T(0) : a.shares.gradient[k]) - sum;
   });
 }
 
@@ -251,12 +280,13 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
                                       const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2, ld = x.ld, ldn = a.ldn;
   const bool values = s.rep.has_g2_attn;
+  const T level = a.shares.find_level(b, s, n, x.sw);
   if (values && kept.norm) {
     kept.take(b, x, a, d);
   } else if (values) {
     attention_start(b, s, w, x, a);
     for (int h = 0; h < s.rep.heads2; ++h) {
-      attention_map<T>(b, s, w, h, x, y, nullptr, nullptr, a.map, ldn);
+      attention_map<T>(b, s, w, h, x, level, y, nullptr, nullptr, a.map, ldn);
       attention_value(b, s, w, h, x, a, y);
     }
     attention_normalise(b, s, x, a);
@@ -266,7 +296,7 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
   T *dapplied = y, *dquery = y, *dmap = a.map;  // one after the other
   for (int h = 0; h < s.rep.heads2; ++h) {
     const T scale = dh2_out ? w.h2_scale * w.h2_head[h] : T(0);
-    attention_map<T>(b, s, w, h, x, query, a.logit, a.prob, a.map, ldn);
+    attention_map<T>(b, s, w, h, x, level, query, a.logit, a.prob, a.map, ldn);
     if (dh2_out) {
       b.each(n * 3, [&](int e) {
         T sum = 0;
@@ -287,12 +317,14 @@ DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, c
         dmap[e / n * ldn + e % n] += scale * (u[0] * v[0] + u[1] * v[1] + u[2] * v[2]);
       });
     }
-    attention_map_backward(b, s, x, a, dmap, h == 0);
+    attention_map_backward(b, s, x, a, level, dmap, h == 0);
+    if (level > T(0)) attention_shares_backward(b, s, x, a, level, h == 0);
     gemm(b, n, d, n, plain(map, ldn), plain(g2, ld), dquery, ld, false);
     gemm(b, n, d, n, transposed(map, ldn), plain(static_cast<const T*>(query), ld), dg2, ld, true);
     gemm(b, n, d, d, plain(static_cast<const T*>(dquery), ld), w.attn2_map_t[h], dg2, ld, true);
   }
   attention_factors_backward(b, s, x, a, dh2, dsw);
+  if (level > T(0)) a.shares.to_switches(b, n, x.sw, 1, dsw);
   if (!dh2_out) return;
   b.each(n * 3, [&](int e) {
     const int at = e / 3 * kH2Row + e % 3;

@@ -57,6 +57,7 @@ struct RepformerView {
   bool has_conv = false, has_grrg = false, has_drrd = false, has_g1_attn = false;
   bool has_g1g1 = false, has_g2_attn = false, update_h2 = false, gate = false;
   bool conv_outside = false, mlp_outside = false, sqrt_nnei = false;
+  bool crowds = false;  // an atom can have more neighbours than slots, and its softmax shares: slot_shares.h
   double ln_eps = 0;
   Activation act;
 

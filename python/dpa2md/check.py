@@ -373,21 +373,29 @@ def _crossing(
 
 
 def check_room(s: Subject) -> list[Check]:
-    """No atom may have more neighbours than the model has room for."""
+    """No atom may have more neighbours than the model has room for, unless it takes all."""
     checks = []
     for name, rcut, nsel in s.blocks():
         counts = np.bincount(neighbor_list("i", s.atoms, rcut), minlength=len(s.atoms))
         s.curves.setdefault("room", {})[name] = (counts, nsel)
+        title, most = f"{name.replace('_', '-')} neighbours", int(counts.max())
+        if s.records.get("model.all_neighbors", 0):
+            reason = (
+                f"the model takes all within {rcut:g} angstrom, {most} here of the atom with most"
+            )
+            checks.append(Check.skip(title, reason))
+            continue
         over = int((counts > nsel).sum())
         checks.append(
             Check.judge(
-                f"{name.replace('_', '-')} neighbours",
-                int(counts.max()),
+                title,
+                most,
                 nsel,
                 "",
                 f"of the atom with most, within {rcut:g} angstrom",
                 f"{over} of {len(counts)} atoms have more than the model has room for; the energy "
-                "jumps there: give the model room with examples/widen_nsel.py, or train with more",
+                "jumps there: convert with --all-neighbors, give the model room with "
+                "examples/widen_nsel.py, or train with more",
             )
         )
     return checks

@@ -14,6 +14,7 @@ examples:
   dpa2md convert multitask.pt --list-heads         which heads there are
   dpa2md convert multitask.pt -o water.dpa2 --head Water
   dpa2md convert model.pt -o water.dpa2 --elements O,H
+  dpa2md convert model.pt --all-neighbors          no jumps where lists overflow
   dpa2md convert model.pt --verify                 compares with DeePMD-kit
 """
 
@@ -22,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     """Add the sub-command to a parser's `subparsers`; its ``args.run`` is `run`."""
     parser = subparsers.add_parser(
         "convert",
-        help="convert a DeePMD-kit model (.pt .pth .pt2 .dp .yaml) to .dpa2",
+        help="convert a DeePMD-kit model (.pt .pth .pt2 .pte .dp .yaml) to .dpa2",
         description="Convert a DPA-2 or attention-free DPA-1 energy model of DeePMD-kit to one\n"
         ".dpa2 file. Neither DeePMD-kit nor torch is needed, and no code in the model\n"
         "file is run.",
@@ -40,6 +41,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--elements", metavar="O,H", help="keep only these elements, in this order")
     parser.add_argument(
+        "--all-neighbors", action="store_true",
+        help="take all neighbours within the cutoffs, not the nearest that the model has room for",
+    )  # fmt: skip
+    parser.add_argument(
         "--verify", action="store_true",
         help="compare energies and forces with DeePMD-kit, which must be installed",
     )  # fmt: skip
@@ -56,7 +61,13 @@ def run(args: argparse.Namespace) -> int:
     elements = None
     if args.elements is not None:
         elements = [name.strip() for name in args.elements.split(",")]
-    output = convert(args.model, args.output, head=args.head, elements=elements)
+    output = convert(
+        args.model,
+        args.output,
+        head=args.head,
+        elements=elements,
+        all_neighbors=args.all_neighbors,
+    )
     print(f"{output}: {_summary(output)}")
     if args.verify:
         print(f"agrees with DeePMD-kit: {verify(args.model, output, args.head)}")
@@ -71,4 +82,6 @@ def _summary(path: Path) -> str:
     trained = trained_elements(records)
     if trained is not None and len(trained) < len(elements):
         text += f", trained on {' '.join(trained)}"
+    if records.get("model.all_neighbors", 0):
+        text += ", all neighbours"
     return f"{text}, head {records['meta.head']}" if "meta.head" in records else text

@@ -99,12 +99,14 @@ def summarize(records: dict[str, Record]) -> dict[str, Any]:
         "precision": records["model.precision"],
         "fitting precision": records["model.fitting_precision"],
     }
+    takes_all = bool(records.get("model.all_neighbors", 0))
+    summary["neighbours"] = "all within the cutoffs" if takes_all else "the nearest that have room"
     for block in ("repinit", "three_body", "repformer"):
         if f"{block}.rcut" in records:
             summary[block.replace("_", "-")] = {
                 "cutoff / angstrom": records[f"{block}.rcut"],
                 "smooth from / angstrom": records[f"{block}.rcut_smth"],
-                "neighbours at most": records[f"{block}.nsel"],
+                "sums divided by" if takes_all else "neighbours at most": records[f"{block}.nsel"],
             }
     if kind == "dpa2":
         summary["layers"] = records["repformer.nlayers"]

@@ -37,20 +37,25 @@ def convert(
     *,
     head: str | None = None,
     elements: Sequence[str] | None = None,
+    all_neighbors: bool = False,
 ) -> Path:
     """Convert a model file of DeePMD-kit to ``.dpa2``.
 
     Parameters
     ----------
     source
-        A ``.pt``, ``.pth``, ``.pt2``, ``.dp`` or ``.yaml`` file (or a ``.dpa2`` file, to keep
-        fewer elements).
+        A ``.pt``, ``.pth``, ``.pt2``, ``.pte``, ``.dp`` or ``.yaml`` file (or a ``.dpa2`` file,
+        to keep fewer elements or to take all neighbours).
     output
         The file to write; default: `source` with the extension ``.dpa2``.
     head
         Which head of a multi-task model; its name in any case, or an alias.
     elements
         Keep only these elements, in this order.
+    all_neighbors
+        Take every neighbour within the cutoffs into account instead of the nearest `sel`, so
+        that the energy stays continuous where lists would overflow. Where none does, nothing
+        changes. Files that DeePMD-kit itself evaluates so are of this kind without being asked.
 
     Returns
     -------
@@ -68,7 +73,10 @@ def convert(
     output = source.with_suffix(".dpa2") if output is None else Path(output)
     if output.exists() and output.samefile(source):
         raise ModelError(f"{source}: the output would replace the source; name another output.")
-    write_model(output, load_records(source, head, elements))
+    records = load_records(source, head, elements)
+    if all_neighbors:
+        records["model.all_neighbors"] = 1
+    write_model(output, records)
     return output
 
 
@@ -127,7 +135,9 @@ def load_records(
         with _named(source), open_source(source) as contents:
             chosen = contents.choose(head)
             model = read_config(chosen.config)
-            records = _meta(source, chosen) | build_records(model, Weights(chosen.tensors))
+            records = _meta(source, chosen) | build_records(
+                model, Weights(chosen.tensors), chosen.all_neighbors
+            )
     if elements is not None:
         with _named(source):
             records = keep_elements(records, list(elements))
@@ -172,8 +182,15 @@ def verify(
     Raises
     ------
     ModelError
-        When the two differ by more than rounding, or when DeePMD-kit is not installed.
+        When the two differ by more than rounding, take neighbours differently, or when
+        DeePMD-kit is not installed.
     """
+    key = "model.all_neighbors"
+    if load_records(output).get(key, 0) and not load_records(source, head).get(key, 0):
+        raise ModelError(
+            f"{output} takes all neighbours and DeePMD-kit the nearest that {source} has room for, so that "
+            "the two can't be compared; leave out --verify, or --all-neighbors."
+        )
     return compare(Path(source), Path(output), head)
 
 

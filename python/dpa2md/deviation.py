@@ -17,12 +17,12 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
-from ase.stress import voigt_6_to_full_3x3_stress
 
 from .batch import evaluate, listed
 from .calculator import DPA2Calculator
 from .engine import Engine
 from .files import whole_file
+from .labels import labels_of
 
 Model = str | os.PathLike | Engine | DPA2Calculator
 
@@ -162,8 +162,7 @@ def model_deviation(
     TypeError
         For a name that is not in a list, and as `evaluate`.
     """
-    models = _several(models, 1 if real_error else 2)
-    structures = listed(structures)
+    models, structures = _several(models, 1 if real_error else 2), listed(structures)
     for name, level in (("relative", relative), ("relative_v", relative_v)):
         if level is not None and not 0 < level < float("inf"):
             raise ValueError(f"The level {name} is {level}; give a positive number.")
@@ -174,7 +173,7 @@ def model_deviation(
         found.append(
             evaluate(model, structures, precision=precision, threads=threads, report=shown)
         )
-    truths = [_labels(atoms) if real_error else None for atoms in structures]
+    truths = [_truth(atoms) if real_error else None for atoms in structures]
     return [
         combine(entries, relative, relative_v, truth)
         for *entries, truth in zip(*found, truths, strict=True)
@@ -230,19 +229,17 @@ def combine(
     return out
 
 
-def _labels(atoms: Atoms) -> dict[str, Any]:
+def _truth(atoms: Atoms) -> dict[str, Any]:
     """Energy (eV), forces (eV/angstrom) and virial (eV) that a structure brought along; nan where it has none."""
-    found = getattr(atoms.calc, "results", {})
-    labels = {
-        "energy": found.get("energy", np.nan),
-        "forces": np.asarray(found.get("forces", np.full((len(atoms), 3), np.nan))),
-        "virial": np.full((3, 3), np.nan),
+    found = labels_of(atoms)
+    missing = np.full((len(atoms), 3), np.nan)
+    return {
+        "energy": np.nan if found.energy is None else found.energy,
+        "forces": missing if found.forces is None else found.forces,
+        "virial": np.full((3, 3), np.nan)
+        if found.stress is None
+        else -found.stress * atoms.get_volume(),
     }
-    if "stress" in found and atoms.cell.rank == 3:
-        stress = np.asarray(found["stress"])
-        stress = voigt_6_to_full_3x3_stress(stress) if stress.shape == (6,) else stress
-        labels["virial"] = -stress * atoms.get_volume()
-    return labels
 
 
 def write_deviations(

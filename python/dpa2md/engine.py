@@ -177,6 +177,11 @@ class Engine:
         return self._info["rcut"]
 
     @property
+    def all_neighbors(self) -> bool:
+        """Whether the model takes all neighbours within its cutoffs, not the nearest `sel`."""
+        return self._info["all_neighbors"]
+
+    @property
     def nfparam(self) -> int:
         """How many numbers per frame the model takes, usually 0."""
         return self._info["nfparam"]
@@ -405,7 +410,8 @@ class Engine:
             atom, count, nsel = out["overfull"]
             warnings.warn(
                 f"{frames.place(atom)} has {count} neighbours and the model has room for {nsel}: the "
-                f"nearest {nsel} are kept, as DeePMD-kit does, so the energy is not continuous there.",
+                f"nearest {nsel} are kept, as DeePMD-kit does, so the energy is not continuous there (dpa2md "
+                "convert --all-neighbors makes a model that takes all).",
                 stacklevel=4,
             )
         return out

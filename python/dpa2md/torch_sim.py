@@ -72,7 +72,8 @@ class DPA2Model(ModelInterface):
         self._dtype = dtype
         self._compute_forces = True
         self._compute_stress = True
-        self._memory_scales_with = "n_atoms"  # lists have `nsel` slots, whatever the density
+        # lists have `sel` slots, whatever the density, unless they take all neighbours
+        self._memory_scales_with = "n_atoms_x_density" if self.engine.all_neighbors else "n_atoms"
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
         """Evaluate all systems of a state at once.

@@ -20,7 +20,9 @@ class Case:
     """One model. `model`: configuration. `used`: the types that structures are mapped to.
     `nonzero_davg`: blocks whose radial davg is not zero. `uneven_dstd`: dstd differs over x, y, z.
     `give_fparam`: False leaves frame parameters to the model's default. `normalized`: the
-    configuration is completed with the defaults of the training input, as `dp train` writes it."""
+    configuration is completed with the defaults of the training input, as `dp train` writes it.
+    `scales`: factors for the random values of tensors, by parts of their names. `dense`: the graph
+    route of the exportable backend is switched off."""
 
     model: dict
     used: tuple[int, ...]
@@ -29,6 +31,8 @@ class Case:
     give_fparam: bool = True
     normalized: bool = False
     heads: dict[str, dict] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
+    dense: bool = False
 
 
 CASES: dict[str, Case] = {}

@@ -6,9 +6,11 @@
     cd tests
     OMP_NUM_THREADS=2 python -m golden.make_golden             # all cases, about 10 minutes
     OMP_NUM_THREADS=2 python -m golden.make_golden strip full  # these; the others are kept
+    OMP_NUM_THREADS=2 python -m golden.make_golden --exportable  # the other set, 3 minutes
 
 Writes beside itself `models.zip` (a training checkpoint NAME.pt per case), `results.npz` and
-`index.json`; README.md says what they hold. Weights depend on the names of case and tensor only.
+`index.json`, or the same with `exportable_` in front of their names; README.md says what they hold.
+Weights depend on the names of case and tensor only.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from deepmd.pt.utils.multi_task import preprocess_shared_params
 from deepmd.utils.argcheck import model_args
 
 from .configs import CASES, Case
+from .configs_exportable import EXPORTABLE, TREES
 from .systems import (
     Structure,
     all_structures,
@@ -50,6 +53,8 @@ CLEAR_GAP = 1e-6  # angstrom
 
 def build(name: str, case: Case) -> ModelWrapper:
     """The case's model with its random weights, wrapped as `dp train` wraps it."""
+    if name in EXPORTABLE:
+        return build_exportable(name, case)
     params = copy.deepcopy(case.model)
     if case.heads:
         params, links = preprocess_shared_params(params)
@@ -62,13 +67,41 @@ def build(name: str, case: Case) -> ModelWrapper:
         if case.normalized:
             params = model_args().normalize_value(params, trim_pattern="_*")
         wrapper = ModelWrapper(get_model(params), model_params=params)
-    tensors = [*wrapper.named_parameters(), *wrapper.named_buffers()]
+    fill(name, case, wrapper)
+    return wrapper
+
+
+def build_exportable(name: str, case: Case) -> torch.nn.Module:
+    """The same as `dp --pt-expt train` wraps it."""
+    from deepmd.pt_expt.model import get_model as get_exportable
+    from deepmd.pt_expt.train.wrapper import ModelWrapper as ExportableWrapper
+
+    params = copy.deepcopy(case.model)
+    if case.heads:
+        params, links = preprocess_shared_params(params)
+        models = {
+            head: get_exportable(copy.deepcopy(p)) for head, p in params["model_dict"].items()
+        }
+        wrapper = ExportableWrapper(models, model_params=params)
+        wrapper.share_params(links, dict.fromkeys(models, 1.0), resume=True)
+    else:
+        wrapper = ExportableWrapper(get_exportable(copy.deepcopy(params)), model_params=params)
+    fill(name, case, wrapper)
+    for model in wrapper.model.values() if case.dense else ():
+        model.atomic_model.descriptor.disable_graph_lower()
+    return wrapper
+
+
+def fill(name: str, case: Case, wrapper: torch.nn.Module) -> None:
+    """Gives every tensor its random value; the exportable backend's have other names for the same."""
     with torch.no_grad():
-        for key, tensor in tensors:
+        for key, tensor in [*wrapper.named_parameters(), *wrapper.named_buffers()]:
+            stem, _, kind = key.rpartition(".")
+            key = f"{stem}.{ {'w': 'matrix', 'b': 'bias'}.get(kind, kind) }"
             value = random_value(name, case, key, tuple(tensor.shape))
             if value is not None:
-                tensor.copy_(torch.from_numpy(np.array(value)))
-    return wrapper
+                scale = [s for part, s in case.scales.items() if part in key]
+                tensor.copy_(torch.from_numpy(np.array(value) * np.prod(scale)))
 
 
 def random_value(name: str, case: Case, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -93,7 +126,8 @@ def random_value(name: str, case: Case, key: str, shape: tuple[int, ...]) -> np.
         return rng.normal(scale=0.3, size=shape)
     if kind in ("bias_atom_e", "out_bias"):
         return rng.normal(scale=2.0, size=shape)
-    known = "compress_info compress_data type_embd_data min_nbor_dist default_fparam_tensor"
+    known = "compress_info compress_data type_embd_data min_nbor_dist default_fparam_tensor "
+    known += "type_mask econf_tebd graph_lower_disabled"
     assert any(word in key for word in known.split()), f"{key}: no rule for its random value"
     return None
 
@@ -119,6 +153,14 @@ def checkpoint(wrapper: ModelWrapper) -> bytes:
     return buffer.getvalue()
 
 
+def exported_tree(wrapper: torch.nn.Module) -> bytes:
+    """The `model.json` that `dp --pt-expt freeze` puts into a `.pte` or `.pt2` file."""
+    from deepmd.pt_expt.utils.serialization import _numpy_to_json_serializable
+
+    tree = {"model": wrapper.model["Default"].serialize()}
+    return json.dumps(_numpy_to_json_serializable(tree), separators=(",", ":")).encode()
+
+
 def in_precision(data: bytes, precision: str) -> bytes:
     """The same checkpoint with every tensor and both nets in another precision."""
     state = torch.load(io.BytesIO(data), weights_only=True)["model"]
@@ -140,7 +182,10 @@ def evaluate(data: bytes, case: Case, head: str | None, structures: list[Structu
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.pt")
         path.write_bytes(data)
-        potential = DeepPot(str(path), head=head, no_jit=True, nlist_backend="native")
+        if case in EXPORTABLE.values():
+            potential = DeepPot(str(path), **({"head": head} if head else {}))
+        else:
+            potential = DeepPot(str(path), head=head, no_jit=True, nlist_backend="native")
     fparam = None
     if potential.get_dim_fparam() and case.give_fparam:
         fparam = frame_parameters(potential.get_dim_fparam())
@@ -247,7 +292,8 @@ def check_weights_matter(name: str, wrapper: ModelWrapper, case: Case, structure
 def make(name: str, case: Case, structures: dict[str, Structure]) -> tuple[bytes, dict, list[dict]]:
     """The checkpoint, the arrays and the index entries (one a head) of a case."""
     wrapper = build(name, case)
-    check_weights_matter(name, wrapper, case, structures["five_elements"])
+    if name not in EXPORTABLE:
+        check_weights_matter(name, wrapper, case, structures["five_elements"])
     data = checkpoint(wrapper)
     arrays, entries = {}, []
     for head in case.heads or [None]:
@@ -281,6 +327,7 @@ def make(name: str, case: Case, structures: dict[str, Structure]) -> tuple[bytes
                 "structures": [structure.name for structure in used],
                 "overfull": overfull,
             }
+            | ({"set": "exportable_"} if name in EXPORTABLE else {})
         )
         forces = arrays[f"{label}/forces"]
         print(
@@ -292,20 +339,29 @@ def make(name: str, case: Case, structures: dict[str, Structure]) -> tuple[bytes
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help="names in configs.py; default: all")
+    parser.add_argument(
+        "--exportable", action="store_true", help="the set of configs_exportable.py"
+    )
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     torch.set_default_dtype(torch.float64)
     structures = all_structures()
+    cases = EXPORTABLE if options.exportable else CASES
+    file_of = {
+        what: options.output / (("exportable_" if options.exportable else "") + what)
+        for what in ("models.zip", "results.npz", "index.json")
+    }
     models, arrays, entries = {}, {}, {}
-    if options.cases and (options.output / "index.json").exists():  # keep the others
-        with zipfile.ZipFile(options.output / "models.zip") as archive:
-            models = {member[:-3]: archive.read(member) for member in archive.namelist()}
-        arrays = dict(np.load(options.output / "results.npz"))
-        index = json.loads((options.output / "index.json").read_text())
+    if options.cases and file_of["index.json"].exists():  # keep the others
+        with zipfile.ZipFile(file_of["models.zip"]) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".pt")]
+            models = {name[:-3]: archive.read(name) for name in names}
+        arrays = dict(np.load(file_of["results.npz"]))
+        index = json.loads(file_of["index.json"].read_text())
         entries = {entry["name"]: entry for entry in index["models"]}
-    for name in options.cases or CASES:
+    for name in options.cases or cases:
         start = time.time()
-        models[name], new_arrays, new_entries = make(name, CASES[name], structures)
+        models[name], new_arrays, new_entries = make(name, cases[name], structures)
         arrays |= new_arrays
         entries |= {entry["name"]: entry for entry in new_entries}
         print(f"{name}: {len(models[name]) // 1024} kB, {time.time() - start:.1f} s", flush=True)
@@ -318,12 +374,15 @@ def main() -> None:
         "models": list(entries.values()),
     }
     options.output.mkdir(exist_ok=True)
-    with zipfile.ZipFile(options.output / "models.zip", "w") as archive:
-        for name, data in models.items():  # no dates: the same models give the same bytes
-            member = zipfile.ZipInfo(f"{name}.pt", (1980, 1, 1, 0, 0, 0))
+    members = {f"{name}.pt": data for name, data in models.items()}
+    for name in TREES if options.exportable else ():
+        members[f"{name}.json"] = exported_tree(build(name, cases[name]))
+    with zipfile.ZipFile(file_of["models.zip"], "w") as archive:
+        for name, data in members.items():  # no dates: the same models give the same bytes
+            member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             archive.writestr(member, data, zipfile.ZIP_DEFLATED, 9)
-    np.savez_compressed(options.output / "results.npz", **arrays)
-    (options.output / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    np.savez_compressed(file_of["results.npz"], **arrays)
+    file_of["index.json"].write_text(json.dumps(index, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .systems import Structure, all_structures, atom_parameters, frame_parameter
 HERE = Path(__file__).parent
 STRUCTURES = all_structures()
 INDEX = json.loads((HERE / "index.json").read_text())
+EXPORTABLE_INDEX = json.loads((HERE / "exportable_index.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Golden:
     numb_aparam: int
     structures: tuple[str, ...]
     overfull: tuple[bool, ...]
+    set: str = ""  # in front of the names of its files
+
+    @property
+    def all_neighbors(self) -> bool:
+        """Whether DeePMD-kit evaluates it over all neighbours within the cutoffs."""
+        return self.name.startswith("graph")
 
     def types(self, structure: Structure) -> np.ndarray:
         """Type of every atom of `structure` in this model, int64 (n,)."""
@@ -71,24 +78,24 @@ class Golden:
 
     def write(self, folder: Path) -> Path:
         """Unpacks the checkpoint into `folder` and returns its path."""
-        with zipfile.ZipFile(HERE / "models.zip") as archive:
+        with zipfile.ZipFile(HERE / f"{self.set}models.zip") as archive:
             return Path(archive.extract(self.file, folder))
 
     def _array(self, key: str) -> np.ndarray:
-        return _results(f"{self.name}/{key}")
+        return _results(self.set, f"{self.name}/{key}")
 
 
 @functools.cache
-def _archive():
-    return np.load(HERE / "results.npz")
+def _archive(set: str):
+    return np.load(HERE / f"{set}results.npz")
 
 
 @functools.cache
-def _results(key: str) -> np.ndarray:
-    return _archive()[key]
+def _results(set: str, key: str) -> np.ndarray:
+    return _archive(set)[key]
 
 
 MODELS = {
     entry["name"]: Golden(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-    for entry in INDEX["models"]
+    for entry in INDEX["models"] + EXPORTABLE_INDEX["models"]
 }

@@ -16,8 +16,8 @@ from .repformer_records import repformer_records
 from .weights import Weights
 
 
-def build_records(model: Model, weights: Weights) -> Records:
-    """All records of a model but `meta.*`.
+def build_records(model: Model, weights: Weights, all_neighbors: bool = False) -> Records:
+    """All records of a model but `meta.*`; `all_neighbors` when DeePMD-kit evaluates it by its graph route.
 
     Raises
     ------
@@ -33,12 +33,14 @@ def build_records(model: Model, weights: Weights) -> Records:
         "model.precision": descriptor.precision,
         "model.fitting_precision": fitting.precision,
     }
+    if all_neighbors:
+        records["model.all_neighbors"] = 1
     if model.pair_exclude:
         records["model.pair_exclude"] = _pair_matrix(model.pair_exclude, count)
     if model.atom_exclude:
         records["model.atom_exclude"] = _type_mask(model.atom_exclude, count)
     weights_d = atomic.scope("descriptor", descriptor.precision)
-    records |= _descriptor_records(descriptor, model.elements, weights_d)
+    records |= _descriptor_records(descriptor, model.elements, weights_d, all_neighbors)
     width = descriptor.repformer.g1_dim if descriptor.repformer else _axis_width(descriptor.repinit)
     width += descriptor.tebd_dim if descriptor.concat_tebd else 0
     weights_f = atomic.scope("fitting_net", fitting.precision)
@@ -101,7 +103,9 @@ def _net_records(name: str, layers: list[Layer], linear_end: bool = False) -> Re
 # Descriptor ---------------------------------------------------------------------------------------
 
 
-def _descriptor_records(descriptor: Descriptor, elements: list[str], weights: Weights) -> Records:
+def _descriptor_records(
+    descriptor: Descriptor, elements: list[str], weights: Weights, all_neighbors: bool
+) -> Records:
     count = len(elements)
     records: Records = {
         "descriptor.env_protection": descriptor.env_protection,
@@ -114,9 +118,9 @@ def _descriptor_records(descriptor: Descriptor, elements: list[str], weights: We
     records["type_embedding"] = tebd
     repinit = descriptor.repinit
     is_dpa2 = descriptor.kind == "dpa2"
-    records |= _repinit_records(
-        repinit, tebd, descriptor.smooth, weights.scope("repinit" if is_dpa2 else "se_atten")
-    )
+    weights_r = weights.scope("repinit" if is_dpa2 else "se_atten")
+    records |= _repinit_records(repinit, tebd, weights_r)
+    _check_averages(records, descriptor.smooth, all_neighbors)
     if descriptor.repformer is None:
         return records
     width = _axis_width(repinit)
@@ -153,17 +157,9 @@ def _type_embedding(descriptor: Descriptor, elements: list[str], weights: Weight
     return evaluate(layers, inputs, "linear")
 
 
-def _repinit_records(
-    block: EmbeddingBlock, tebd: np.ndarray, smooth: bool, weights: Weights
-) -> Records:
+def _repinit_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weights) -> Records:
     count, tebd_dim = tebd.shape
     davg, dstd = statistics(block, count, weights)
-    if (davg != 0).any() and not (block.mode == "strip" and smooth):
-        raise UnsupportedModelError(
-            "The model has nonzero averages (davg) in a descriptor whose empty neighbour slots are "
-            "not gated off, where DeePMD-kit's energy depends on the order of the atoms; train "
-            "with set_davg_zero, or with tebd_input_mode strip and smooth."
-        )
     records = list_records("repinit", block, davg, dstd)
     records |= {
         "repinit.axis": block.axis,
@@ -196,6 +192,23 @@ def _repinit_records(
         table = _pair_table(strip, tebd, block.activation).transpose(1, 0, 2)  # to (i, j)
     records["repinit.strip_table"] = np.ascontiguousarray(table)
     return records
+
+
+def _check_averages(records: Records, smooth: bool, all_neighbors: bool) -> None:
+    """Refuse averages of repinit that make DeePMD-kit's energy no function of the positions, or one that jumps."""
+    if not np.any(records["repinit.davg"]):
+        return
+    if all_neighbors:
+        raise UnsupportedModelError(
+            "The model has nonzero averages (davg) and DeePMD-kit takes all neighbours for this file, "
+            "so that its energy jumps when an atom crosses the cutoff; train with set_davg_zero."
+        )
+    if not (records["repinit.mode"] == "strip" and smooth):
+        raise UnsupportedModelError(
+            "The model has nonzero averages (davg) in a descriptor whose empty neighbour slots are "
+            "not gated off, where DeePMD-kit's energy depends on the order of the atoms; train "
+            "with set_davg_zero, or with tebd_input_mode strip and smooth."
+        )
 
 
 def _pair_table(layers: list[Layer], tebd: np.ndarray, activation: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..errors import HeadError, ModelError
 from ..torch_zip import Tensor
 from .keys import first_lines
 
-FORMATS = ".pt, .pth, .pt2, .dp, .yaml and .yml"
+FORMATS = ".pt, .pth, .pt2, .pte, .dp, .yaml and .yml"
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Source:
     config: dict[str, Any]
     tensors: Mapping[str, Tensor | np.ndarray]
     head: str | None = None
+    all_neighbors: bool = False  # DeePMD-kit evaluates it by its graph route
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def open_source(path: Path) -> Iterator[Contents]:
     readers = {
         ".pt": torch_files.read_checkpoint,
         ".pth": torch_files.read_script,
-        ".pt2": tree_files.read_pt2,
+        ".pt2": tree_files.read_exported,
+        ".pte": tree_files.read_exported,
         ".dp": tree_files.read_hdf5,
         ".yaml": tree_files.read_yaml,
         ".yml": tree_files.read_yaml,

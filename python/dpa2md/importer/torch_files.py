@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ModelError, UnsupportedModelError
 from ..torch_zip import Tensor, TorchZip
 from ..unpickle import ScriptObject, read_pickle
+from .exportable import in_common_names, is_exportable, takes_all_neighbors
 from .keys import plain
 from .old_files import modernise
 from .source import Contents, Source
@@ -81,7 +82,10 @@ def _source(
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-    return Source(*modernise(config, own), head)
+    if not is_exportable(own):
+        return Source(*modernise(config, own), head)
+    named = modernise(config, in_common_names(own))
+    return Source(*named, head, takes_all_neighbors(config, own))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """DeePMD-kit's backend-independent files: one tree of dictionaries with arrays in its leaves.
 
 `.dp` keeps the tree as JSON in an HDF5 attribute and the arrays as datasets, `.yaml` is the tree
-as text, `.pt2` has it as JSON beside compiled code, which is not looked at.
+as text, `.pt2` and `.pte` have it as JSON beside compiled code, which is not looked at.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..errors import ModelError, UnsupportedModelError
 from ..torch_zip import TorchZip
+from .exportable import exported_for_all_neighbors
 from .keys import MAX_DEPTH, plain
 from .source import Contents
 from .tree import tree_source
@@ -138,17 +140,21 @@ def _yaml_scalar(yaml: Any, resolver: Any, event: Any) -> Any:
 
 
 @contextmanager
-def read_pt2(path: Path) -> Iterator[Contents]:
-    """A `.pt2` file, of which only the JSON with the weights is read, which DeePMD-kit puts beside torch's folder."""
+def read_exported(path: Path) -> Iterator[Contents]:
+    """A `.pt2` or `.pte` file, of which only JSON is read; DeePMD-kit puts that of a `.pt2` beside torch's folder."""
     with closing(TorchZip(path, beside="model")) as archive:
-        name = "extra/model.json"
-        if name not in archive.names():
-            raise UnsupportedModelError(
-                "The .pt2 file holds no weights outside its compiled code; "
-                "convert the checkpoint or the .pth file that it was made from."
-            )
-        text = str(archive.read(name), "utf-8", "replace")
-    yield Contents(single=tree_source(_fill(_from_json(text), None)))
+        weights, about = (
+            str(archive.read(name), "utf-8", "replace") if name in archive.names() else None
+            for name in ("extra/model.json", "extra/metadata.json")
+        )
+    if weights is None:
+        raise UnsupportedModelError(
+            f"The {path.suffix.lower()} file holds no weights outside its compiled code; "
+            "convert the checkpoint or the .pth file that it was made from."
+        )
+    source = tree_source(_fill(_from_json(weights), None))
+    metadata = None if about is None else _from_json(about)
+    yield Contents(single=replace(source, all_neighbors=exported_for_all_neighbors(metadata)))
 
 
 def _from_json(text: str) -> dict[str, Any]:

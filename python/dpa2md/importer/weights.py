@@ -13,7 +13,7 @@ from ..torch_zip import Tensor
 
 # Tensors that can't change an energy or a force, or that only repeat the configuration.
 _HARMLESS = re.compile(
-    r"min_nbor_dist$|atomic_model\.out_std$|.*\.type_mask$|.*\.econf_tebd$"
+    r"_?min_nbor_dist$|atomic_model\.out_std$|.*\.type_mask$|.*\.econf_tebd$"
     r"|atomic_model\.fitting_net\.default_fparam_tensor$"
     r"|.*\.(compress_info|compress_data)\.\d+$|.*\.type_embd_data$"
 )
