@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.io import write
 from ase.phonons import Phonons
 from ase.thermochemistry import HarmonicThermo
-from ase.vibrations import VibrationsData
+from ase.vibrations import Vibrations, VibrationsData
 from conftest import skip_or_fail
 from dpa2md import DPA2Calculator, Engine
 from dpa2md.cli import main
@@ -88,6 +88,16 @@ def test_of_the_calculator(engine):
     assert len(VibrationsData(atoms, found).get_frequencies()) == 9
     with pytest.raises(ValueError, match="displacement of 0"):
         hessian(engine, atoms, delta=0)
+
+
+def test_like_ases_vibrations(engine, tmp_path):
+    atoms = Atoms("OHH", [[0, 0, 0], [0.8, 0.6, 0], [-0.8, 0.6, 0]])
+    atoms.calc = DPA2Calculator(engine)
+    theirs = Vibrations(atoms, name=str(tmp_path / "vib"))
+    theirs.run()
+    expected = theirs.get_vibrations().get_hessian()
+    # the same differences; forces are rounded at 1e-13 and divided by 2 delta
+    np.testing.assert_allclose(hessian(engine, atoms), expected, atol=1e-9)
 
 
 # ---- phonons
