@@ -1,4 +1,4 @@
-/* The model's matrix products by csrc/cpu/gemm.h and by Eigen, libxsmm, OpenBLAS and oneDNN, on one core.
+/* The model's matrix products by csrc/cpu/vector/gemm.h and by Eigen, libxsmm, OpenBLAS and oneDNN, on one core.
 
      apt install libeigen3-dev libxsmm-dev libopenblas-dev
      pip install onednn-devel-cpu-gomp            # into a virtual environment: $VIRTUAL_ENV/include, lib
@@ -29,8 +29,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cpu/gemm.h"
-#include "cpu/memory.h"
+#include "cpu/vector/gemm.h"
+#include "cpu/vector/memory.h"
 
 namespace ours = dpa2md::DPA2MD_ISA;
 

@@ -1,6 +1,6 @@
 """Draws the data flow of a step: python docs/draw_story.py docs/story.svg
 
-The names and their order are those of csrc/engine.cpp; tests/test_docs.py compares them. Every box
+The names and their order are those of csrc/engine/engine.cpp; tests/test_docs.py compares them. Every box
 has its own fill and dark letters, lines are a middle grey: readable on light and dark pages.
 """
 

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <limits>
 
-#include "../csrc/error.h"
+#include "base/error.h"
 
 namespace dpa2md {
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <thread>
 
-#include "../csrc/error.h"
+#include "base/error.h"
 
 namespace dpa2md {
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "../csrc/exchange.h"
+#include "engine/exchange.h"
 #include "local_atoms.h"
 
 namespace LAMMPS_NS {

@@ -1,12 +1,12 @@
-// The atoms of one rank as the core wants them (csrc/pairs.h), from LAMMPS's arrays and its full neighbour
-// list. A LAMMPS *index* is a local atom or a ghost; a *position* is an index that the model sees (types that
-// belong to other styles of `hybrid`, and atoms that LAMMPS excludes, are left out); a *row* is where the
-// features of a position live.
+// The atoms of one rank as the core wants them (csrc/neighbors/pairs.h), from LAMMPS's arrays and its full
+// neighbour list. A LAMMPS *index* is a local atom or a ghost; a *position* is an index that the model sees
+// (types that belong to other styles of `hybrid`, and atoms that LAMMPS excludes, are left out); a *row* is
+// where the features of a position live.
 #pragma once
 
 #include <vector>
 
-#include "../csrc/pairs.h"
+#include "neighbors/pairs.h"
 
 namespace LAMMPS_NS {
 class NeighList;

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <set>
 
-#include "../csrc/error.h"
+#include "base/error.h"
 
 namespace dpa2md {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "../csrc/engine.h"
 #include "deviation.h"
+#include "engine/engine.h"
 #include "ghost_exchange.h"
 #include "local_atoms.h"
 #include "options.h"

@@ -8,10 +8,10 @@
 #include <string>
 #include <utility>
 
-#include "../csrc/devices.h"
 #include "atom.h"
 #include "comm.h"
 #include "compute.h"
+#include "engine/devices.h"
 #include "error.h"
 #include "failure.h"
 #include "fix.h"

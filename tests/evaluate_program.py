@@ -1,5 +1,5 @@
 """Evaluates golden models with a program without Python, tests/cpp/evaluate.cpp: with the CUDA backend's
-kernels, run by the host (csrc/cuda/block.h), or on another architecture (test_aarch64.py)."""
+kernels, run by the host (csrc/cuda/block/block.h), or on another architecture (test_aarch64.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from golden.systems import Structure
 class EvaluateProgram:
     """Called like `Evaluator`. One run of the program does all structures of a model.
 
-    `threads` of an emulated block; negative: the last one runs first (csrc/cuda/fibers.h). `tables`: as
+    `threads` of an emulated block; negative: the last one runs first (csrc/cuda/emulation/fibers.h). `tables`: as
     Engine's. `chunk`: atoms that an emulated device takes at once. `structures`: those that
     it can be asked for.
     """

@@ -1,4 +1,4 @@
-"""csrc/dpa2md.h, from a program in C."""
+"""csrc/include/dpa2md.h, from a program in C."""
 
 from __future__ import annotations
 

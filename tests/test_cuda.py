@@ -97,7 +97,7 @@ def test_more_atoms_than_a_chunk(model, on_gpu):
     structure = STRUCTURES["water"]
     copies = (10, 10, 9)
     shifts = np.array(list(np.ndindex(*copies))) @ structure.cell
-    assert len(structure) * len(shifts) > 65536  # chunk_atoms in csrc/cuda/runtime.h
+    assert len(structure) * len(shifts) > 65536  # chunk_atoms in csrc/cuda/host/runtime.h
     result = on_gpu.engine(model).compute(
         (structure.positions + shifts[:, None]).reshape(-1, 3),
         np.tile(model.types(structure), len(shifts)),

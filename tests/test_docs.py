@@ -89,7 +89,7 @@ def drawing():
 
 def called(function: str) -> list[str]:
     """The stages that a function of the engine calls, in their order."""
-    text = (ROOT / "csrc" / "engine.cpp").read_text()
+    text = (ROOT / "csrc" / "engine" / "engine.cpp").read_text()
     body = re.search(rf"void Engine::{function}\(.*?^}}", text, re.DOTALL | re.MULTILINE).group()
     stages = re.findall(r"\bb\.(\w+)\((?:l, |l - 1, )?a\)|(exchange)->(\w+)", body)
     return [stage or f"{exchange}.{way}" for stage, exchange, way in stages]

@@ -1,12 +1,12 @@
 // Buffers sized once a step, blocks of atoms handed to threads.
-#include "cpu_backend.h"
+#include "cpu/cpu_backend.h"
 
 #include <algorithm>
 #include <cmath>
 #include <exception>
 
-#include "../threads.h"
-#include "memory_limit.h"
+#include "base/threads.h"
+#include "cpu/memory_limit.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -4,11 +4,11 @@
 // and forces are double.
 #pragma once
 
-#include "../backend.h"
-#include "../threads.h"
-#include "net.h"
-#include "shares.h"
-#include "tables.h"
+#include "base/threads.h"
+#include "cpu/shares.h"
+#include "cpu/tables.h"
+#include "cpu/vector/net.h"
+#include "engine/backend.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
-#include "../backend.h"
-#include "../error.h"
-#include "memory_limit.h"
+#include "base/error.h"
+#include "cpu/memory_limit.h"
+#include "engine/backend.h"
 
 namespace dpa2md {
 

@@ -1,7 +1,7 @@
 // What a layer sees of an atom's neighbours, and where it puts what belongs to them.
 #include <algorithm>
 
-#include "repformer_node.h"
+#include "cpu/stages/repformer_node.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -1,4 +1,4 @@
-#include "shares.h"
+#include "cpu/shares.h"
 
 #include <algorithm>
 

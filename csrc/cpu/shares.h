@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "../pairs.h"
-#include "simd.h"
+#include "cpu/vector/simd.h"
+#include "neighbors/pairs.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -1,8 +1,8 @@
 // The tables of the types in use, in the backend's precision and layout.
-#include "tables.h"
+#include "cpu/tables.h"
 
-#include "../embedding_tables.h"
-#include "cpu_backend.h"
+#include "cpu/cpu_backend.h"
+#include "model/embedding_tables.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -6,9 +6,9 @@
 #include <memory>
 #include <vector>
 
-#include "../compressed_table.h"
-#include "../function_table.h"
-#include "memory.h"
+#include "cpu/vector/memory.h"
+#include "model/compressed_table.h"
+#include "model/function_table.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "../folding.h"
-#include "cpu_backend.h"
+#include "cpu/cpu_backend.h"
+#include "model/folding.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -1,5 +1,5 @@
 // The CUDA backend in float32.
-#include "make_gpu_backend.h"
+#include "cuda/host/make_gpu_backend.h"
 
 namespace dpa2md {
 

@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "exchange.h"
-#include "neighbors.h"
+#include "engine/exchange.h"
+#include "neighbors/neighbors.h"
 
 struct Box {
   dpa2md::Cell cell;

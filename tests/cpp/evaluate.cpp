@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "periodic_engine.h"
+#include "engine/periodic_engine.h"
 
 using namespace dpa2md;
 

@@ -1,7 +1,7 @@
 // Coverage-guided fuzzing of the reader of model files, by hand: it needs clang with libFuzzer.
 //
 //   clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc \
-//     tests/cpp/fuzz_model_file.cpp csrc/model_file.cpp csrc/model.cpp -o build/fuzz_model_file
+//     tests/cpp/fuzz_model_file.cpp csrc/model/model_file.cpp csrc/model/model.cpp -o build/fuzz_model_file
 //   mkdir -p build/corpus && cp *.dpa2 build/corpus   # small models: tests/fuzz_models.py makes some
 //   build/fuzz_model_file -max_total_time=600 -rss_limit_mb=2048 -timeout=10 build/corpus
 //
@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "error.h"
-#include "model.h"
+#include "base/error.h"
+#include "model/model.h"
 
 namespace {
 

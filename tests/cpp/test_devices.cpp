@@ -1,9 +1,9 @@
 // Names of devices, and which GPU each process of a machine takes, on emulated GPUs.
 #include <cstdlib>
 
+#include "base/error.h"
 #include "check.h"
-#include "devices.h"
-#include "error.h"
+#include "engine/devices.h"
 
 using namespace dpa2md;
 

@@ -9,10 +9,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
 #include "domains.h"
-#include "engine.h"
-#include "error.h"
+#include "engine/engine.h"
 #include "model_files.h"
 
 using namespace dpa2md;

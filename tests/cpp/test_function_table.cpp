@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "check.h"
-#include "function_table.h"
-#include "model.h"
+#include "model/function_table.h"
+#include "model/model.h"
 
 using namespace dpa2md;
 

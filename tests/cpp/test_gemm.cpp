@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/gemm.h"
+#include "cpu/vector/gemm.h"
 #include "isa.h"
 
 using namespace dpa2md::DPA2MD_ISA;

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "cuda/emulation.h"
-#include "engine.h"
-#include "error.h"
+#include "cuda/emulation/emulation.h"
+#include "engine/engine.h"
 #include "model_files.h"
-#include "neighbors.h"
+#include "neighbors/neighbors.h"
 
 using namespace dpa2md;
 

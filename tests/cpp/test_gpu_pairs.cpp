@@ -8,11 +8,11 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "engine.h"
-#include "error.h"
+#include "engine/engine.h"
 #include "model_files.h"
-#include "neighbors.h"
+#include "neighbors/neighbors.h"
 
 using namespace dpa2md;
 

@@ -1,4 +1,4 @@
-// The tiles of tensor-core products (csrc/cuda/tensor.h): a warp's lanes are walked through one after
+// The tiles of tensor-core products (csrc/cuda/block/tensor.h): a warp's lanes are walked through one after
 // another, and the product of their fragments is made here, by the tables of the PTX manual.
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda/tensor.h"
+#include "cuda/block/tensor.h"
 
 using namespace dpa2md::gpu_emulated;
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/lanes.h"
 #include "cpu/shares.h"
+#include "cpu/vector/lanes.h"
 #include "isa.h"
 
 using namespace dpa2md::DPA2MD_ISA;

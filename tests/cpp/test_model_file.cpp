@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "engine.h"
-#include "error.h"
-#include "model.h"
+#include "engine/engine.h"
+#include "model/model.h"
 
 using namespace dpa2md;
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "error.h"
-#include "neighbors.h"
+#include "neighbors/neighbors.h"
 
 #ifdef _OPENMP
 #include <omp.h>

@@ -5,10 +5,10 @@
 #include <limits>
 #include <string>
 
+#include "base/scalar_math.h"
 #include "check.h"
-#include "cpu/simd_math.h"
+#include "cpu/vector/simd_math.h"
 #include "isa.h"
-#include "scalar_math.h"
 
 using namespace dpa2md;
 

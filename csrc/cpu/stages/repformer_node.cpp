@@ -1,0 +1,384 @@
+// node_step: the g1 update of a repformer layer, forward and backward. With w_j = sw_j (1 in non-smooth
+// models):
+//   Q|S = [g2 w | h2 w]^T gg1     conv = sum_k P_kc Q_kc / N
+//   drrd = sym(S c)               grrg = sym((h2 w)^T g2 c)
+//   g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 [...]) + s4 attention
+// so the neighbours' g1 enter through one small product per atom, and weights meet whole blocks of atoms.
+// Each update stands once: its forward function, then its backward one. The attention has its own file.
+#include "cpu/stages/repformer_node.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/vector/lanes.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+template <class T>
+T CpuBackend<T>::inverse_count(int n) const {
+  return T(1.0 / (model_.smooth ? double(rep().nsel) : 1e-4 + n));
+}
+
+template <class T>
+T CpuBackend<T>::inverse_moment(int n) const {
+  if (!rep().use_sqrt_nnei) return inverse_count(n);
+  return T(1.0 / (model_.smooth ? std::sqrt(double(rep().nsel)) : 1e-4 + std::sqrt(double(n))));
+}
+
+// ---- grrg: sym of the moments of g2
+
+// What meets the neighbours' features: left = [g2 w | h2 w], (n, g2 + 3).
+template <class T>
+T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
+  const int kq = rep().g2_dim, k = kq + 3;
+  T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
+  for (int j = 0; j < a.n; ++j) {
+    const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + kH2 * j;
+    T* out = left + j * k;
+#pragma omp simd
+    for (int c = 0; c < kq; ++c) out[c] = g2[c] * sw;
+    out[kq] = h2[0] * sw, out[kq + 1] = h2[1] * sw, out[kq + 2] = h2[2] * sw;
+  }
+  return left;
+}
+
+// c (h2 w)^T x, (3, width), for the neighbours' x (n, width)
+template <class T>
+T* CpuBackend<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena) {
+  const int kq = rep().g2_dim, k = kq + 3;
+  T* s = arena.take<T>(3 * static_cast<std::size_t>(width));
+  gemm(3, width, a.n, transposed(left + kq, k), x, width, s, width, false);
+  const T c = inverse_moment(a.n);
+  for (int i = 0; i < 3 * width; ++i) s[i] *= c;
+  return s;
+}
+
+// ds (3, width): d((h2 w)^T x), from dout, the gradient of the symmetrised moments
+template <class T>
+void CpuBackend<T>::moments_backward(const Neighborhood& a, const T* left, int width, const T* x,
+                                     const T* dout, T* ds, Arena& arena) {
+  symmetrise_backward(moments(a, left, width, x, arena), width, rep().axis, dout, ds);
+  const T c = inverse_moment(a.n);
+  for (int i = 0; i < 3 * width; ++i) ds[i] *= c;
+}
+
+// ---- conv: the product of left and gg1 with the weight P, element by element
+
+template <class T>
+void CpuBackend<T>::conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const int width = rep().g1_dim, kq = rep().g2_dim;
+  const T* weight = layers_[l].conv.data();
+  T* product = arena.take<T>(static_cast<std::size_t>(kq) * width);
+  gemm(kq, width, a.n, transposed(left, kq + 3), a.gg1, width, product, width, false);
+  const T inv = inverse_count(a.n);
+  if (!row.conv) {  // into the concatenation: projected to g2's width
+    for (int k = 0; k < kq; ++k) row.cat_conv[k] = inv * dot(width, weight + k * width, product + k * width);
+    return;
+  }
+  int c = 0;
+  for (; c + W <= width; c += W) {
+    V sum{};
+    for (int k = c; k < kq * width; k += width) {
+      sum += *reinterpret_cast<const V*>(weight + k) * *reinterpret_cast<const V*>(product + k);
+    }
+    *reinterpret_cast<V*>(row.conv + c) = inv * sum;
+  }
+  for (; c < width; ++c) {
+    T sum = 0;
+    for (int k = c; k < kq * width; k += width) sum += weight[k] * product[k];
+    row.conv[c] = inv * sum;
+  }
+}
+
+// The gradient of a column (conv is an update of its own) or of a row (part of the concatenation) of left^T
+// gg1 is that of P, scaled. dproduct (g2 + 3, width) and dleft (n, g2): what comes from conv.
+template <class T>
+void CpuBackend<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft,
+                                  Arena& arena) {
+  const int n = a.n, width = rep().g1_dim, kq = rep().g2_dim;
+  const T *weight = layers_[l].conv.data(), *weight_t = layers_[l].conv_t.data();
+  const T inv = inverse_count(n);
+  if (!dout.conv) {
+    for (int k = 0; k < kq; ++k) {
+      for (int c = 0; c < width; ++c)
+        dproduct[k * width + c] = inv * dout.cat_conv[k] * weight[k * width + c];
+    }
+    gemm(n, kq, width, plain<T>(a.gg1, width), weight_t, kq, dleft, kq, false);
+    for (int j = 0; j < n; ++j) {
+      for (int k = 0; k < kq; ++k) dleft[j * kq + k] *= inv * dout.cat_conv[k];
+    }
+    return;
+  }
+  T* scale = arena.take<T>(width);
+  T* scaled = arena.take<T>(static_cast<std::size_t>(n) * width);
+  for (int c = 0; c < width; ++c) scale[c] = inv * dout.conv[c];
+  for (int k = 0; k < kq; ++k) {
+#pragma omp simd
+    for (int c = 0; c < width; ++c) dproduct[k * width + c] = scale[c] * weight[k * width + c];
+  }
+  for (int j = 0; j < n; ++j) {
+#pragma omp simd
+    for (int c = 0; c < width; ++c) scaled[j * width + c] = scale[c] * a.gg1[j * width + c];
+  }
+  gemm(n, kq, width, plain<T>(scaled, width), weight_t, kq, dleft, kq, false);
+}
+
+// ---- conv and both moments together, in reverse: assigns d gg1, adds to d g2, d h2 and d sw.
+template <class T>
+void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
+                                      NeighborhoodGradient* d, Arena& arena) {
+  const Repformer& f = rep();
+  const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3;
+  const T* left = product_left(a, arena);
+  // zeros where the model has no such update
+  const std::size_t conv_size = static_cast<std::size_t>(kq) * width;
+  T* dproduct = arena.take<T>(conv_size + 3 * width);
+  T *dleft = arena.take<T>(static_cast<std::size_t>(n) * kq), *ds1 = dproduct + conv_size,
+    *ds2 = arena.take<T>(3 * kq);
+  if (!f.has_conv) std::fill_n(dproduct, conv_size, T(0)), std::fill_n(dleft, n * kq, T(0));
+  if (!f.has_drrd) std::fill_n(ds1, 3 * width, T(0));
+  if (!f.has_grrg) std::fill_n(ds2, 3 * kq, T(0));
+  if (f.has_grrg) moments_backward(a, left, kq, a.g2, dout.grrg, ds2, arena);
+  if (f.has_drrd) moments_backward(a, left, width, a.gg1, dout.drrd, ds1, arena);
+  if (f.has_conv) conv_backward(l, a, dout, dproduct, dleft, arena);
+  if (a.gg1) gemm(n, width, k, plain(left, k), dproduct, width, d->gg1, width, false);
+
+  for (int j = 0; j < n; ++j) {
+    T sum[4];  // d h2 w and, from conv, d sw
+    products_along(a, j, f.has_drrd ? ds1 : nullptr, ds2, dleft + j * kq, sum);
+    const T sw = a.sw[j], *g = dleft + j * kq, *h = left + j * k + kq;
+    T* out = d->g2 + j * kq;
+#pragma omp simd
+    for (int c = 0; c < kq; ++c) {
+      out[c] += sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
+    }
+    d->sw[j] += sum[3];
+    for (int x = 0; x < 3; ++x) {
+      d->h2[kH2 * j + x] += sum[x] * sw;
+      d->sw[j] += sum[x] * a.h2[kH2 * j + x];
+    }
+  }
+}
+
+// Of neighbour j: the products of the moments' gradients (3, g1), null without, and (3, g2) with its g1 and
+// g2, and of dleft with its g2.
+template <class T>
+void CpuBackend<T>::products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft,
+                                   T* sum) const {
+  constexpr int W = lanes<T>();
+  const int width = rep().g1_dim, kq = rep().g2_dim;
+  typename Vector<T, W>::type v[4] = {};
+  each_channel<T>(ds1 ? width : 0, [&](auto lanes_of, int c) {
+    constexpr int L = decltype(lanes_of)::value;
+    const auto x = load<L>(a.gg1 + j * width + c);
+    for (int y = 0; y < 3; ++y) collect(&v[y], x * load<L>(ds1 + y * width + c));
+  });
+  each_channel<T>(kq, [&](auto lanes_of, int c) {
+    constexpr int L = decltype(lanes_of)::value;
+    const auto x = load<L>(a.g2 + j * kq + c);
+    for (int y = 0; y < 3; ++y) collect(&v[y], x * load<L>(ds2 + y * kq + c));
+    collect(&v[3], x * load<L>(dleft + c));
+  });
+  sum_four<T, W>(v, sum);
+}
+
+// ---- the whole step
+
+// Columns of the concatenation that linear1 reads: [g1 unless g1_out_mlp | conv unless g1_out_conv | grrg |
+// drrd].
+template <class T>
+typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int b) {
+  const Repformer& f = rep();
+  const std::size_t width = f.g1_dim;
+  NodeRow r;
+  T* cat = s.cat + static_cast<std::size_t>(b) * f.linear1_in();
+  const auto columns = [&](bool present, int count) {
+    T* at = present ? cat : nullptr;
+    if (present) cat += count;
+    return at;
+  };
+  r.cat_g1 = columns(!f.g1_out_mlp, f.g1_dim);
+  r.cat_conv = columns(f.has_conv && !f.g1_out_conv, f.g2_dim);
+  r.grrg = columns(f.has_grrg, f.axis * f.g2_dim);
+  r.drrd = columns(f.has_drrd, f.axis * f.g1_dim);
+  r.conv = s.conv ? s.conv + b * width : nullptr;
+  const std::size_t heads = static_cast<std::size_t>(b) * f.attn1_nhead * width;
+  r.u = s.u ? s.u + heads : nullptr;
+  r.weighted = s.weighted ? s.weighted + heads : nullptr;
+  return r;
+}
+
+// Where the slope of a dense update of the layer is kept between the sweeps: of the last layer, and with
+// little memory of all, for the block only.
+template <class T>
+T* CpuBackend<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
+  const std::size_t width = rep().g1_dim;
+  if (!input_.forces) return nullptr;
+  if (l == last() || low_memory_) return of_block.data() + in_block(range.begin) * width;
+  return kept.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
+}
+
+// Room for the local attention of a block, and its queries.
+template <class T>
+void CpuBackend<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s) {
+  const int rows = range.size(), width = rep().g1_dim, heads = rep().attn1_nhead;
+  const std::size_t block = static_cast<std::size_t>(rows) * width;
+  const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
+  s->u = arena.take<T>(block * heads);
+  s->weighted = arena.take<T>(block * heads);
+  layers_[l].attn1_query.forward(rows, x, width, s->u, heads * width);
+}
+
+// Everything of a block's update but the last sum.
+template <class T>
+void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
+  const Repformer& f = rep();
+  const RepformerWeights<T>& w = layers_[l];
+  const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
+  const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
+  const std::size_t block = static_cast<std::size_t>(rows) * width;
+  s->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
+  if (f.has_conv && f.g1_out_conv) s->conv = arena.take<T>(block);
+  if (f.has_g1_attn) node_queries(l, range, arena, s);
+  for (int b = 0; b < rows; ++b) {
+    Arena::Scope scope(arena);
+    const Neighborhood a = node_neighborhood(l, range.begin + b, false, arena);
+    const NodeRow row = node_row(*s, b);
+    if (row.cat_g1)
+      std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
+                row.cat_g1);
+    if (a.places) {
+      T* moment = arena.take<T>(3 * static_cast<std::size_t>(width));
+      radial_products(l, a, rows_of_g1(l, range.begin + b, arena), row.conv, moment);
+      if (f.has_grrg) symmetrise(a.g2_moments, f.g2_dim, f.axis, row.grrg);
+      if (f.has_drrd) symmetrise(moment, width, f.axis, row.drrd);
+      continue;
+    }
+    const T* left = product_left(a, arena);
+    if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
+    if (f.has_drrd) symmetrise(moments(a, left, width, a.gg1, arena), width, f.axis, row.drrd);
+    if (f.has_conv) conv(l, a, left, row, arena);
+    if (f.has_g1_attn) local_attention(a, row, arena);
+  }
+  s->mlp = arena.take<T>(block);
+  w.mlp.forward(rows, s->cat, in, s->mlp, width);
+  activate_array(f.act, block, s->mlp, mlp_slope(l, range));
+  if (f.g1_out_mlp) {
+    s->self = arena.take<T>(block);
+    w.self.forward(rows, x, width, s->self, width);
+    activate_array(f.act, block, s->self, self_slope(l, range));
+  }
+  if (f.has_g1_attn) {
+    s->attn = arena.take<T>(block);
+    w.attn1_value.forward(rows, s->weighted, heads * width, s->attn, width);
+  }
+}
+
+template <class T>
+void CpuBackend<T>::node_step(int l, Range range) {
+  Arena& arena_ = arena();
+  Arena::Scope scope(arena_);
+  NodeBlock s;
+  node_block(l, range, arena_, &s);
+  const RepformerWeights<T>& w = layers_[l];
+  const int width = rep().g1_dim;
+  for (int b = 0; b < range.size(); ++b) {
+    const std::size_t at = static_cast<std::size_t>(b) * width;
+    const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width + at;
+    T* y = g1(l + 1) + static_cast<std::size_t>(range.begin) * width + at;
+    for (int c = 0; c < width; ++c) y[c] = w.g1_alpha * x[c] + w.scale_mlp[c] * s.mlp[at + c];
+    for (int c = 0; s.self && c < width; ++c) y[c] += w.scale_self[c] * s.self[at + c];
+    for (int c = 0; s.conv && c < width; ++c) y[c] += w.scale_conv[c] * s.conv[at + c];
+    for (int c = 0; s.attn && c < width; ++c) y[c] += w.scale_attn1[c] * s.attn[at + c];
+  }
+}
+
+// The gradients of the pair state start at the last layer.
+template <class T>
+void CpuBackend<T>::begin_pair_gradients(Range range) {
+  const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];
+  for (int i = range.begin; i < range.end; ++i) {
+    if (!radial_pairs(i)) std::fill_n(dg2(i), pairs().repformer.count[i] * rep().g2_dim, T(0));
+  }
+  env_rep_.dem.zero(4 * q0, 4 * q1);
+  env_rep_.dsw.zero(q0, q1);
+  if (rep().update_h2 && last() > 0)
+    dh2_.zero(last() % 2 * h2_stride_ + kH2 * q0, last() % 2 * h2_stride_ + kH2 * q1);
+}
+
+// Adds to d g1(l) of the block's own atoms, d g2(l), d h2, d sw, and to the shares of d g1 that go to
+// neighbours.
+template <class T>
+void CpuBackend<T>::node_step_backward(int l, Range range) {
+  Arena& arena_ = arena();
+  Arena::Scope scope(arena_);
+  const Repformer& f = rep();
+  const RepformerWeights<T>& w = layers_[l];
+  const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
+  const std::size_t block = static_cast<std::size_t>(rows) * width;
+  if (l == last()) begin_pair_gradients(range);
+  if (any_reads_gg1() && (l == last() || !f.has_g1g1)) clear_shares(range);
+  NodeBlock s, d;  // d: gradients with respect to the members of s
+  if (low_memory_ && l != last()) {
+    node_block(l, range, arena_, &s);
+  } else if (f.has_g1_attn) {
+    node_queries(l, range, arena_, &s);
+  }
+
+  const T* dout = dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
+  T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
+  for (std::size_t k = 0; k < block; ++k) dx[k] += w.g1_alpha * dout[k];
+  // dout through x' = ... + scale * act(pre)
+  const auto scaled = [&](const Buffer<T>& scale, const T* slope) {
+    T* out = arena_.take<T>(block);
+    for (std::size_t at = 0; at < block; at += width) {
+      for (int c = 0; c < width; ++c) out[at + c] = dout[at + c] * scale[c];
+    }
+    for (std::size_t k = 0; slope && k < block; ++k) out[k] *= slope[k];
+    return out;
+  };
+  if (f.g1_out_mlp) {
+    w.self.backward(rows, scaled(w.scale_self, self_slope(l, range)), width, dx, width, true);
+  }
+  d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
+  w.mlp.backward(rows, scaled(w.scale_mlp, mlp_slope(l, range)), width, d.cat, in, false);
+  if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
+  if (f.has_g1_attn) {
+    d.weighted = arena_.take<T>(block * heads);
+    d.u = arena_.take<T>(block * heads);
+    w.attn1_value.backward(rows, scaled(w.scale_attn1, nullptr), width, d.weighted, heads * width, false);
+  }
+
+  for (int b = 0; b < rows; ++b) {
+    Arena::Scope atom(arena_);
+    const Neighborhood a = node_neighborhood(l, range.begin + b, true, arena_);
+    const NodeRow row = node_row(s, b), drow = node_row(d, b);
+    NeighborhoodGradient g{dg2(range.begin + b), dh2(l, range.begin + b), arena_.zeros<T>(a.n),
+                           a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
+    if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
+    if (a.places) {
+      radial_products_backward(l, range.begin + b, a, drow, &g, arena_);
+    } else {
+      products_backward(l, a, drow, &g, arena_);
+    }
+    if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
+    for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
+    for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];
+  }
+  if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
+}
+
+#define DPA2MD_INSTANTIATE(T)                                  \
+  template T CpuBackend<T>::inverse_count(int) const;          \
+  template T CpuBackend<T>::inverse_moment(int) const;         \
+  template void CpuBackend<T>::node_step(int, Range);          \
+  template void CpuBackend<T>::node_step_backward(int, Range); \
+  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);
+DPA2MD_INSTANTIATE(float)
+DPA2MD_INSTANTIATE(double)
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

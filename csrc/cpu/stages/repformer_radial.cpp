@@ -1,0 +1,219 @@
+// Node steps of layers whose g2 depends on nothing but the neighbour's distance (radial_layers): g2(l) and f
+// = g2(l) P come from a table of em_0, so that
+//   conv = sum_j w_j f_j gg1_j / N      S = c (h2 w)^T gg1
+// is one pass over the neighbours' rows of g1, and so is its reverse. Where an atom comes closer than the
+// table reaches, or a model's is not good enough, g2 and the products are computed (repformer_node.cpp).
+#include <algorithm>
+
+#include "cpu/stages/repformer_node.h"
+#include "cpu/vector/lanes.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+// Where an atom's neighbours fall in the table; null where it does not have them all. slopes: those, too.
+template <class T>
+const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, bool slopes, Arena& arena) {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  if (!radial_atom_[i]) return nullptr;
+  const int n = pairs().repformer.count[i], np = padded(n, W);
+  RadialPlaces* p = arena.take<RadialPlaces>(1);
+  p->np = np;
+  p->cell = arena.take<int>(np);
+  p->value = arena.take<T>(5 * static_cast<std::size_t>(np));
+  p->slope = slopes ? arena.take<T>(5 * static_cast<std::size_t>(np)) : nullptr;
+  const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+  for (int k = 0; k < np; k += W) {
+    V x;
+    for (int lane = 0; lane < W; ++lane) x[lane] = em[4 * std::min(k + lane, n - 1)];
+    if (slopes) {
+      place_lanes<true, true>(radial_[0], x, np, p->cell + k, p->value + k, p->slope + k);
+    } else {
+      place_lanes<true, false>(radial_[0], x, np, p->cell + k, p->value + k, static_cast<T*>(nullptr));
+    }
+  }
+  return p;
+}
+
+// Notes which atoms have all their neighbours in the table.
+template <class T>
+void CpuBackend<T>::find_radial_atoms(Range range) {
+  for (int i = range.begin; i < range.end; ++i) {
+    const int n = pairs().repformer.count[i];
+    const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+    bool all = radial_layers_ > 0 && n > 0;
+    for (int j = 0; j < n && all; ++j) all = radial_[0].covers(em[4 * j]);
+    radial_atom_[i] = all;
+  }
+}
+
+// From channel c on: g2(l), (n, g2), of `a`, and its moments S = c (h2 w)^T g2, (3, g2).
+template <class T>
+template <int NV, int W>
+int CpuBackend<T>::radial_g2_from(int c, int l, const Neighborhood& a, T* out, T* s) const {
+  using V = typename Vector<T, W>::type;
+  const int d = rep().g2_dim;
+  const T factor = inverse_moment(a.n);
+  for (; c + NV * W <= d; c += NV * W) {
+    V sum[3][NV] = {};
+    for (int j = 0; j < a.n; ++j) {
+      T w[5];
+      const T* node = radial_node(l, *a.places, a.places->value, j, w) + c;
+      const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const V g2 = table_value<W>(node + v * W, node + v * W + 6 * radial_ld_, radial_ld_, w);
+        *reinterpret_cast<V*>(out + j * d + c + v * W) = g2;
+#pragma GCC unroll 3
+        for (int x = 0; x < 3; ++x) sum[x][v] += g2 * (h2[x] * sw);
+      }
+    }
+    for (int v = 0; v < NV; ++v) {
+      for (int x = 0; x < 3; ++x) *reinterpret_cast<V*>(s + x * d + c + v * W) = factor * sum[x][v];
+    }
+  }
+  return c;
+}
+
+template <class T>
+void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const {
+  constexpr int W = lanes<T>();
+  int c = radial_g2_from<2, W>(0, l, a, out, s);
+  c = radial_g2_from<1, W>(c, l, a, out, s);
+  radial_g2_from<1, 1>(c, l, a, out, s);
+}
+
+// The node of neighbour j, at g2 of layer l, and its weights gathered.
+template <class T>
+const T* CpuBackend<T>::radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const {
+  for (int q = 0; q < 5; ++q) w[q] = from[q * p.np + j];
+  return radial_[l].node.data() + static_cast<std::size_t>(p.cell[j]) * 4 * radial_ld_;
+}
+
+// conv (g1) [null: not wanted] and S (3, g1) of an atom, a few vectors of channels at a time.
+template <class T>
+template <int NV, int W>
+int CpuBackend<T>::radial_products_from(int c, int l, const Neighborhood& a, const T* const* gg1, T* conv,
+                                        T* s) {
+  using V = typename Vector<T, W>::type;
+  const int width = rep().g1_dim, d = rep().g2_dim;
+  const T inv = inverse_count(a.n), factor = inverse_moment(a.n);
+  for (; c + NV * W <= width; c += NV * W) {
+    V sum[4][NV] = {};
+    for (int j = 0; j < a.n; ++j) {
+      const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+      T w[5];
+      const T* node = radial_node(l, *a.places, a.places->value, j, w) + d + c;
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const V x = load<W>(gg1[j] + c + v * W) * sw;
+        if (conv) sum[3][v] += x * table_value<W>(node + v * W, node + v * W + 6 * radial_ld_, radial_ld_, w);
+#pragma GCC unroll 3
+        for (int y = 0; y < 3; ++y) sum[y][v] += x * h2[y];
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      const int at = c + v * W;
+      if (conv) *reinterpret_cast<V*>(conv + at) = inv * sum[3][v];
+      for (int y = 0; y < 3; ++y) *reinterpret_cast<V*>(s + y * width + at) = factor * sum[y][v];
+    }
+  }
+  return c;
+}
+
+template <class T>
+void CpuBackend<T>::radial_products(int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s) {
+  constexpr int W = lanes<T>();
+  int c = radial_products_from<4, W>(0, l, a, gg1, conv, s);
+  c = radial_products_from<1, W>(c, l, a, gg1, conv, s);
+  radial_products_from<1, 1>(c, l, a, gg1, conv, s);
+}
+
+// In reverse: adds to the pairs' shares of d g1, to d g2 or d em_0, d h2 and d sw.
+template <class T>
+void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
+                                             NeighborhoodGradient* g, Arena& arena) {
+  const Repformer& f = rep();
+  const int n = a.n, width = f.g1_dim, d = f.g2_dim;
+  const T** gg1 = rows_of_g1(l, i, arena);
+  T *s = arena.take<T>(3 * static_cast<std::size_t>(width)),
+    *ds1 = arena.zeros<T>(3 * static_cast<std::size_t>(width)),
+    *ds2 = arena.zeros<T>(3 * static_cast<std::size_t>(d)), *dconv = arena.take<T>(width);
+  const T inv = inverse_count(n), factor = inverse_moment(n);
+  for (int c = 0; c < width; ++c) dconv[c] = inv * dout.conv[c];
+  if (f.has_drrd) {
+    radial_products(l, a, gg1, nullptr, s);
+    symmetrise_backward(s, width, f.axis, dout.drrd, ds1);
+    for (int c = 0; c < 3 * width; ++c) ds1[c] *= factor;
+  }
+  if (f.has_grrg) {
+    symmetrise_backward(a.g2_moments, d, f.axis, dout.grrg, ds2);
+    for (int c = 0; c < 3 * d; ++c) ds2[c] *= factor;
+  }
+
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const bool all_layers = radial_layers_ == f.nlayers;  // nothing else gives to d g2: it ends here
+  for (int j = 0; j < n; ++j) {
+    T w[5], ws[5];
+    const T* node = radial_node(l, *a.places, a.places->value, j, w);
+    radial_node(l, *a.places, a.places->slope, j, ws);
+    const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+    const T h[3] = {h2[0] * sw, h2[1] * sw, h2[2] * sw};
+    T* dgg1 = share(a.q0 + j);
+    V along[3] = {}, open{}, dem{};  // their lanes are to be summed
+    each_channel<T>(width, [&](auto lanes_of, int c) {
+      constexpr int L = decltype(lanes_of)::value;
+      const T* at = node + d + c;
+      const auto value = table_value<L>(at, at + 6 * radial_ld_, radial_ld_, w);
+      const auto slope = table_slope<L>(at, at + 6 * radial_ld_, radial_ld_, ws);
+      const auto x = load<L>(gg1[j] + c), dx = load<L>(dconv + c), y0 = load<L>(ds1 + c),
+                 y1 = load<L>(ds1 + width + c), y2 = load<L>(ds1 + 2 * width + c), xdx = x * dx;
+      add<L>(dgg1 + c, sw * dx * value + h[0] * y0 + h[1] * y1 + h[2] * y2);
+      collect(&dem, slope * xdx);
+      collect(&open, value * xdx);
+      collect(&along[0], x * y0);
+      collect(&along[1], x * y1);
+      collect(&along[2], x * y2);
+    });
+    dem *= sw;
+    T* dg2 = g->g2 + j * d;
+    each_channel<T>(d, [&](auto lanes_of, int c) {
+      constexpr int L = decltype(lanes_of)::value;
+      const auto y0 = load<L>(ds2 + c), y1 = load<L>(ds2 + d + c), y2 = load<L>(ds2 + 2 * d + c),
+                 x = load<L>(a.g2 + j * d + c), dx = h[0] * y0 + h[1] * y1 + h[2] * y2;
+      collect(&along[0], x * y0);
+      collect(&along[1], x * y1);
+      collect(&along[2], x * y2);
+      if (all_layers) {
+        collect(&dem, dx * table_slope<L>(node + c, node + c + 6 * radial_ld_, radial_ld_, ws));
+      } else {
+        add<L>(dg2 + c, dx);
+      }
+    });
+    const V four[4] = {along[0], along[1], along[2], open};
+    T sum[4];
+    sum_four<T, W>(four, sum);
+    env_rep_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
+    g->sw[j] += sum[3];
+    for (int x = 0; x < 3; ++x) {
+      g->h2[kH2 * j + x] += sum[x] * sw;
+      g->sw[j] += sum[x] * h2[x];
+    }
+  }
+}
+
+#define DPA2MD_INSTANTIATE(T)                                                                           \
+  template const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int, bool, Arena&); \
+  template void CpuBackend<T>::find_radial_atoms(Range);                                                \
+  template void CpuBackend<T>::radial_g2(int, const Neighborhood&, T*, T*) const;                       \
+  template void CpuBackend<T>::radial_products(int, const Neighborhood&, const T* const*, T*, T*);      \
+  template void CpuBackend<T>::radial_products_backward(int, int, const Neighborhood&, const NodeRow&,  \
+                                                        NeighborhoodGradient*, Arena&);
+DPA2MD_INSTANTIATE(float)
+DPA2MD_INSTANTIATE(double)
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

@@ -1,0 +1,137 @@
+// Embedding and fitting nets on blocks of samples, "channel-major": x[channel][sample], so that the vector
+// lanes run over samples (pairs, triples or atoms) whatever the widths are.
+#pragma once
+
+#include "cpu/vector/gemm.h"
+#include "cpu/vector/memory.h"
+#include "model/model.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+template <class T>
+Buffer<T> cast(const Tensor& t) {
+  Buffer<T> out;
+  out.resize(t.data.size());
+  for (std::size_t i = 0; i < t.data.size(); ++i) out[i] = static_cast<T>(t.data[i]);
+  return out;
+}
+
+inline int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
+
+// y = act(x) in place and, when slope is given, slope = act'(x).
+template <class T>
+void activate_array(const Activation& a, std::size_t n, T* x, T* slope) {
+  dispatch(a, [&](auto kind) {
+    constexpr Activation::Kind K = decltype(kind)::value;
+    if (slope) {
+#pragma omp simd
+      for (std::size_t i = 0; i < n; ++i) {
+        T y, d;
+        activate<K>(a, x[i], &y, &d);
+        x[i] = y;
+        slope[i] = d;
+      }
+    } else {
+#pragma omp simd
+      for (std::size_t i = 0; i < n; ++i) {
+        T y, d;
+        activate<K>(a, x[i], &y, &d);
+        x[i] = y;
+      }
+    }
+  });
+}
+
+template <class T>
+struct NetWeights {
+  struct L {
+    int in, out, skip;
+    Buffer<T> w, b, idt;
+  };
+  Activation act;
+  bool linear_last = false;
+  int count = 0;
+  L layer[64];
+
+  void prepare(const Net& net) {
+    act = net.act;
+    linear_last = net.linear_last;
+    count = static_cast<int>(net.layers.size());
+    for (int k = 0; k < count; ++k) {
+      const Layer& l = net.layers[k];
+      layer[k].in = l.in(), layer[k].out = l.out(), layer[k].skip = l.skip;
+      layer[k].w = cast<T>(l.w), layer[k].b = cast<T>(l.b), layer[k].idt = cast<T>(l.idt);
+    }
+  }
+  int out() const { return layer[count - 1].out; }
+
+  // What the backward sweep needs from the forward one, in the arena.
+  struct Tape {
+    T* slope[64];  // act'(pre) * idt per layer; null for a linear layer
+  };
+
+  // x (in, ld) -> returns y (out, ld) in the arena; tape may be null. Every column is computed; whole vectors
+  // of them are fastest.
+  T* forward(const T* x, int ld, Arena& arena, Tape* tape) const {
+    T* y = nullptr;
+    for (int k = 0; k < count; ++k) {
+      const L& l = layer[k];
+      const std::size_t size = static_cast<std::size_t>(l.out) * ld;
+      y = arena.take<T>(size);
+      for (int o = 0; o < l.out; ++o) {
+        const T b = l.b.empty() ? T(0) : l.b[o];
+        for (int s = 0; s < ld; ++s) y[o * ld + s] = b;
+      }
+      gemm(l.out, ld, l.in, transposed(l.w.data(), l.out), x, ld, y, ld, true);
+      const bool linear = linear_last && k + 1 == count;
+      T* slope = nullptr;
+      if (!linear) {
+        if (tape) slope = arena.take<T>(size);
+        activate_array(act, size, y, slope);
+      }
+      if (tape) tape->slope[k] = slope;
+      if (!l.idt.empty()) {
+        for (int o = 0; o < l.out; ++o) {
+          for (int s = 0; s < ld; ++s) y[o * ld + s] *= l.idt[o];
+          for (int s = 0; slope && s < ld; ++s) slope[o * ld + s] *= l.idt[o];
+        }
+      }
+      for (int copy = 0; copy < l.skip; ++copy) {
+        T* part = y + static_cast<std::size_t>(copy) * l.in * ld;
+        for (int s = 0; s < l.in * ld; ++s) part[s] += x[s];
+      }
+      x = y;
+    }
+    return y;
+  }
+
+  // dy (out, ld), overwritten -> returns dx in the arena, its first `rows` rows.
+  T* backward(T* dy, int ld, const Tape& tape, int rows, Arena& arena) const {
+    for (int k = count - 1; k >= 0; --k) {
+      const L& l = layer[k];
+      const int in = k ? l.in : rows;
+      T* dx = arena.take<T>(static_cast<std::size_t>(in) * ld);
+      for (int s = 0; s < in * ld; ++s) {
+        T sum = 0;
+        for (int copy = 0; copy < l.skip; ++copy) sum += dy[static_cast<std::size_t>(copy) * l.in * ld + s];
+        dx[s] = sum;
+      }
+      if (tape.slope[k]) {
+        const T* slope = tape.slope[k];
+#pragma omp simd
+        for (int s = 0; s < l.out * ld; ++s) dy[s] *= slope[s];
+      } else if (!l.idt.empty()) {
+        for (int o = 0; o < l.out; ++o) {
+          for (int s = 0; s < ld; ++s) dy[o * ld + s] *= l.idt[o];
+        }
+      }
+      gemm(in, ld, l.out, plain(l.w.data(), l.out), dy, ld, dx, ld, true);
+      dy = dx;
+    }
+    return dy;
+  }
+};
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

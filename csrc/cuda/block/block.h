@@ -1,0 +1,206 @@
+// A block of threads that works on one item (an atom, a group of atoms) at a time. The kernels of this
+// directory are written against it, so that the same code runs on the device (nvcc) and on the host (any C++
+// compiler, for tests: emulation.h).
+#pragma once
+
+#include <cstddef>
+
+#include "base/scalar_math.h"
+
+#if defined(__CUDACC__)
+#define DPA2MD_GPU gpu
+#define DPA2MD_UNROLL _Pragma("unroll")
+#define DPA2MD_NOINLINE __noinline__  // what is long and called from many places
+#else
+#define DPA2MD_GPU gpu_emulated
+#define DPA2MD_UNROLL _Pragma("GCC unroll 4")
+#define DPA2MD_NOINLINE
+#include "cuda/emulation/fibers.h"
+#endif
+#define DPA2MD_KERNEL DPA2MD_DEVICE_TOO
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+constexpr int kThreads = 128;  // of a block on the device
+// The most of a block for an atom, as many as three blocks' registers allow, and for a group of atoms.
+constexpr int kAtomThreads = 3 * kThreads, kDenseThreads = 512;
+constexpr int kGroupLanes = 8;  // see group_sum
+
+// Kernels with much work an item say how many threads a block may have when there are too few blocks for the
+// device:
+//   static constexpr int kMostThreads
+template <class Kernel, class = void>
+struct MostThreads {
+  static constexpr int value = kThreads;
+};
+template <class Kernel>
+struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
+  static constexpr int value = Kernel::kMostThreads;
+};
+
+// Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
+// on no order.
+DPA2MD_KERNEL inline int atomic_add(int* to, int n) {
+#if defined(__CUDA_ARCH__)
+  return atomicAdd(to, n);
+#else
+  const int before = *to;  // the emulated device runs one thread at a time
+  *to += n;
+  return before;
+#endif
+}
+
+// Every thread of a block runs the same code; between two calls of sync() a thread must not read what another
+// one writes. Lanes are the threads of one warp, which can add up without sync().
+struct ThreadBlock {
+  int thread, threads;
+  int lane, lanes, warp, warps;
+#if !defined(__CUDACC__)
+  Team* team;
+#endif
+
+  DPA2MD_KERNEL void sync() const {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#elif !defined(__CUDACC__)
+    team->sync();
+#endif
+  }
+
+  // Whether x holds for any thread of the block; a barrier.
+  DPA2MD_KERNEL bool any(bool x) const {
+#if defined(__CUDA_ARCH__)
+    x = __syncthreads_or(x);
+#elif !defined(__CUDACC__)
+    x = team->any(x);
+#endif
+    return x;
+  }
+
+  // Until the lanes of a warp can read what one of them wrote.
+  DPA2MD_KERNEL void sync_lanes() const {
+#if defined(__CUDA_ARCH__)
+    __syncwarp();
+#elif !defined(__CUDACC__)
+    team->sync_lanes(warp, lanes);
+#endif
+  }
+
+  // Sum and maximum over the lanes of a warp; all of them call and get the result.
+  template <class T>
+  DPA2MD_KERNEL T lane_sum(T x) const {
+    return over<32>(x, [](T a, T b) { return a + b; });
+  }
+  template <class T>
+  DPA2MD_KERNEL T lane_max(T x) const {
+    return over<32>(x, [](T a, T b) { return b > a ? b : a; });
+  }
+  // The same over groups of kGroupLanes lanes, which divide a warp: several short rows at a time.
+  DPA2MD_KERNEL int group_lanes() const { return lanes < kGroupLanes ? lanes : kGroupLanes; }
+  DPA2MD_KERNEL int group_lane() const { return lane % group_lanes(); }
+  template <class T>
+  DPA2MD_KERNEL T group_sum(T x) const {
+    return over<kGroupLanes>(x, [](T a, T b) { return a + b; });
+  }
+  template <class T>
+  DPA2MD_KERNEL T group_max(T x) const {
+    return over<kGroupLanes>(x, [](T a, T b) { return b > a ? b : a; });
+  }
+
+  // Sum over the lanes before this one; all of them call.
+  template <class T>
+  DPA2MD_KERNEL T lane_before(T x) const {
+#if defined(__CUDA_ARCH__)
+    T sum = x;
+    for (int o = 1; o < 32; o *= 2) {
+      const T y = __shfl_up_sync(0xffffffffu, sum, o);
+      if (lane >= o) sum += y;
+    }
+    return sum - x;
+#elif !defined(__CUDACC__)
+    return team->sum_before(warp, lane, lanes, x);
+#else
+    return x;
+#endif
+  }
+
+  // f(k) for k = 0 … count-1, shared out among the threads; all have finished when it returns.
+  template <class F>
+  DPA2MD_KERNEL void each(int count, F f) const {
+    for (int k = thread; k < count; k += threads) f(k);
+    sync();
+  }
+  // f(k, row, column) for the numbers k of a matrix; no division where its rows fill warps.
+  template <class F>
+  DPA2MD_KERNEL void each_of(int rows, int width, F f) const {
+    if (width >= lanes / 2) {
+      for (int r = warp; r < rows; r += warps) {
+        for (int c = lane; c < width; c += lanes) f(r * width + c, r, c);
+      }
+    } else {
+      for (int k = thread; k < rows * width; k += threads) f(k, k / width, k % width);
+    }
+    sync();
+  }
+  // The same as each() with a warp for every k.
+  template <class F>
+  DPA2MD_KERNEL void each_warp(int count, F f) const {
+    for (int k = warp; k < count; k += warps) f(k);
+    sync();
+  }
+  // The same with a group of lanes for every k; f(k, false) of a group that has none, which must reduce with
+  // the others.
+  template <class F>
+  DPA2MD_KERNEL void each_group(int count, F f) const {
+    const int groups = lanes / group_lanes();
+    for (int k = warp * groups; k < count; k += warps * groups) {
+      const int own = k + lane / group_lanes();
+      f(own < count ? own : count - 1, own < count);
+    }
+    sync();
+  }
+
+ private:
+  // x of WIDTH lanes put together; a warp of the emulated device has fewer and is a group.
+  template <int WIDTH, class T, class F>
+  DPA2MD_KERNEL T over(T x, F combine) const {
+#if defined(__CUDA_ARCH__)
+    for (int o = WIDTH / 2; o > 0; o >>= 1) x = combine(x, __shfl_xor_sync(0xffffffffu, x, o));
+#elif !defined(__CUDACC__)
+    x = team->over_lanes(warp, lane, lanes, x, combine);
+#endif
+    return x;
+  }
+};
+
+// Kernels that give a warp to each of many things (atoms, rows) take some of them as an item.
+constexpr int kWarpItems = 4;
+inline int warp_items(int count) { return (count + kWarpItems - 1) / kWarpItems; }
+// f(k) by a warp for every k < count that belongs to the item
+template <class F>
+DPA2MD_KERNEL void each_of_item(const ThreadBlock& b, int item, int count, F f) {
+  const int begin = item * kWarpItems, left = count - begin;
+  b.each_warp(left < kWarpItems ? left : kWarpItems, [&](int k) { f(begin + k); });
+}
+
+// A stack of arrays for the work on one item: shared memory where it fits, else global memory. From a null
+// pointer it only counts the bytes.
+class Scratch {
+ public:
+  DPA2MD_KERNEL explicit Scratch(char* base) : base_(base) {}
+  template <class T>
+  DPA2MD_KERNEL T* take(std::size_t n) {
+    char* p = base_ ? base_ + used_ : nullptr;
+    used_ += (n * sizeof(T) + 15) / 16 * 16;
+    return reinterpret_cast<T*>(p);
+  }
+  DPA2MD_KERNEL std::size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

@@ -1,0 +1,297 @@
+// The backend for a GPU: buffers, folded weights, and the order of the kernels. Compiled by nvcc for the
+// device (cuda_float32.cu, cuda_float64.cu) and by the host compiler for tests (emulated_backend.cpp).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cuda/block/device.h"
+#include "cuda/kernels/dense.h"
+#include "cuda/kernels/pair_list.h"
+#include "cuda/kernels/repformer_pair_attention.h"
+#include "engine/backend.h"
+#include "model/model.h"
+#include "neighbors/neighbor_bins.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+// Pairs of the three viewers (pair_list.h): all, the three-body block's, the repformers'.
+struct PairNumbers {
+  std::int64_t pairs = 0, three = 0, near = 0;
+};
+
+// What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts, and
+// where they are searched on the device, atoms in bins, bins, frames; all pairs and those of the shorter
+// prefixes; the most of these that a chunk has; whether there is a reverse sweep.
+struct StepSizes {
+  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, near = 0;
+  std::size_t binned = 0, bins = 0, frames = 0;
+  std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_near = 0;
+  bool forces = false;
+  bool keep_attention = true;  // KeptAttention, if there is memory for it
+
+  // The same per atom, for another number of atoms.
+  StepSizes scaled_to(std::int64_t n) const {
+    StepSizes to = *this;
+    const auto scale = [&](double factor, std::initializer_list<std::size_t StepSizes::*> sizes) {
+      for (const auto size : sizes)
+        to.*size = static_cast<std::size_t>(std::ceil(factor * static_cast<double>(this->*size)));
+    };
+    scale(static_cast<double>(n) / static_cast<double>(natoms),
+          {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
+           &StepSizes::pairs, &StepSizes::near, &StepSizes::binned, &StepSizes::bins});
+    const auto in_chunk = static_cast<double>(std::min<std::int64_t>(n, chunk_atoms()));
+    scale(in_chunk / static_cast<double>(chunk),
+          {&StepSizes::chunk, &StepSizes::chunk_pairs, &StepSizes::chunk_three, &StepSizes::chunk_near});
+    return to;
+  }
+};
+
+// What an array needs for a step.
+struct Need {
+  Storage* storage;
+  std::size_t bytes;
+};
+template <class T>
+Need need(Buffer<T>* buffer, std::size_t n) {
+  return {buffer, n * sizeof(T)};
+}
+
+template <class T>
+class GpuBackend final : public Backend {
+ public:
+  GpuBackend(const Model& model, int device, bool tables);
+
+  bool searches() const override { return true; }
+  bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override;
+  void begin(const StepInput& input, const StepOutput& output) override;
+  void run(int natoms, const std::function<void(Range)>& stage,
+           const std::function<void(Range)>& gather) override;
+  void env_mat(Range) override;
+  void repinit(Range) override;
+  void three_body(Range) override;
+  void g1_transform(Range) override;
+  void pair_init(Range) override;
+  void pair_step(int layer, Range) override;
+  void node_step(int layer, Range) override;
+  void fitting(Range) override;
+  void start_g1_gradient(int layer) override;
+  void node_step_backward(int layer, Range) override;
+  void pair_step_backward(int layer, Range) override;
+  void gather_g1_gradient(int layer, Range) override;
+  void pair_init_backward(Range) override;
+  void g1_transform_backward(Range) override;
+  void three_body_backward(Range) override;
+  void repinit_backward(Range) override;
+  void env_mat_backward(Range) override;
+  void forces(Range) override;
+  void descriptor(Range, double* out) override;
+  void set_sent_rows(const std::vector<int>& sent) override { sent_.upload(sent); }
+  void* g1_rows(int layer) override;
+  void put_g1_rows(int layer) override;
+  void* g1_gradient_rows(int layer) override;
+  void put_g1_gradient_rows(int layer) override;
+  void wait() override {
+    launches_.flush();
+    wait_for_device();
+  }
+  DeviceMemory memory(std::int64_t natoms) override;
+  bool single() const override { return sizeof(T) == 4; }
+  std::string description() const override;
+
+ private:
+  // ---- gpu_weights.h
+  void prepare();
+  NetView<T> prepare_net(const Net& net);
+  Weight<T> prepare_weight(const Tensor& w);
+  Linear<T> prepare_linear(const Tensor& w, const Tensor* b);
+  EmbeddingView<T> prepare_embedding(const Embedding& e);
+  void prepare_block(const Block& block, EnvView<T>* env);
+  LayerView<T> prepare_layer(int l);
+  void prepare_fitting();
+
+  // ---- gpu_tables.h
+  void build_tables(const std::vector<char>& present);
+  void build_repinit_tables();
+  void build_three_body_tables();
+  const TableView<T>* upload_views(const std::vector<TableView<T>>& views);
+
+  // ---- gpu_pairs.h
+  struct ScanBuffers {
+    Buffer<std::int64_t> first, tile, total;
+    Buffer<int> tile_most;
+  };
+  void list_candidates(const Atoms& atoms, bool forces);
+  void upload_list(const Atoms& atoms);
+  bool host_row_known(const Atoms& atoms) const;
+  void upload_atoms(const Atoms& atoms);
+  CandidateView candidates() const;
+  void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
+  void select_pairs();
+  void divide(const PairNumbers& total);
+  std::vector<int> atom_counts(int which) const;
+  void describe_pairs(PairList* out) const;
+  void number_pairs();
+  void fill_pairs(Range);
+
+  // ---- gpu_stages.h
+  void env_mats(Range, bool near);
+  bool forks() const;
+
+  // ---- gpu_chunks.h
+  const PairNumbers& pairs_before(int atom) const {
+    return before_[(atom + chunk_atoms() - 1) / chunk_atoms()];
+  }
+  State<T> here(Range) const;
+  PairState<T> pair(int layer, Range);
+  PairState<T> dpair(int layer) const;
+  KeptAttention<T> kept_attention(int layer) const;
+  NodeArrays<T> nodes(Range) const;
+  NodeArrays<T> dnodes(Range) const;
+  std::int64_t kept_g2(bool back) const { return rep().nlayers < 3 ? 0 : back ? rep().nlayers - 2 : 1; }
+  T* slope(const Buffer<T>& kept, int layer, Range) const;
+  RowPairs row_pairs(int which, const Buffer<std::int32_t>& pairs, std::int64_t begin,
+                     std::int64_t end) const;
+
+  // ---- gpu_candidates.h
+  struct Sums {
+    std::int64_t total;
+    int most;
+  };
+  Sums scan_alone(int n, const Buffer<int>& count, ScanBuffers* to);
+  void search(const Atoms& atoms);
+  void group_rows();
+
+  // ---- gpu_exchange.h
+  void move_sent_rows(const T* from, T* to, bool add);
+  std::size_t ghosts_at() const { return static_cast<std::size_t>(state_.natoms) * rep().g1_dim; }
+
+  // ---- gpu_step.h
+  double* force() const { return results_.data() + state_.natoms; }
+  double* virial() const { return force() + 3 * static_cast<std::size_t>(state_.nrows); }
+  void download_results();
+  void upload_parameters();
+
+  // ---- gpu_memory.h
+  std::vector<Need> list_plan(const StepSizes& sizes);
+  std::vector<Need> step_plan(const StepSizes& sizes);
+  std::vector<Need> plan(const StepSizes& sizes);
+  std::size_t fixed_memory() const;
+  double total(const StepSizes& sizes);
+  bool fits(const std::vector<Need>& needs) const;
+  void check_memory(const std::vector<Need>& needs);
+  void reserve_scratch();
+  void reserve();
+
+  // Starts a kernel for some of its items (atoms, groups of them, rows, ...).
+  template <class Kernel>
+  void start(const Kernel& kernel, Range items, int most_neighbors = 0) {
+    Scratch bytes(nullptr);
+    kernel.arrays(&bytes, most_neighbors);
+    const std::size_t slab = launches_.slab_bytes(items.size(), bytes.used());
+    if (slab > slab_.capacity()) {
+      launches_.flush();  // they have the old one
+      slab_.resize(slab);
+    }
+    if (!sizing_)
+      launches_.launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
+  }
+  template <class Kernel>
+  void start(const Kernel& kernel, int items) {
+    start(kernel, Range{0, items});
+  }
+  template <class U>
+  void clear(U* x, std::size_t size) {
+    const Clear<U> kernel{static_cast<std::int64_t>(size), x};
+    start(kernel, kernel.items());
+  }
+  const Repformer& rep() const { return model_.repformer; }
+  T* g1(int l) const { return g1_.data() + static_cast<std::size_t>(l) * g1_stride_; }
+  T* dg1(int l) const { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
+
+  const Model& model_;
+  int device_;
+  bool use_tables_, graphs_;
+  Launches launches_;
+  Buffer<char> slab_;    // scratch that does not fit into shared memory
+  bool sizing_ = false;  // kernels are not run, only their scratch is made room for
+
+  // ---- weights
+  WeightStore<T> weights_;
+  WeightStore<double> doubles_;
+  State<T> state_;  // of the model; begin() adds the step
+  Linear<T> transform_;
+  const T *tebd_ = nullptr, *g2_embd_w_ = nullptr, *g2_embd_b_ = nullptr;
+  std::vector<LayerView<T>> layers_;
+  FittingView<T> fitting_;
+  std::vector<char> tabulated_types_;  // (nt) that the tables know
+  std::unique_ptr<WeightStore<T>> tables_;
+
+  // ---- the step
+  StepInput input_;
+  StepOutput output_;
+  StepSizes sizes_;
+  std::vector<Range> chunks_;                                  // of atoms; at least one
+  std::vector<PairNumbers> before_;                            // (chunks + 1) pairs before each chunk
+  std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;  // of a layer
+  int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;        // neighbours of one atom
+  HostBuffer<T> host_rows_;                                    // what an exchange sees, (nrows, g1)
+  Buffer<int> sent_;                                           // rows of it that it reads
+
+  // ---- candidates: what the host knows of those that are on the device
+  std::uint64_t list_version_ = 0;  // 0: none that can be used again
+  bool rows_known_ = false;         // row_scan of candidates and row_candidate_ are there, too
+  int positions_ = 0, most_candidates_ = 0;
+  std::vector<double> host_shift_vectors_;
+  std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
+  std::vector<char> types_present_;
+  Buffer<double> x_, shift_vectors_;
+  Buffer<int> position_type_, position_row_;
+  Buffer<int> candidate_count_, candidate_row_count_;
+  ScanBuffers candidate_scan_, candidate_row_scan_;  // where an atom's, a row's candidates begin
+  struct BinBuffers {
+    Buffer<Grid> grids;
+    Buffer<double> px, py, pz, ux, uy, uz;
+    Buffer<std::int64_t> wrap_key, zero_shift;
+    Buffer<std::int32_t> atom_of, grid_of, bin_start;
+  };
+  BinBuffers bins_;
+  Buffer<std::int32_t> candidate_atom_, candidate_shift_, row_candidate_;  // see pair_list.h
+  Buffer<unsigned char> mark_;
+  const char *model_exclude_ = nullptr, *descriptor_exclude_ = nullptr;  // (nt, nt)
+
+  // ---- pairs
+  Buffer<int> count_, zeroed_, row_count_;
+  ScanBuffers atom_scan_, row_scan_;
+  bool any_overfull_ = false;
+  Buffer<double> vec_, r_;
+  Buffer<std::int32_t> type_, near_row_, by_row_, by_row_near_;
+  Buffer<int> tabulated_, tabulated3_;
+  Buffer<T> parameters_;
+
+  struct EnvBuffers {
+    Buffer<T> em, dem, sw, dsw;
+  };
+  EnvBuffers repinit_env_, three_env_, near_env_;
+  Buffer<T> moment_, rep_out_, drep_out_;
+  Buffer<T> g1_slope_, mlp_slope_, self_slope_;  // act' where g1 enters; of the layers' dense updates
+  Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
+  Buffer<T> g2_, dg2_;                           // (near pairs, g2): layers, see pair(); one gradient
+  Buffer<T> g2_first_;                           // the same of layer 0, of a chunk,
+  bool first_made_ = false;                      // which is there, and stays
+  Buffer<T> kept_norm_, kept_rstd_;              // layers of KeptAttention
+  Buffer<T> h2_, dh2_;                           // (near pairs, 3), where h2 is updated
+  Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
+  Buffer<T> cat_, conv_, query_, weighted_, dquery_;
+  Buffer<double> pair_force_;
+  Buffer<double> results_;  // energies (natoms), forces (nrows, 3), virials (nrows, 9): one transfer
+  HostBuffer<double> host_results_;
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

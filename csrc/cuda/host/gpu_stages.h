@@ -1,0 +1,178 @@
+// GpuBackend: which kernels make a stage, for the atoms of a chunk.
+#pragma once
+
+#include "cuda/host/gpu_backend.h"
+#include "cuda/host/gpu_chunks.h"
+#include "cuda/kernels/dense.h"
+#include "cuda/kernels/env_mat.h"
+#include "cuda/kernels/repformer_node.h"
+#include "cuda/kernels/repformer_pair.h"
+#include "cuda/kernels/repinit_tables.h"
+#include "cuda/kernels/three_body_tables.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+// Items of the dense kernels; a chunk is whole groups, but for the last one.
+inline Range groups(Range a) { return {a.begin / kGroup, (a.end + kGroup - 1) / kGroup}; }
+
+// Whether g2 of the layers may be made beside the rest: it is kept, does not depend on g1, and no scratch is
+// shared. NodeMoments waits for it; backward, PairStepBackward waits for NodeMomentsBackward, and the next
+// one for both.
+template <class T>
+bool GpuBackend<T>::forks() const {
+  return chunks_.size() == 1 && state_.forces && rep().nlayers > 0 && !rep().has_g1g1 &&
+         slab_.capacity() == 0;
+}
+
+// ---- forward
+
+// Those of the embeddings, and the repformers' own when `near`.
+template <class T>
+void GpuBackend<T>::env_mats(Range a, bool near) {
+  fill_pairs(a);
+  const State<T> s = here(a);
+  start(EnvMat<T>{s, s.repinit}, a);
+  if (model_.has_three_body) start(EnvMat<T>{s, s.three}, a);
+  if (near) start(EnvMat<T>{s, s.near}, a);
+}
+
+template <class T>
+void GpuBackend<T>::env_mat(Range a) {
+  env_mats(a, rep().nlayers > 0);
+  if (!forks()) return;
+  pair(0, a);
+  launches_.fork();
+}
+
+template <class T>
+void GpuBackend<T>::repinit(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated) start(TabulatedRepinit<T>{{{s}}}, a, most_pairs_);
+  start(Repinit<T>{{s}}, a);
+}
+
+template <class T>
+void GpuBackend<T>::three_body(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated3) start(TabulatedThreeBody<T>{{{s}}}, a, most_three_);
+  start(ThreeBody<T>{{s}}, a, most_three_);
+}
+
+template <class T>
+void GpuBackend<T>::g1_transform(Range a) {
+  start(Transform<T>{here(a), transform_, tebd_, g1(0), g1_slope_.data()}, groups(a));
+}
+
+template <class T>
+void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
+
+template <class T>
+void GpuBackend<T>::pair_step(int l, Range a) {
+  const PairState<T> from = pair(l, a), to = pair(l + 1, a);
+  launches_.aside(forks());
+  start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_near_);
+  launches_.aside(false);
+}
+
+template <class T>
+void GpuBackend<T>::node_step(int l, Range a) {
+  const LayerView<T>& w = layers_[l];
+  const State<T> s = here(a);
+  const NodeArrays<T> x = nodes(a);
+  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  launches_.join();
+  start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_near_);
+  start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
+        groups(a));
+}
+
+template <class T>
+void GpuBackend<T>::fitting(Range a) {
+  const bool dpa2 = model_.is_dpa2;
+  const State<T> s = here(a);
+  FittingKernel<T> k{s,
+                     fitting_,
+                     dpa2 ? rep().g1_dim : s.repinit_width,
+                     dpa2 ? g1(rep().nlayers) : s.rep_out,
+                     parameters_.data(),
+                     dpa2 ? dg1(rep().nlayers) : s.drep_out,
+                     results_.data()};
+  start(k, groups(a));
+  const bool done = !input_.forces && a.end == state_.natoms && !sizing_;
+  if (done) download_results();
+}
+
+// ---- backward
+
+template <class T>
+void GpuBackend<T>::start_g1_gradient(int l) {
+  clear(dg1(l), g1_stride_);
+}
+
+template <class T>
+void GpuBackend<T>::node_step_backward(int l, Range a) {
+  const LayerView<T>& w = layers_[l];
+  const bool last = l == rep().nlayers - 1, begun = rep().has_g1g1 && !last;  // by pair_step_backward
+  const State<T> s = here(a);
+  const NodeArrays<T> x = nodes(a), dx = dnodes(a);
+  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  start(
+      NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
+      groups(a));
+  launches_.join();
+  start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_near_);
+  launches_.fork();
+  if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
+}
+
+template <class T>
+void GpuBackend<T>::pair_step_backward(int l, Range a) {
+  const PairState<T> x = pair(l, a);
+  launches_.aside(forks());
+  start(
+      PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
+      a, most_near_);
+  launches_.aside(false);
+}
+
+template <class T>
+void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
+  if (!state_.rep.reads_gg1()) return;
+  const int items = warp_items(state_.nrows);
+  const RowPairs near = row_pairs(1, by_row_near_, pairs_before(a.begin).near, pairs_before(a.end).near);
+  start(GatherG1Gradient<T>{here(a), near, dg1(l)}, items);
+}
+
+template <class T>
+void GpuBackend<T>::pair_init_backward(Range a) {
+  if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
+  start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_near_);
+}
+
+template <class T>
+void GpuBackend<T>::g1_transform_backward(Range a) {
+  start(TransformBackward<T>{here(a), transform_, g1_slope_.data(), dg1(0)}, groups(a));
+}
+
+template <class T>
+void GpuBackend<T>::three_body_backward(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated3) start(TabulatedThreeBodyBackward<T>{{{s}}}, a, most_three_);
+  start(ThreeBodyBackward<T>{{s}}, a, most_three_);
+}
+
+template <class T>
+void GpuBackend<T>::repinit_backward(Range a) {
+  const State<T> s = here(a);
+  if (s.tabulated) start(TabulatedRepinitBackward<T>{{{s}}}, a, most_pairs_);
+  start(RepinitBackward<T>{{s}}, a);
+}
+
+template <class T>
+void GpuBackend<T>::env_mat_backward(Range a) {
+  start(EnvMatBackward<T>{here(a)}, a);
+}
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

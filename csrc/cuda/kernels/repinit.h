@@ -1,0 +1,210 @@
+// repinit (two-body embedding), forward and backward; also the whole descriptor of a DPA-1 student.
+//   M (4 x ng) = em^T g / nsel        D (ng x axis) = M^T M[:, :axis]
+// A few neighbours at a time, so that the embedding net of a chunk fits into shared memory.
+#pragma once
+
+#include "cuda/kernels/views.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+constexpr int kNeighborChunk = 32;
+
+// The embedding g of a chunk of neighbours.
+template <class T>
+struct EmbeddingChunk {
+  int n;                    // neighbours
+  std::int64_t p0;          // the first one's pair
+  NetBuffers<T> net;        // net.x: d raw / d em_0 on the way back
+  T *raw, *g, *dg, *slope;  // (n, ng) before and after the gate; slope of a compressed table
+};
+
+template <class T>
+struct RepinitBase {
+  State<T> s;
+
+  DPA2MD_KERNEL EmbeddingChunk<T> chunk(Scratch* scratch, bool back) const {
+    const EmbeddingView<T>& e = s.embedding;
+    const std::size_t size = static_cast<std::size_t>(kNeighborChunk) * e.ng;
+    EmbeddingChunk<T> c{
+        0,       0,       NetBuffers<T>(scratch, e.net, e.net.count ? kNeighborChunk : 0, back),
+        nullptr, nullptr, nullptr,
+        nullptr};
+    if (!e.net.count) c.raw = scratch->take<T>(size);
+    if (!e.net.count && back) c.slope = scratch->take<T>(size);
+    if (e.strip) c.g = scratch->take<T>(size);
+    if (back) c.dg = scratch->take<T>(size);
+    return c;
+  }
+
+  DPA2MD_KERNEL const T* gate(int i, std::int64_t pair) const {
+    const EmbeddingView<T>& e = s.embedding;
+    return e.gate +
+           ((e.one_side ? 0 : static_cast<std::int64_t>(s.center_type[i]) * s.nt) + s.type[pair]) * e.ng;
+  }
+  DPA2MD_KERNEL T opening(std::int64_t pair) const { return s.smooth ? s.repinit.sw[pair] : T(1); }
+
+  // Afterwards g holds the embedding of neighbours j0 … of atom i, and raw what it is without the gate.
+  DPA2MD_KERNEL void embed(const ThreadBlock& b, int i, int j0, EmbeddingChunk<T>* c) const {
+    const EmbeddingView<T>& e = s.embedding;
+    const int left = s.repinit.count[i] - j0, ng = e.ng;
+    const int n = c->n = left < kNeighborChunk ? left : kNeighborChunk;
+    const std::int64_t p0 = c->p0 = s.repinit.first[i] + j0;
+    const T* em = s.repinit.em + 4 * p0;
+    if (e.net.count) {
+      inputs(b, i, c);
+      forward(b, e.net, n, &c->net);
+      c->raw = c->net.x;
+    } else {
+      b.each(n * ng, [&](int k) {
+        const CompressedPlace p = compressed_place(e.grid, e.compressed_single, double(em[4 * (k / ng)]));
+        T slope;
+        compressed_value(e.compressed + (p.cell * ng + k % ng) * 6, T(p.x), T(p.beyond), c->raw + k, &slope);
+        if (c->slope) c->slope[k] = slope;
+      });
+    }
+    if (!e.strip) {
+      c->g = c->raw;
+      return;
+    }
+    b.each_of(n, ng, [&](int k, int j, int m) {
+      const std::int64_t p = p0 + j;
+      c->g[k] = c->raw[k] * (T(1) + gate(i, p)[m] * opening(p));
+    });
+  }
+
+  // From the sum of em^T g over neighbours (overwritten) to M, which is kept, and D.
+  DPA2MD_KERNEL void finish(const ThreadBlock& b, int i, T* moment) const {
+    const EmbeddingView<T>& e = s.embedding;
+    const int ng = e.ng, axis = s.repinit_axis;
+    T* kept = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
+    T* out = s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width;
+    const T empty = T(s.repinit.nsel - s.repinit.count[i] - s.zeroed[i]);
+    b.each(4 * ng, [&](int k) {
+      T m = moment[k];
+      if (e.empty) m += empty * e.empty[static_cast<std::int64_t>(s.center_type[i]) * 4 * ng + k];
+      kept[k] = moment[k] = m / T(s.repinit.nsel);
+    });
+    b.each_of(ng, axis, [&](int k, int g, int a) {
+      T sum = 0;
+      for (int c = 0; c < 4; ++c) sum += moment[c * ng + g] * moment[c * ng + a];
+      out[k] = sum;
+    });
+  }
+  // d M from d D, with the 1 / nsel of M
+  DPA2MD_KERNEL void moment_gradient(const ThreadBlock& b, int i, T* dmoment) const {
+    const int ng = s.embedding.ng, axis = s.repinit_axis;
+    const T* moment = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
+    const T* dout = s.drep_out + static_cast<std::int64_t>(i) * s.repinit_width;
+    b.each_of(4, ng, [&](int k, int c, int g) {
+      const T* m = moment + c * ng;
+      T sum = 0;
+      for (int a = 0; a < axis; ++a) sum += dout[g * axis + a] * m[a];
+      for (int h = 0; g < axis && h < ng; ++h) sum += dout[h * axis + g] * m[h];
+      dmoment[k] = sum / T(s.repinit.nsel);
+    });
+  }
+
+ private:
+  // The input of the net: em_0 and, in concat mode, the neighbour's type embedding, the centre's unless
+  // one_side.
+  DPA2MD_KERNEL void inputs(const ThreadBlock& b, int i, EmbeddingChunk<T>* c) const {
+    const int in = s.embedding.net.inputs, tebd = s.tebd;
+    b.each(c->n * in, [&](int k) {
+      const int column = k % in;
+      const std::int64_t p = c->p0 + k / in;
+      c->net.x[k] = column == 0      ? s.repinit.em[4 * p]
+                    : column <= tebd ? s.types[s.type[p] * tebd + column - 1]
+                                     : s.types[s.center_type[i] * tebd + column - 1 - tebd];
+    });
+  }
+};
+
+template <class T>
+struct Repinit : RepinitBase<T> {
+  struct Arrays {
+    EmbeddingChunk<T> chunk;
+    T* moment;  // (4, ng)
+  };
+  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
+    return {this->chunk(scratch, false), scratch->take<T>(4 * this->s.embedding.ng)};
+  }
+
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
+    const State<T>& s = this->s;
+    const int ng = s.embedding.ng, n = s.repinit.count[i];
+    if (s.tabulated && s.tabulated[i]) return;
+    if (s.center_type[i] < 0) {
+      return fill(b, ng * s.repinit_axis, s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width, T(0));
+    }
+    const Arrays a = arrays(&scratch, 0);
+    fill(b, 4 * ng, a.moment, T(0));
+    for (int j0 = 0; j0 < n; j0 += kNeighborChunk) {
+      EmbeddingChunk<T> c = a.chunk;
+      this->embed(b, i, j0, &c);
+      gemm(b, 4, ng, c.n, transposed(s.repinit.em + 4 * c.p0, 4), plain(static_cast<const T*>(c.g), ng),
+           a.moment, ng, true);
+    }
+    this->finish(b, i, a.moment);
+  }
+};
+
+// Assigns d em and d sw of the atom's pairs.
+template <class T>
+struct RepinitBackward : RepinitBase<T> {
+  struct Arrays {
+    EmbeddingChunk<T> chunk;
+    T* dmoment;  // (4, ng)
+  };
+  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
+    return {this->chunk(scratch, true), scratch->take<T>(4 * this->s.embedding.ng)};
+  }
+
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
+    if (this->s.repinit.count[i] == 0 || (this->s.tabulated && this->s.tabulated[i])) return;
+    const Arrays a = arrays(&scratch, 0);
+    this->moment_gradient(b, i, a.dmoment);
+    for (int j0 = 0; j0 < this->s.repinit.count[i]; j0 += kNeighborChunk) {
+      EmbeddingChunk<T> c = a.chunk;
+      this->embed(b, i, j0, &c);
+      chunk_backward(b, i, a.dmoment, &c);
+    }
+  }
+
+ private:
+  DPA2MD_KERNEL void chunk_backward(const ThreadBlock& b, int i, const T* dmoment,
+                                    EmbeddingChunk<T>* c) const {
+    const State<T>& s = this->s;
+    const EmbeddingView<T>& e = s.embedding;
+    const int ng = e.ng, n = c->n;
+    const T* em = s.repinit.em + 4 * c->p0;
+    T* dem = s.repinit.dem + 4 * c->p0;
+    gemm(b, n, 4, ng, plain(static_cast<const T*>(c->g), ng), transposed(dmoment, ng), dem, 4, false);
+    gemm(b, n, ng, 4, plain(em, 4), plain(dmoment, ng), c->dg, ng, false);
+    b.each_warp(n, [&](int j) {
+      // gate = T sw; its derivative needs T even where sw = 0
+      T along = 0;
+      for (int m = b.lane; e.strip && m < ng; m += b.lanes) {
+        const T t = this->gate(i, c->p0 + j)[m];
+        if (s.smooth) along += c->dg[j * ng + m] * c->raw[j * ng + m] * t;
+        c->dg[j * ng + m] *= T(1) + t * this->opening(c->p0 + j);
+      }
+      along = b.lane_sum(along);
+      T slope = 0;
+      for (int m = b.lane; c->slope && m < ng; m += b.lanes)
+        slope += c->dg[j * ng + m] * c->slope[j * ng + m];
+      slope = b.lane_sum(slope);
+      if (b.lane == 0) {
+        s.repinit.dsw[c->p0 + j] = along;
+        dem[4 * j] += slope;
+      }
+    });
+    if (!e.net.count) return;
+    copy(b, n, ng, c->dg, ng, c->net.x, ng);
+    backward(b, e.net, n, 1, &c->net);
+    b.each(n, [&](int j) { dem[4 * j] += c->net.x[j]; });
+  }
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

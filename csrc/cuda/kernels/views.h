@@ -1,0 +1,158 @@
+// What the kernels see of the model and of the step: plain structures of device pointers and sizes, handed
+// over by value. Atoms and pairs have the same numbers in all arrays: of one that holds a chunk of atoms
+// only, the pointer is where the first atom's entry would be (gpu_chunks.h). T is float or double: features
+// and their gradients; distances, energies and forces are double.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/block/block_math.h"
+#include "model/compressed_table.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+constexpr int kAttentionShift = 20;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
+
+// A block's environment matrix and what the reverse sweep collects for it. Pair k of atom i is first[i] + k.
+template <class T>
+struct EnvView {
+  double rcut = 0, rcut_smth = 0;
+  int nsel = 0;
+  bool direct = false;                            // (r, x, y, z)/rcut instead of the smooth environment
+  const double *davg = nullptr, *dstd = nullptr;  // (nt, 4)
+  const int* count = nullptr;                     // (natoms)
+  const std::int64_t* first = nullptr;            // (natoms + 1)
+  T *em = nullptr, *dem = nullptr;                // (pairs, 4)
+  T *sw = nullptr, *dsw = nullptr;                // (pairs)
+};
+
+// A net as a function of its first input (function_table.h).
+template <class T>
+struct TableView {
+  double lower = 0, inverse_width = 0;
+  int cells = 0;
+  const T* node = nullptr;  // (cells + 1, 4, channels); null: there is no table
+};
+
+// An embedding block (repinit, three-body).
+template <class T>
+struct EmbeddingView {
+  bool strip = false, one_side = false;
+  int ng = 0;
+  NetView<T> net;                 // count 0: the compressed table is used
+  const T* gate = nullptr;        // (nt or 1, nt, ng) T(t_j, t_i), strip only
+  CompressedGrid grid;            // of
+  const T* compressed = nullptr;  // (rows, ng, 6)
+  bool compressed_single = false;
+  const TableView<T>* table = nullptr;  // (nt, nt), null: no tables
+  int table_channels = 0;
+  double reach = 0;          // three-body: largest |c| of the tables
+  const T* empty = nullptr;  // (nt, 4, ng) what one empty slot adds to the moments; null: nothing
+};
+
+// The switches and sizes of the repformers; names as in model.h.
+struct RepformerView {
+  int nlayers = 0, g1 = 0, g2 = 0, axis = 0, heads1 = 0, heads2 = 0, linear1_in = 0;
+  bool has_conv = false, has_grrg = false, has_drrd = false, has_g1_attn = false;
+  bool has_g1g1 = false, has_g2_attn = false, update_h2 = false, gate = false;
+  bool conv_outside = false, mlp_outside = false, sqrt_nnei = false;
+  bool crowds = false;  // an atom can have more neighbours than slots, and its softmax shares: slot_shares.h
+  double ln_eps = 0;
+  Activation act;
+
+  DPA2MD_KERNEL bool node_reads_gg1() const { return has_conv || has_drrd || has_g1_attn; }
+  DPA2MD_KERNEL bool reads_gg1() const { return node_reads_gg1() || has_g1g1; }
+  // Columns of the concatenation that linear1 reads: [g1 | conv | grrg | drrd], each unless it is absent.
+  DPA2MD_KERNEL int cat_conv() const { return mlp_outside ? 0 : g1; }
+  DPA2MD_KERNEL int cat_grrg() const { return cat_conv() + (has_conv && !conv_outside ? g2 : 0); }
+  DPA2MD_KERNEL int cat_drrd() const { return cat_grrg() + (has_grrg ? axis * g2 : 0); }
+  // Channels of g2 and directions of h2 that meet gg1.
+  DPA2MD_KERNEL int met_g2() const { return has_conv ? g2 : 0; }
+  DPA2MD_KERNEL int met_h2() const { return has_drrd ? 3 : 0; }
+};
+
+// The folded weights of a layer (folding.h); null or empty where it has no such update.
+template <class T>
+struct LayerView {
+  T g1_alpha, g2_alpha, h2_alpha, h2_scale;
+  const T *scale_self, *scale_conv, *scale_mlp, *scale_attn1;  // (g1)
+  const T *scale_linear2, *scale_g1g1, *scale_attn2;           // (g2)
+  Linear<T> mlp, self, linear2, g1g1;
+  const T* conv;  // (g2, g1)
+  Linear<T> attn1_query, attn1_value;
+  Weight<T> attn2_map, attn2_map_t, attn2_value, attn2_value_t;  // (heads, g2, g2)
+  const T *attn2_bias, *ln_w, *ln_b;                             // (g2)
+  const T* h2_head;                                              // (heads)
+};
+
+template <class T>
+struct FittingView {
+  NetView<T> net;
+  const double *bias_atom_e, *out_bias;  // (nt)
+  const char *zero_type, *exclude;       // (nt)
+  bool vacuum = false;
+  int tebd = 0, parameters = 0;  // columns behind the feature; 0 tebd without concat_output_tebd
+};
+
+// Everything of the model and of the step that does not depend on the layer.
+template <class T>
+struct State {
+  // the model
+  int nt = 0, tebd = 0;
+  bool smooth = true;
+  double protection = 0;
+  const T* types = nullptr;  // (nt, tebd)
+  int repinit_axis = 0, repinit_width = 0;
+  EmbeddingView<T> embedding, embedding3;  // of repinit, of three-body
+  RepformerView rep;
+  // the step
+  int natoms = 0, nrows = 0;
+  bool forces = false;
+  const double *vec = nullptr, *r = nullptr;            // (pairs, 3), (pairs)
+  const std::int32_t* type = nullptr;                   // (pairs) of the neighbour
+  const std::int32_t* near_row = nullptr;               // (near pairs) row of the neighbour
+  const int *center_type = nullptr, *zeroed = nullptr;  // (natoms)
+  EnvView<T> repinit, three, near;                      // near: the repformers' neighbours
+  T* moment = nullptr;                                  // (natoms, 4, ng)
+  T *rep_out = nullptr, *drep_out = nullptr;            // (natoms, repinit_width): [D | three-body]
+  T* dgg1 = nullptr;                                    // (near pairs, g1)
+  int *tabulated = nullptr, *tabulated3 = nullptr;      // (natoms) tables served this atom; null: none does
+  double* pair_force = nullptr;                         // (pairs, 3): dE/d(r_j - r_i)
+
+  DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? near.sw[q] : T(1); }
+  // 1/N of conv, and the factor of the symmetrised moments
+  DPA2MD_KERNEL T inverse_count(int n) const { return T(1.0 / (smooth ? double(near.nsel) : 1e-4 + n)); }
+  DPA2MD_KERNEL T inverse_moment(int n) const {
+    if (!rep.sqrt_nnei) return inverse_count(n);
+    return T(1.0 / (smooth ? std::sqrt(double(near.nsel)) : 1e-4 + std::sqrt(double(n))));
+  }
+};
+
+// The pair state of a layer.
+template <class T>
+struct PairState {
+  T *g2, *h2;  // (near pairs, g2), (near pairs, 3) with rows kH2Row apart
+};
+constexpr int kH2Row = 4;  // h2 of layer 0 are columns of em
+
+// The pairs of every row of neighbours, ascending, of which a kernel wants those of a chunk of atoms.
+struct RowPairs {
+  const std::int64_t* first;  // (nrows + 1)
+  const std::int32_t* pair;
+  std::int64_t begin, end;  // numbers of the chunk's pairs
+
+  // Where they stand: from … to - 1. All lanes of a warp call.
+  DPA2MD_KERNEL void find(const ThreadBlock& b, int row, std::int64_t* from, std::int64_t* to) const {
+    int before = 0, through = 0;
+    for (std::int64_t k = first[row] + b.lane; k < first[row + 1]; k += b.lanes) {
+      before += pair[k] < begin;
+      through += pair[k] < end;
+    }
+    *from = first[row] + b.lane_sum(before);
+    *to = first[row] + b.lane_sum(through);
+  }
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md

@@ -1,0 +1,116 @@
+// The stages of the model as a backend implements them. The engine (engine.cpp) is the only list of stages
+// and their order; how a stage computes, stores or recomputes is the backend's own business, the pair state
+// in particular.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "neighbors/pairs.h"
+
+namespace dpa2md {
+
+struct Model;
+
+struct Range {
+  int begin, end;
+  int size() const { return end - begin; }
+};
+
+struct StepInput {
+  const PairList* pairs = nullptr;
+  bool forces = true;
+  const double* fparam = nullptr;  // (frames, nfparam), physical values, or null
+  const int* frame = nullptr;      // (natoms) frame of each atom, or null: all 0
+  const double* aparam = nullptr;  // (natoms, naparam)
+};
+
+struct StepOutput {
+  double* energy = nullptr;  // (natoms) eV
+  double* force = nullptr;   // (nrows, 3) eV/angstrom; ghost rows hold what belongs to their owners
+  double* virial = nullptr;  // (nrows, 9) eV: half of each pair's -r (x) dE/dr with either of its rows
+};
+
+// Of a device: bytes that a step of so many atoms would hold, bytes that this backend could have at most, and
+// how many such atoms would fit. Zeros: there is no such device, or no step yet to know neighbours from.
+struct DeviceMemory {
+  double needed = 0, free = 0, atoms = 0;
+};
+
+// Every stage takes a range of atoms, returns nothing and does not throw; different ranges may run at the
+// same time. `gather_g1_gradient` and `forces` are called alone, for the atoms of several ranges together.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Sizes all buffers for this step. Throws Error when memory would not suffice.
+  virtual void begin(const StepInput& input, const StepOutput& output) = 0;
+  // Calls `stage` for blocks that together cover 0 … natoms-1 (CPU: over threads; GPU: one block). `gather`
+  // is called for all of them too, a few blocks at a time and each time after their stages: what these leave
+  // for neighbours need not be there for all atoms at once. A block stays with its thread: one stage may
+  // leave the next ones what no other run reads.
+  virtual void run(int natoms, const std::function<void(Range)>& stage,
+                   const std::function<void(Range)>& gather = {}) = 0;
+
+  virtual void env_mat(Range) = 0;
+  virtual void repinit(Range) = 0;
+  virtual void three_body(Range) = 0;
+  virtual void g1_transform(Range) = 0;
+  virtual void pair_init(Range) = 0;             // g2, h2 of layer 0
+  virtual void pair_step(int layer, Range) = 0;  // pair state layer -> layer + 1
+  virtual void node_step(int layer, Range) = 0;  // g1 layer -> layer + 1
+  virtual void fitting(Range) = 0;               // energies and, with forces, the gradient of the descriptor
+
+  // The gradients of a layer's input: pair_step_backward begins them, where the layer has a pair step, and
+  // node_step_backward adds to them.
+  virtual void start_g1_gradient(int /*layer*/) {}  // all rows: before what is gathered
+  virtual void pair_step_backward(int layer, Range) = 0;
+  virtual void node_step_backward(int layer, Range) = 0;
+  virtual void gather_g1_gradient(int layer,
+                                  Range) = 0;  // the pairs' shares of d g1, to their neighbours' rows
+  virtual void pair_init_backward(Range) = 0;
+  virtual void g1_transform_backward(Range) = 0;
+  virtual void three_body_backward(Range) = 0;
+  virtual void repinit_backward(Range) = 0;
+  virtual void env_mat_backward(Range) = 0;  // one 3-vector a pair
+  virtual void forces(Range) = 0;            // those vectors, to both rows of a pair: forces and virial
+
+  // For an exchange between ranks, which reads and changes the local rows `sent` and the ghosts' rows; a
+  // backend on a device hands out copies of them.
+  virtual void set_sent_rows(const std::vector<int>& /*sent*/) {}  // once a step
+  virtual void* g1_rows(int layer) = 0;                            // (nrows, g1_dim)
+  virtual void* g1_gradient_rows(int layer) = 0;
+  virtual void put_g1_rows(int /*layer*/) {}
+  virtual void put_g1_gradient_rows(int /*layer*/) {}
+  // (natoms, descriptor_dim) of the step since `begin`, once all its stages have run
+  virtual void descriptor(Range, double* out) = 0;
+  // For a step of `natoms` atoms with as many neighbours each as in the last step.
+  virtual DeviceMemory memory(std::int64_t /*natoms*/) { return {}; }
+  // Whether build_pairs finds the candidates too, from bins (Candidates::bins).
+  virtual bool searches() const { return false; }
+  // Builds the pair list on the backend's own device, and of *out all but the pairs themselves; false: it
+  // wants a list of the host.
+  virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, PairList* /*out*/) { return false; }
+  // Until all that was started is done (a device works while the host goes on). For measuring.
+  virtual void wait() {}
+  virtual bool single() const = 0;              // float rows
+  virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
+};
+
+// precision "float32" or "float64"; threads >= 1, the caller's OpenMP setting must agree (threads.h). tables:
+// embedding nets of one distance are looked up, to within their rounding error, instead of computed.
+// low_memory: what the reverse sweep can make again is not kept; the same results, more slowly.
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
+                                          bool tables, bool low_memory);
+
+// One GPU, by its CUDA number; defined where the build found CUDA.
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device,
+                                           bool tables);
+// The same kernels, run by the host; defined in builds with tests.
+std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision,
+                                                    int device, bool tables);
+
+}  // namespace dpa2md

@@ -1,0 +1,84 @@
+// One model ready to run on one device: the order of the stages and nothing else.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/exchange.h"
+#include "engine/stage_clock.h"
+#include "model/model.h"
+
+namespace dpa2md {
+
+struct Result {
+  std::vector<double> energy;  // (natoms) eV
+  std::vector<double> force;   // (nrows, 3) eV/angstrom; a ghost's row belongs to its owner
+  std::vector<double> virial;  // (nrows, 9) eV, -dE/dstrain; half of each pair term at either row
+};
+
+struct EngineOptions {
+  std::string precision;                   // "float64", "float32" or "" for the model's own
+  int threads = 0;                         // below 1: OMP_NUM_THREADS, or all cores
+  std::string device = "cpu";              // or "cuda" (GPU 0), "cuda:1"
+  bool tables = true, low_memory = false;  // see make_cpu_backend
+};
+
+class Engine {
+ public:
+  // Throw Error for a file or options that can't be used.
+  Engine(const std::string& path, const EngineOptions& options);
+  Engine(Model model, const EngineOptions& options);
+
+  const Model& model() const { return model_; }
+  const EngineOptions& options() const { return options_; }
+  const std::string& precision() const { return options_.precision; }
+  int threads() const { return options_.threads; }
+  // From now on at most so many threads, with the same results to the last bit.
+  void limit_threads(int threads) { options_.threads = std::min(options_.threads, threads); }
+  std::string description() const { return backend_->description(); }
+
+  // Whether candidates may be left to the device (NeighborList::leave_search).
+  bool searches() const { return backend_->searches(); }
+
+  // Types (ntypes) that atoms of the run may have, whether or not this rank sees them: what is prepared for
+  // the types in use (tables, and so their rounding) is then the same on every rank.
+  void expect_types(const std::vector<char>& types) { expected_types_ = types; }
+
+  // Energies (and forces, virial when `forces`) of the atoms. fparam (frames, nfparam) and aparam (natoms,
+  // naparam) as the model asks for them; frame (natoms) or null. `exchange` is null on a single rank. Throws
+  // Error for bad input and when a result is not finite.
+  const Result& compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
+                        const int* frame, Exchange* exchange);
+  // (natoms, descriptor_dim) of the last compute: what the fitting net saw of each atom before fparam. Costs
+  // a copy. Zeros for virtual atoms.
+  std::vector<double> descriptor();
+  // From now on compute() measures its stages, and stage_seconds() gives (and forgets) their times: seconds
+  // summed over threads, with "pairs" for the pair list.
+  void measure_stages();
+  std::map<std::string, double> stage_seconds();
+  // Of the device, for a step of `natoms` atoms that are like those of the last compute; zeros on the CPU.
+  DeviceMemory device_memory(std::int64_t natoms) { return backend_->memory(natoms); }
+  // What the last compute saw; on a device that makes its own list without the pairs themselves.
+  const PairList& pairs() const { return pairs_; }
+
+ private:
+  void embedding(Range a);
+  void layer(int l, Range a);
+  void layer_backward(int l, Range a);
+  void embedding_backward(Range a);
+  void sweep(bool forces, Exchange* exchange);
+
+  Model model_;
+  EngineOptions options_;  // precision and threads as they are used
+  std::unique_ptr<Backend> backend_;
+  StageClock* clock_ = nullptr;  // backend_, once stages are measured
+  double pairs_seconds_ = 0;
+  std::vector<char> expected_types_;
+  PairList pairs_;
+  Result result_;
+};
+
+}  // namespace dpa2md

@@ -1,0 +1,208 @@
+#include "model/embedding_tables.h"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+
+#include "model/compressed_table.h"
+#include "model/folding.h"
+
+namespace dpa2md {
+namespace {
+
+// Atoms closer than this are computed with the net itself.
+constexpr double kRepinitReach = 0.45, kThreeBodyReach = 0.6, kRadialReach = 0.6;  // angstrom
+constexpr int kMaxCells = 8192;  // a few megabytes for two elements
+
+double inverse_distance(double r, double rcut_smth, double rcut, double protection) {
+  double sw, dsw;
+  switch_function(r, rcut_smth, rcut, &sw, &dsw);
+  return std::max(sw, 1e-3) / (r + protection);
+}
+
+std::vector<double> type_inputs(const Model& m, std::initializer_list<int> types) {
+  std::vector<double> out;
+  for (int t : types) {
+    for (int c = 0; c < m.tebd_dim(); ++c) out.push_back(m.type_embedding(t, c));
+  }
+  return out;
+}
+
+// Value and slope of a compressed model's fine pieces; the first and the last go on beyond their ends, so
+// that there is no kink.
+void compressed_function(const EmbeddingTable& t, int ng, double x, double* value, double* slope) {
+  const int cells = static_cast<int>((t.upper - t.lower) / t.stride0);
+  const int cell = std::clamp(static_cast<int>((x - t.lower) / t.stride0), 0, cells - 1);
+  const double h = x - (t.lower + cell * t.stride0);
+  const double* a = t.coefficients.data.data() + static_cast<std::size_t>(cell) * 6 * ng;
+  for (int m = 0; m < ng; ++m) compressed_value(a + 6 * m, h, 0.0, value + m, slope + m);
+}
+
+// Value and slope of c g(c), summed over the given type inputs.
+void triple_function(const Net& net, const std::vector<std::vector<double>>& rests, double c, double* value,
+                     double* slope) {
+  const int ng = net.out();
+  std::vector<double> g(ng), dg(ng);
+  std::fill(value, value + ng, 0.0), std::fill(slope, slope + ng, 0.0);
+  for (const auto& rest : rests) {
+    evaluate_net(net, c, rest, g.data(), dg.data());
+    for (int m = 0; m < ng; ++m) value[m] += c * g[m], slope[m] += g[m] + c * dg[m];
+  }
+}
+
+}  // namespace
+
+// Concat mode: a function for every (centre, neighbour). Strip mode: one net for all types, but its input
+// depends on the centre's davg and dstd. A compressed model's table has small cells, each with six numbers a
+// channel: larger ones, which neighbours share, are faster. (Not of a model in float32: DeePMD-kit makes such
+// coefficients in float32, and their slopes jump too much from cell to cell for another table to follow.)
+std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
+                                           double tolerance) {
+  const Embedding& e = model.repinit;
+  std::vector<RepinitTable> out;
+  const bool compressed = e.net.empty();
+  if (compressed && model.precision == "float32") return out;
+  for (int a = 0; a < model.ntypes(); ++a) {
+    if (!present[a]) continue;
+    if (e.strip) out.push_back({a, -1, {}});
+    for (int b = 0; b < model.ntypes() && !e.strip; ++b) {
+      if (present[b]) out.push_back({a, b, {}});
+    }
+  }
+  const double closest = inverse_distance(kRepinitReach, e.rcut_smth, e.rcut, model.env_protection);
+#pragma omp parallel for schedule(dynamic)
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    RepinitTable& t = out[k];
+    std::vector<double> rest;
+    if (!e.strip)
+      rest = e.one_side ? type_inputs(model, {t.neighbor}) : type_inputs(model, {t.neighbor, t.center});
+    const double avg = e.davg(t.center, 0), std = e.dstd(t.center, 0);
+    double lower = -avg / std, upper = (closest - avg) / std;
+    if (compressed) lower = std::max(lower, e.table.lower), upper = std::min(upper, e.table.upper);
+    t.table = tabulate(e.ng, lower, upper, tolerance, kMaxCells, [&](double x, double* value, double* slope) {
+      compressed ? compressed_function(e.table, e.ng, x, value, slope)
+                 : evaluate_net(e.net, x, rest, value, slope);
+    });
+  }
+  return out;
+}
+
+// All tables have the same cells, so that the place of a triple does not depend on its types.
+ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance) {
+  const Embedding& e = model.three_body;
+  ThreeBodyTables out;
+  double longest = 0;  // of the directions em[1:4]
+  const double closest = inverse_distance(kThreeBodyReach, e.rcut_smth, e.rcut, model.env_protection);
+  if (e.strip) out.tables.push_back({-1, -1, {}});
+  for (int a = 0; a < model.ntypes(); ++a) {
+    if (!present[a]) continue;
+    double avg = 0, std = e.dstd(a, 1);
+    for (int c = 1; c < 4; ++c) avg += e.davg(a, c) * e.davg(a, c), std = std::min(std, e.dstd(a, c));
+    longest = std::max(longest, (closest + std::sqrt(avg)) / std);
+    for (int b = a; b < model.ntypes() && !e.strip; ++b) {
+      if (present[b]) out.tables.push_back({a, b, {}});
+    }
+  }
+  out.reach = longest * longest;
+  int cells = 64;
+  for (bool good = false; !good; cells *= 2) {
+    if (cells > kMaxCells) return {};
+    good = true;
+#pragma omp parallel for schedule(dynamic)
+    for (std::size_t k = 0; k < out.tables.size(); ++k) {
+      ThreeBodyTable& t = out.tables[k];
+      std::vector<std::vector<double>> rests{{}};
+      if (!e.strip) rests = {type_inputs(model, {t.a, t.b}), type_inputs(model, {t.b, t.a})};
+      t.table = tabulate(
+          e.ng, -out.reach, out.reach, tolerance, cells,
+          [&](double c, double* value, double* slope) { triple_function(e.net, rests, c, value, slope); },
+          cells);
+      if (t.table.empty()) {
+#pragma omp atomic write
+        good = false;
+      }
+    }
+  }
+  return out;
+}
+
+int radial_layers(const Repformer& f) {
+  if (f.nlayers == 0 || !f.has_conv || !f.g1_out_conv || f.has_g1_attn) return 0;
+  return f.has_g2_attn || f.has_g1g1 || f.update_h2 ? 1 : f.nlayers;
+}
+
+namespace {
+
+// A number and its derivative by em_0, of every channel.
+struct Channels {
+  std::vector<double> value, slope;
+  explicit Channels(std::size_t n) : value(n, 0.0), slope(n, 0.0) {}
+};
+
+// x w + b (or no bias), w (in, out)
+Channels linear(const Channels& x, const Tensor& w, const Tensor* bias) {
+  const std::size_t out = static_cast<std::size_t>(w.shape[1]);
+  Channels y(out);
+  if (bias && !bias->empty()) y.value.assign(bias->data.begin(), bias->data.end());
+  for (std::size_t i = 0; i < x.value.size(); ++i) {
+    for (std::size_t o = 0; o < out; ++o) {
+      y.value[o] += x.value[i] * w.data[i * out + o];
+      y.slope[o] += x.slope[i] * w.data[i * out + o];
+    }
+  }
+  return y;
+}
+
+void activate_channels(const Activation& act, Channels* x) {
+  dispatch(act, [&](auto kind) {
+    for (std::size_t c = 0; c < x->value.size(); ++c) {
+      double y, d;
+      activate<decltype(kind)::value>(act, x->value[c], &y, &d);
+      x->value[c] = y, x->slope[c] *= d;
+    }
+  });
+}
+
+}  // namespace
+
+FunctionTable tabulate_radial_layers(const Model& model, const std::vector<char>& present, double tolerance,
+                                     int max_cells) {
+  const Repformer& f = model.repformer;
+  const int layers = radial_layers(f);
+  if (layers == 0) return {};
+  std::vector<FoldedLayer> folded;
+  for (int l = 0; l < layers; ++l) folded.push_back(fold_layer(f, l));
+  const auto state = [&](double em, double* value, double* slope) {
+    Channels x(1);
+    x.value[0] = em, x.slope[0] = 1;
+    Channels g2 = linear(x, f.g2_embd.w, &f.g2_embd.b);
+    activate_channels(f.act, &g2);
+    for (int l = 0; l < layers; ++l) {
+      for (const Channels& part : {g2, linear(g2, folded[l].conv, nullptr)}) {
+        value = std::copy(part.value.begin(), part.value.end(), value);
+        slope = std::copy(part.slope.begin(), part.slope.end(), slope);
+      }
+      if (l + 1 == layers) return;
+      Channels y = linear(g2, f.layers[l].linear2.w, &f.layers[l].linear2.b);
+      activate_channels(f.act, &y);
+      for (std::size_t c = 0; c < y.value.size(); ++c) {
+        g2.value[c] = folded[l].g2_alpha * g2.value[c] + folded[l].scale_linear2.data[c] * y.value[c];
+        g2.slope[c] = folded[l].g2_alpha * g2.slope[c] + folded[l].scale_linear2.data[c] * y.slope[c];
+      }
+    }
+  };
+  double lower = 0, upper = 0;
+  bool first = true;
+  const double closest = inverse_distance(kRadialReach, f.rcut_smth, f.rcut, model.env_protection);
+  for (int t = 0; t < model.ntypes(); ++t) {
+    if (!present[t]) continue;
+    const double avg = f.davg(t, 0), std = f.dstd(t, 0);
+    const double from = f.direct_dist ? kRadialReach / f.rcut : -avg / std;
+    const double to = f.direct_dist ? 1.0 : (closest - avg) / std;
+    lower = first ? from : std::min(lower, from), upper = first ? to : std::max(upper, to);
+    first = false;
+  }
+  return tabulate(layers * (f.g2_dim + f.g1_dim), lower, upper, tolerance, max_cells, state);
+}
+
+}  // namespace dpa2md

@@ -1,0 +1,203 @@
+// The Python module dpa2md._core: the engine and its neighbour list, arrays in and out. Everything a user
+// meets is in python/dpa2md.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "engine/periodic_engine.h"
+
+namespace py = pybind11;
+namespace dpa2md {
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
+
+// PeriodicEngine with arrays.
+class ArrayEngine {
+ public:
+  ArrayEngine(const std::string& path, const EngineOptions& options) : engine_(path, options) {}
+
+  const Engine& engine() const { return engine_.engine(); }
+  void measure_stages() { engine_.measure_stages(); }
+  std::map<std::string, double> stage_seconds() { return engine_.stage_seconds(); }
+  void forget_neighbors() { engine_.forget_neighbors(); }
+
+  // (needed, free, atoms that fit) of the device, or None.
+  py::object device_memory(std::int64_t natoms) {
+    DeviceMemory m;
+    {
+      py::gil_scoped_release release;
+      m = engine_.device_memory(natoms);
+    }
+    if (m.needed == 0) return py::none();
+    return py::make_tuple(m.needed, m.free, m.atoms);
+  }
+
+  // positions (n, 3), types (n), frame_start (frames + 1), cells (frames, 3, 3), pbc (frames, 3)
+  py::dict compute(Doubles positions, Ints types, Ints frame_start, Doubles cells, Ints pbc, double skin,
+                   bool forces, std::optional<Doubles> fparam, std::optional<Doubles> aparam,
+                   bool descriptors) {
+    check(positions, types, frame_start, cells, pbc, fparam, aparam);
+    const py::ssize_t n = positions.shape(0), frames = cells.shape(0);
+    Structures s;
+    s.x = positions.data();
+    s.type = types.data();
+    s.start.assign(frame_start.data(), frame_start.data() + frames + 1);
+    s.cells.resize(frames);
+    for (py::ssize_t f = 0; f < frames; ++f) {
+      std::copy(cells.data() + 9 * f, cells.data() + 9 * f + 9, s.cells[f].h);
+      for (int a = 0; a < 3; ++a) s.cells[f].periodic[a] = pbc.data()[3 * f + a] != 0;
+    }
+    s.fparam = fparam ? fparam->data() : nullptr;
+    s.aparam = aparam ? aparam->data() : nullptr;
+
+    py::dict out;
+    const auto array = [&](const char* name, bool wanted, std::vector<py::ssize_t> shape) -> double* {
+      if (!wanted) return nullptr;
+      Doubles values(shape);
+      out[name] = values;
+      return values.mutable_data();
+    };
+    StructureResults to;
+    to.energy = array("energy", true, {frames});
+    to.energies = array("energies", true, {n});
+    to.forces = array("forces", forces, {n, 3});
+    to.virial = array("virial", forces, {frames, 3, 3});
+    to.virials = array("virials", forces, {n, 3, 3});
+    to.descriptors = array("descriptors", descriptors, {n, engine().model().descriptor_dim()});
+    ListFacts facts;
+    {
+      py::gil_scoped_release release;
+      facts = engine_.compute(s, skin, to);
+    }
+    out["rebuilt"] = facts.rebuilt;
+    out["pairs"] = facts.pairs;
+    out["overfull"] =
+        facts.overfull_atom < 0
+            ? py::object(py::none())
+            : py::object(py::make_tuple(facts.overfull_atom, facts.overfull_count, facts.overfull_nsel));
+    return out;
+  }
+
+ private:
+  void check(const Doubles& positions, const Ints& types, const Ints& frame_start, const Doubles& cells,
+             const Ints& pbc, const std::optional<Doubles>& fparam,
+             const std::optional<Doubles>& aparam) const {
+    const auto need = [](bool ok, const char* what) {
+      if (!ok) throw Error(std::string("the array '") + what + "' has the wrong shape.");
+    };
+    need(positions.ndim() == 2 && positions.shape(1) == 3, "positions");
+    const py::ssize_t n = positions.shape(0);
+    need(types.ndim() == 1 && types.shape(0) == n, "types");
+    need(cells.ndim() == 3 && cells.shape(1) == 3 && cells.shape(2) == 3, "cells");
+    const py::ssize_t frames = cells.shape(0);
+    need(pbc.ndim() == 2 && pbc.shape(0) == frames && pbc.shape(1) == 3, "pbc");
+    need(frame_start.ndim() == 1 && frame_start.shape(0) == frames + 1, "frame_start");
+    const int* s = frame_start.data();
+    bool ordered = s[0] == 0 && s[frames] == n;
+    for (py::ssize_t f = 0; f < frames; ++f) ordered = ordered && s[f] <= s[f + 1];
+    need(ordered, "frame_start");
+    const Fitting& f = engine().model().fitting;
+    need(!fparam || (fparam->ndim() == 2 && fparam->shape(0) == frames && fparam->shape(1) == f.nfparam()),
+         "fparam");
+    need(!aparam || (aparam->ndim() == 2 && aparam->shape(0) == n && aparam->shape(1) == f.naparam()),
+         "aparam");
+  }
+
+  PeriodicEngine engine_;
+};
+
+py::dict model_info(const Model& m) {
+  py::dict d;
+  d["kind"] = m.is_dpa2 ? "dpa2" : "dpa1";
+  d["elements"] = m.elements;
+  d["precision"] = m.precision;
+  d["descriptor_dim"] = m.descriptor_dim();
+  d["rcut"] = m.rcut();
+  d["nsel"] = m.repinit.nsel;
+  d["all_neighbors"] = m.all_neighbors;
+  d["nfparam"] = m.fitting.nfparam();
+  d["naparam"] = m.fitting.naparam();
+  d["default_fparam"] = m.fitting.default_fparam.data;
+  d["nlayers"] = m.repformer.nlayers;
+  d["g1_dim"] = m.repformer.g1_dim;
+  d["g2_dim"] = m.repformer.g2_dim;
+  d["meta"] = m.meta;
+  return d;
+}
+
+// All pairs within rcut of one frame: positions (n, 3), cell (3, 3), pbc (3). Returns first (n + 1) and, in
+// CSR order, the neighbours and their shift vectors (npairs, 3) in angstrom.
+py::tuple neighbor_list(Doubles positions, Doubles cell, Ints pbc, double rcut, int threads) {
+  if (positions.ndim() != 2 || positions.shape(1) != 3 || cell.size() != 9 || pbc.size() != 3)
+    throw Error("neighbor_list needs positions (n, 3), cell (3, 3) and pbc (3).");
+  const int n = static_cast<int>(positions.shape(0));
+  Cell box;
+  std::copy(cell.data(), cell.data() + 9, box.h);
+  for (int a = 0; a < 3; ++a) box.periodic[a] = pbc.data()[a] != 0;
+  NeighborList list(rcut, 0.0);
+  {
+    py::gil_scoped_release release;
+    run_on_threads(checked_threads(threads),
+                   [&] { list.update(positions.data(), std::vector<int>(n, 0).data(), {0, n}, {box}); });
+  }
+  const Candidates& c = list.candidates();
+  const auto size = static_cast<py::ssize_t>(c.atom.size());
+  Doubles vectors({size, py::ssize_t{3}});
+  for (py::ssize_t k = 0; k < size; ++k)
+    std::copy_n(c.shift_vectors.data() + 3 * static_cast<std::size_t>(c.shift[k]), 3,
+                vectors.mutable_data() + 3 * k);
+  return py::make_tuple(py::array_t<std::int64_t>(static_cast<py::ssize_t>(c.first.size()), c.first.data()),
+                        py::array_t<std::int32_t>(size, c.atom.data()), vectors);
+}
+
+}  // namespace
+}  // namespace dpa2md
+
+PYBIND11_MODULE(_core, module) {
+  using namespace dpa2md;
+  module.doc() = "Compiled core of dpa2md.";
+  module.attr("__version__") = DPA2MD_VERSION;
+  // Its fields tell Python about which atom or frame it is, for better names than numbers.
+  static py::exception<Error> core_error(module, "CoreError", PyExc_ValueError);
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      py::object value = static_cast<const py::object&>(core_error)(error.what());
+      value.attr("sentence") = error.sentence();
+      value.attr("atom") = error.atom();
+      value.attr("frame") = error.frame();
+      PyErr_SetObject(core_error.ptr(), value.ptr());
+    }
+  });
+  module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
+             py::arg("rcut"), py::arg("threads") = 1);
+  py::class_<ArrayEngine>(module, "Engine")
+      .def(py::init([](const std::string& path, const std::string& precision, int threads,
+                       const std::string& device, bool tables, bool low_memory) {
+             const EngineOptions options{precision, threads, device, tables, low_memory};
+             return std::make_unique<ArrayEngine>(path, options);
+           }),
+           py::arg("path"), py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
+           py::arg("tables") = true, py::arg("low_memory") = false, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "copy", [](const ArrayEngine& e) { return std::make_unique<ArrayEngine>(e); },
+          py::call_guard<py::gil_scoped_release>())
+      .def("compute", &ArrayEngine::compute, py::arg("positions"), py::arg("types"), py::arg("frame_start"),
+           py::arg("cells"), py::arg("pbc"), py::arg("skin"), py::arg("forces") = true,
+           py::arg("fparam") = py::none(), py::arg("aparam") = py::none(), py::arg("descriptors") = false)
+      .def("forget_neighbors", &ArrayEngine::forget_neighbors, py::call_guard<py::gil_scoped_release>())
+      .def("device_memory", &ArrayEngine::device_memory, py::arg("natoms"))
+      .def("measure_stages", &ArrayEngine::measure_stages)
+      .def("stage_seconds", &ArrayEngine::stage_seconds)
+      .def_property_readonly("info", [](const ArrayEngine& e) { return model_info(e.engine().model()); })
+      .def_property_readonly("precision", [](const ArrayEngine& e) { return e.engine().precision(); })
+      .def_property_readonly("description", [](const ArrayEngine& e) { return e.engine().description(); });
+}
