@@ -17,7 +17,7 @@ PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize
 
-.PHONY: help demo docs test lint format dev cpp-test test-lammps test-lammps-2024 package release-notes clean
+.PHONY: help demo docs check test lint format dev cpp-test test-lammps test-lammps-2024 package release-notes clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +28,9 @@ demo: $(VENV)/.installed-plot  ## build, run MD of liquid water with the shipped
 
 docs: $(VENV)/.docs  ## the documentation, build/site/index.html; every link is checked
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/docs-cache . build/site
+
+check: dev $(VENV)/.installed-test lint  ## a developer's loop: lint and one test of every kind, a minute after a build
+	PYTHONPATH=$(CURDIR)/python $(BIN)/python -m pytest -q -m quick
 
 test: lint $(SANITIZED)/.built $(VENV)/.installed-test  ## lint, C++ tests under sanitizers, Python tests
 	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest

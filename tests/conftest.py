@@ -43,6 +43,29 @@ TOLERANCES = {
 }
 
 
+# What `make check` runs (-m quick): one test of every kind that an ordinary change can break, in less than a
+# minute. Of the golden models these, which have every block and no block twice.
+QUICK = {
+    "test_calculator",
+    "test_convert",
+    "test_labels",
+    "test_layering",
+    "test_model_file",
+    "test_packaging",
+    "test_parity",
+    "test_reading",
+    "test_reference",
+}
+QUICK_MODELS = {"medium", "full", "strip", "not_smooth", "generation_2_0", "se_atten_v2"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        model = getattr(item, "callspec", None) and item.callspec.params.get("model")
+        if item.module.__name__ in QUICK and (not model or model.name in QUICK_MODELS):
+            item.add_marker(pytest.mark.quick)
+
+
 class Results(dict):
     """`energy` (), `atom_energy` (n,), `forces` (n, 3), `virial` (3, 3); eV and angstrom."""
 

@@ -203,14 +203,14 @@ void test_model(const std::string& path) {
   compare(evaluate_domains(path, "float64", box, split(box, owner, 3, rcut, reach), "cuda-emulation"), whole,
           1e-10, (path + " with an empty domain on emulated GPUs").c_str());
   // float32 rows travel too; its rounding is 6e-8 of sums of a few hundred terms.
-  Engine single(path, "float32", 1, "cpu", false);
+  Engine single(path, {"float32", 1, "cpu", false});
   compare(evaluate_domains(path, "float32", box, split(box, owners(box, 3, false), 3, rcut, reach)),
           evaluate_periodic(&single, box), 2e-4, (path + " in float32").c_str());
 }
 
 // An engine that expects the types of the run computes with the same tables as one that has seen them all.
 void test_expected_types(const std::string& path) {
-  Engine seen(path, "float64", 1, "cpu"), expecting(path, "float64", 1, "cpu");
+  Engine seen(path, {"float64", 1, "cpu"}), expecting(path, {"float64", 1, "cpu"});
   const int ntypes = seen.model().ntypes();
   evaluate_periodic(&seen, random_box(20, ntypes, 7));
   expecting.expect_types(std::vector<char>(ntypes, 1));
