@@ -182,3 +182,12 @@ def test_frozen_files_without_weights_are_refused_by_name(tmp_path):
         archive.writestr("m/models/model.json", b"{}")
     with pytest.raises(UnsupportedModelError, match=r"\.pte file holds no weights"):
         load_records(path)
+
+
+def test_compressed_files_are_refused_by_name(tmp_path):
+    """As `dp --pt-expt compress` marks them."""
+    tree = json.loads(tree_of("graph_dpa1_strip"))
+    tree["model"]["descriptor"]["compress"] = {"@variables": {}, "geo_compress": True}
+    path = write_exported(tmp_path / "m.pte", json.dumps(tree).encode(), None)
+    with pytest.raises(UnsupportedModelError, match="compressed from"):
+        load_records(path)
