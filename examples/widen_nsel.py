@@ -5,7 +5,8 @@
 DPA-2 divides its sums over neighbours by powers of `nsel`, the number of slots, and keeps the nearest `nsel` of more
 neighbours than that, where the energy jumps. Multiplying the weights that read those sums by the same powers of
 new/old leaves every energy as it was, while the larger lists no longer overflow. What changes is the number of
-empty slots in the softmax denominators of the attention, each e^-20: 1e-8 of an attention weight.
+empty slots in the softmax denominators of the attention, each e^-20: 1e-8 of an attention weight. A list that still
+overflows jumps again: `dpa2md convert --all-neighbors` has no end of room, but is no model that DeePMD-kit evaluates.
 
 For dpa2 models with `smooth`, whose statistics of empty slots are zero (davg = 0); anything else is refused.
 """

@@ -13,7 +13,7 @@ from ase.io import write
 from conftest import TOLERANCES, golden_models
 from dpa2md import check
 from dpa2md.cli import main
-from dpa2md.conversion import load_records
+from dpa2md.conversion import convert, load_records
 from dpa2md.engine import Engine
 from golden.suite import MODELS, STRUCTURES
 from small_models import crystal, small_model
@@ -169,6 +169,15 @@ def test_overfull_lists_are_noticed(tmp_path):
     checks = run(small_model(tmp_path, nsel=10), crystal())
     assert {"repinit neighbours", "repformer neighbours"} <= failed(checks)
     assert "widen_nsel" in checks["repinit neighbours"].reason
+
+
+def test_models_that_take_all_have_no_room_to_exceed(tmp_path):
+    """What is overfull otherwise is none of their checks, and they pass the others."""
+    path = convert(small_model(tmp_path, nsel=10), tmp_path / "all.dpa2", all_neighbors=True)
+    checks = run(path, crystal())
+    assert not failed(checks)
+    assert checks["repinit neighbours"].verdict == "skipped"
+    assert "takes all within 4 angstrom" in checks["repinit neighbours"].reason
 
 
 def test_drift(tmp_path):

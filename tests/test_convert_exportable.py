@@ -108,6 +108,17 @@ def test_damaged_switches_are_refused(tmp_path):
         load_records(write_model(tmp_path / "model.pt", config, tensors))
 
 
+def test_excluded_pairs_of_cut_lists_are_refused(tmp_path):
+    """DeePMD-kit closes their gaps before it cuts the shorter lists; the graph route cuts none."""
+    config = dpa2_config() | {"pair_exclude_types": [[0, 2]]}
+    path = write_model(tmp_path / "model.pt", config, renamed(make_tensors(config)))
+    with pytest.raises(UnsupportedModelError, match="pair_exclude_types.*--all-neighbors"):
+        load_records(path)
+    assert load_records(path, all_neighbors=True)["model.pair_exclude"].sum() == 2
+    config = two_body() | {"pair_exclude_types": [[0, 2]]}
+    load_records(write_model(path, config, renamed(two_body_tensors(config))))
+
+
 def test_averages_of_the_graph_route_are_refused(tmp_path):
     """Its sums then jump by the average's share whenever a neighbour comes or goes."""
     config = dpa1_config()
@@ -181,4 +192,13 @@ def test_frozen_files_without_weights_are_refused_by_name(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/models/model.json", b"{}")
     with pytest.raises(UnsupportedModelError, match=r"\.pte file holds no weights"):
+        load_records(path)
+
+
+def test_compressed_files_are_refused_by_name(tmp_path):
+    """As `dp --pt-expt compress` marks them."""
+    tree = json.loads(tree_of("graph_dpa1_strip"))
+    tree["model"]["descriptor"]["compress"] = {"@variables": {}, "geo_compress": True}
+    path = write_exported(tmp_path / "m.pte", json.dumps(tree).encode(), None)
+    with pytest.raises(UnsupportedModelError, match="compressed from"):
         load_records(path)

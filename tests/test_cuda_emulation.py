@@ -48,7 +48,7 @@ def test_float64(model, emulate):
 
 
 @golden_models(
-    "small", "medium", "large", "generation_2_0", "strip", "se_atten_v2", "full", "graph_steep"
+    "small", "medium", "large", "generation_2_0", "strip", "se_atten_v2", "full", "graph_steep_h2"
 )
 def test_float32(model, emulate):
     check_float32(model, emulate, "float32")

@@ -90,7 +90,7 @@ def test_boxes(tmp_path, model, make, ranks, before):
     compare(found, atoms, calculator(model))
 
 
-@pytest.mark.parametrize("name", ["medium", "full", "se_atten_v2", "strip_one_side"])
+@pytest.mark.parametrize("name", ["medium", "full", "se_atten_v2", "strip_one_side", "graph_steep"])
 def test_generations_of_models(tmp_path, evaluate, name):
     golden, structure = MODELS[name], STRUCTURES["triclinic"]
     path, symbols = evaluate.path(golden), golden.symbols(structure)

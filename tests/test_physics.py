@@ -25,6 +25,7 @@ SMOOTH = (
     "fparam_aparam_case",
     "dpa1",
     "se_atten_v2",
+    "graph",
 )
 # Without `smooth` the energy jumps at cutoffs, but between them forces are still its derivative.
 NOT_SMOOTH = ("not_smooth", "not_smooth_mean", "not_smooth_strip")

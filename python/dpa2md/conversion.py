@@ -20,6 +20,7 @@ from .errors import ModelError
 from .files import sha256
 from .importer.config import observed_types, read_config
 from .importer.elements import keep_elements
+from .importer.exportable import refuse_cut_exclusions
 from .importer.records import build_records
 from .importer.source import Source, open_source
 from .importer.verify import Comparison, compare
@@ -73,10 +74,7 @@ def convert(
     output = source.with_suffix(".dpa2") if output is None else Path(output)
     if output.exists() and output.samefile(source):
         raise ModelError(f"{source}: the output would replace the source; name another output.")
-    records = load_records(source, head, elements)
-    if all_neighbors:
-        records["model.all_neighbors"] = 1
-    write_model(output, records)
+    write_model(output, load_records(source, head, elements, all_neighbors))
     return output
 
 
@@ -101,6 +99,7 @@ def load_records(
     source: str | os.PathLike,
     head: str | None = None,
     elements: Sequence[str] | None = None,
+    all_neighbors: bool = False,
 ) -> dict[str, Record]:
     """The records of a model file of any supported format, as docs/model-format.md lists them.
 
@@ -112,6 +111,8 @@ def load_records(
         Which head of a multi-task model.
     elements
         Keep only these elements, in this order.
+    all_neighbors
+        As a model that takes all neighbours within the cutoffs, whatever the file says.
 
     Returns
     -------
@@ -135,9 +136,13 @@ def load_records(
         with _named(source), open_source(source) as contents:
             chosen = contents.choose(head)
             model = read_config(chosen.config)
+            if chosen.exportable and not (chosen.all_neighbors or all_neighbors):
+                refuse_cut_exclusions(model)
             records = _meta(source, chosen) | build_records(
                 model, Weights(chosen.tensors), chosen.all_neighbors
             )
+    if all_neighbors:
+        records["model.all_neighbors"] = 1
     if elements is not None:
         with _named(source):
             records = keep_elements(records, list(elements))

@@ -17,6 +17,11 @@ _GRAPH = merge(FULL, _NARROW)
 # route's.
 _STEEP = {"attn2g_map.mapqk": 20.0, "loc_attn.mapq": 20.0}
 _STEEP_H2 = {"repformer": {"update_h2": True, "attn2_has_gate": False, "nlayers": 3}}
+_EXCLUSIONS = {
+    "type_map": ["O", "H", "Si"],
+    "pair_exclude_types": [[0, 2]],
+    "descriptor": {"exclude_types": [[1, 1]]},
+}
 
 EXPORTABLE = {
     "graph": Case(_GRAPH, (0, 1)),
@@ -29,14 +34,7 @@ EXPORTABLE = {
         scales=_STEEP | {"attn2g_map.mapqk": 3.0},
     ),
     "graph_strip_exclusions": Case(
-        merge(
-            _GRAPH,
-            {
-                "type_map": ["O", "H", "Si"],
-                "pair_exclude_types": [[0, 2]],
-                "descriptor": {"exclude_types": [[1, 1]], "repinit": {"tebd_input_mode": "strip"}},
-            },
-        ),
+        merge(_GRAPH, _EXCLUSIONS, {"descriptor": {"repinit": {"tebd_input_mode": "strip"}}}),
         (0, 1, 2),
     ),
     "graph_not_smooth": Case(merge(_GRAPH, {"descriptor": {"smooth": False}}), (0, 1)),

@@ -216,14 +216,14 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
     const T sw = x.sw[j];
     const int end = inside ? n : 0, first = b.group_lane(), step = b.group_lanes();
     T mean = 0;
-    for (int k = first; k < end; k += step) mean += dm[k] * prob[k] * (sw * x.sw[k]) * hh[k];
-    mean = inv_sqrt3 * b.group_sum(mean);
+    for (int k = first; k < end; k += step) mean += prob[k] * (inv_sqrt3 * dm[k] * (sw * x.sw[k] * hh[k]));
+    mean = b.group_sum(mean);
     if (level > T(0) && inside && first == 0) a.shares.mean[j] = mean;
     for (int k = first; k < end; k += step) {
       const T ww = sw * x.sw[k], h = hh[k], l = logit[k], p = prob[k], direct = inv_sqrt3 * dm[k];
       const T gate = s.rep.gate ? h : T(1);
       const T slope = level > T(0) ? slot_term((l * gate + shift) * ww, level * x.sw[k]).of_logit : T(1);
-      const T dz = p * (direct * ww * h - mean * slope), of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
+      const T dz = p * (direct * (ww * h) - mean * slope), of_hh = direct * p + (s.rep.gate ? dz * l : T(0));
       const T of_ww = direct * p * h + (s.smooth ? dz * (l * gate + shift) : T(0));
       dhh[k] = (first_head ? T(0) : dhh[k]) + of_hh * ww;
       dww[k] = (first_head ? T(0) : dww[k]) + of_ww;

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ..errors import ModelError, UnsupportedModelError
+from .config import Model
 from .old_files import Tensors
 
 _DESCRIPTOR = "atomic_model.descriptor."
@@ -95,3 +96,16 @@ def exported_for_all_neighbors(metadata: Any) -> bool:
             "convert the checkpoint that it was made from."
         )
     return _KINDS[kind]
+
+
+def refuse_cut_exclusions(model: Model) -> None:
+    """Refuse a model whose excluded pairs that backend does not let use up slots of the shorter lists.
+
+    It takes them out of the nearest `sel` of repinit and closes the gaps before it cuts the lists of three-body terms
+    and repformers; the other backends, like dpa2md, leave the gaps.
+    """
+    if model.pair_exclude and model.descriptor.kind == "dpa2":
+        raise UnsupportedModelError(
+            "The model has pair_exclude_types, with which DeePMD-kit's exportable backend (--pt-expt) cuts full lists "
+            "in a way that dpa2md does not; convert it with --all-neighbors, where no list is cut."
+        )

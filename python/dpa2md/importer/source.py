@@ -24,7 +24,8 @@ class Source:
     config: dict[str, Any]
     tensors: Mapping[str, Tensor | np.ndarray]
     head: str | None = None
-    all_neighbors: bool = False  # DeePMD-kit evaluates it by its graph route
+    exportable: bool = False  # of DeePMD-kit's exportable backend
+    all_neighbors: bool = False  # which evaluates it by its graph route
 
 
 @dataclass(frozen=True)

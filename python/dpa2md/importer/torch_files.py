@@ -85,7 +85,7 @@ def _source(
     if not is_exportable(own):
         return Source(*modernise(config, own), head)
     named = modernise(config, in_common_names(own))
-    return Source(*named, head, takes_all_neighbors(config, own))
+    return Source(*named, head, exportable=True, all_neighbors=takes_all_neighbors(config, own))
 
 
 @contextmanager

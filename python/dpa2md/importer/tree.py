@@ -70,7 +70,7 @@ def _descriptor(value: Any, tensors: Tensors) -> dict[str, Any]:
     keys = Keys(node, "descriptor")
     kind = keys.text("type", "missing")
     prefix = "atomic_model.descriptor."
-    keys.only("compress", None, reason="compressed models can be converted from .pth files only")
+    _refuse_compressed(keys)
     version = keys.integer("@version", 1)
     parts = Keys({k: node[k] for k in node if k in _PARTS}, "descriptor")
     config = {k: v for k, v in node.items() if k not in _PARTS and not k.startswith("@")}
@@ -132,7 +132,7 @@ def _dpa2_tensors(parts: Keys, config: dict[str, Any], prefix: str, tensors: Ten
 
 def _embedding_block(keys: Keys, prefix: str, tensors: Tensors, whole: bool = False) -> None:
     """Statistics and nets of repinit, three-body repinit or DPA-1."""
-    keys.only("compress", None, reason="compressed models can be converted from .pth files only")
+    _refuse_compressed(keys)
     _env_mat(keys)
     _statistics(keys, prefix, tensors)
     _collection(keys.take("embeddings"), prefix + "filter_layers.", tensors)
@@ -141,6 +141,14 @@ def _embedding_block(keys: Keys, prefix: str, tensors: Tensors, whole: bool = Fa
         _collection(strip, prefix + "filter_layers_strip.", tensors)
     if whole:
         keys.finish()
+
+
+def _refuse_compressed(keys: Keys) -> None:
+    if keys.take("compress", None) is not None:
+        raise UnsupportedModelError(
+            "The model is compressed, which dpa2md reads from .pth files only; convert the file that "
+            "it was compressed from."
+        )
 
 
 def _statistics(keys: Keys, prefix: str, tensors: Tensors) -> None:

@@ -154,7 +154,8 @@ def read_exported(path: Path) -> Iterator[Contents]:
         )
     source = tree_source(_fill(_from_json(weights), None))
     metadata = None if about is None else _from_json(about)
-    yield Contents(single=replace(source, all_neighbors=exported_for_all_neighbors(metadata)))
+    takes_all = exported_for_all_neighbors(metadata)
+    yield Contents(single=replace(source, exportable=True, all_neighbors=takes_all))
 
 
 def _from_json(text: str) -> dict[str, Any]:
