@@ -109,12 +109,17 @@ DPA2MD_HD T sigmoid(T x) {
 
 }  // namespace math
 
+// The switch at u, how far between its ends, and its derivative by a distance whose range is `width`. V is a
+// number or a vector of numbers.
+template <class V>
+DPA2MD_HD void switch_polynomial(V u, double width, V* sw, V* dsw) {
+  *sw = 1.0 + u * u * u * (-10.0 + u * (15.0 - 6.0 * u));
+  *dsw = u * u * (-30.0 + u * (60.0 - 30.0 * u)) / width;
+}
 // sw(r) of the environment matrix and its derivative: 1 below rcut_smth, 0 beyond rcut, a quintic between.
 DPA2MD_HD void switch_function(double r, double rcut_smth, double rcut, double* sw, double* dsw) {
   const double width = rcut - rcut_smth;
-  const double u = math::clamp((r - rcut_smth) / width, 0.0, 1.0);
-  *sw = 1.0 + u * u * u * (-10.0 + u * (15.0 - 6.0 * u));
-  *dsw = u * u * (-30.0 + u * (60.0 - 30.0 * u)) / width;
+  switch_polynomial(math::clamp((r - rcut_smth) / width, 0.0, 1.0), width, sw, dsw);
 }
 
 struct Activation {

@@ -84,7 +84,7 @@ void CpuBackend<T>::reserve() {
   const bool back = input_.forces;
   g1_stride_ = rows * f.g1_dim;
   g2_stride_ = near * f.g2_dim;
-  h2_stride_ = near * kH2;
+  h2_stride_ = near * kH2Row;
   const std::size_t layers = f.nlayers, before_last = layers ? layers - 1 : 0;
   const std::size_t slopes = back && !low_memory_ ? before_last * n * f.g1_dim : 0;
   const auto in_blocks = [&](const Prefix& p) { return most_in_block(p, pairs().natoms, block_); };

@@ -9,13 +9,10 @@
 #include "cpu/tables.h"
 #include "cpu/vector/net.h"
 #include "engine/backend.h"
+#include "model/formulas.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
-
-constexpr double kAttentionShift = 20.0;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
-
-constexpr int kH2 = 4;  // numbers from one h2 to the next: it is em without its first
 
 // An environment matrix and what the reverse sweep collects for it.
 template <class T>
@@ -146,12 +143,12 @@ class CpuBackend final : public Backend {
   T* h2(int l, int i) {
     const std::size_t q = pairs().repformer.first[i];
     if (l == 0 || !rep().update_h2) return env_rep_.em.data() + 4 * q + 1;
-    return h2_.data() + (l - 1) * h2_stride_ + kH2 * q;
+    return h2_.data() + (l - 1) * h2_stride_ + kH2Row * q;
   }
   T* dh2(int l, int i) {
     const std::size_t q = pairs().repformer.first[i];
     if (l == 0 || !rep().update_h2) return env_rep_.dem.data() + 4 * q + 1;
-    return dh2_.data() + l % 2 * h2_stride_ + kH2 * q;
+    return dh2_.data() + l % 2 * h2_stride_ + kH2Row * q;
   }
   T* share(std::int64_t pair) {
     return dgg1_.data() + static_cast<std::size_t>(g1_shares_.slot[pair]) * rep().g1_dim;
@@ -230,7 +227,7 @@ class CpuBackend final : public Backend {
   struct Neighborhood {
     int n;             // real neighbours
     std::int64_t q0;   // first pair in the repformer prefix
-    const T *g2, *h2;  // (n, g2_dim), (n, kH2) of which 3 count
+    const T *g2, *h2;  // (n, g2_dim), (n, kH2Row) of which 3 count
     T* sw;             // (n) switch, or 1 in non-smooth models
     T* gg1 = nullptr;  // (n, g1_dim), when an update reads it
     // of a radial layer, then without gg1: see repformer_radial.cpp
@@ -356,7 +353,7 @@ class CpuBackend final : public Backend {
   Buffer<T> g1_, dg1_;       // layers of (nrows, g1_dim); two gradients in turn
   Buffer<T> g2_, g2_block_;  // layers of (pairs, g2_dim), and the last one of blocks
   Buffer<T> dg2_;            // (pairs, g2_dim) of the layer that the reverse sweep is at
-  Buffer<T> h2_, dh2_;       // layers of (pairs, kH2) that update h2; two gradients in turn
+  Buffer<T> h2_, dh2_;       // layers of (pairs, kH2Row) that update h2; two gradients in turn
   Shares g1_shares_, force_shares_;
   Buffer<T> dgg1_;         // (slots, g1_dim): what pairs give to their neighbours' gradients
   Buffer<double> dforce_;  // (slots, 12): to their neighbours' forces (3) and virials (9)

@@ -26,6 +26,12 @@ struct StepInput {
   const double* fparam = nullptr;  // (frames, nfparam), physical values, or null
   const int* frame = nullptr;      // (natoms) frame of each atom, or null: all 0
   const double* aparam = nullptr;  // (natoms, naparam)
+  const double* fparam_of(int frame_number, int count) const {
+    return fparam ? fparam + static_cast<std::size_t>(frame_number) * count : nullptr;
+  }
+  const double* aparam_of(int atom, int count) const {
+    return aparam ? aparam + static_cast<std::size_t>(atom) * count : nullptr;
+  }
 };
 
 struct StepOutput {

@@ -270,11 +270,6 @@ void check_statistics(Records& r, const Model& m) {
 
 }  // namespace
 
-int Repformer::linear1_in() const {
-  return (g1_out_mlp ? 0 : g1_dim) + (has_conv && !g1_out_conv ? g2_dim : 0) +
-         (has_grrg ? axis * g2_dim : 0) + (has_drrd ? axis * g1_dim : 0);
-}
-
 int Model::descriptor_dim() const {
   return (is_dpa2 ? repformer.g1_dim : repinit.ng * repinit_axis) + (concat_tebd ? tebd_dim() : 0);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/scalar_math.h"
+#include "model/formulas.h"
 #include "model/model_file.h"
 
 namespace dpa2md {
@@ -78,7 +79,11 @@ struct Repformer : Block {
   Layer g2_embd;
   std::vector<RepformerLayer> layers;
 
-  int linear1_in() const;  // width of the concatenation that linear1 reads
+  Linear1Parts linear1_parts() const { return {!g1_out_mlp, has_conv && !g1_out_conv, has_grrg, has_drrd}; }
+  Linear1Columns linear1_columns() const {
+    return dpa2md::linear1_columns(linear1_parts(), g1_dim, g2_dim, axis);
+  }
+  int linear1_in() const { return linear1_columns().end; }  // width of what linear1 reads
 };
 
 struct Fitting {

@@ -53,8 +53,7 @@ struct EnvConstants {
 DPA2MD_INLINE void switch_lanes(const EnvConstants& e, Doubles r, Doubles* sw, Doubles* dsw) {
   const double width = e.rcut - e.rcut_smth;
   const Doubles u = max_lanes(Doubles{}, min_lanes(Doubles{} + 1.0, (r - e.rcut_smth) / width));
-  *sw = 1.0 + u * u * u * (-10.0 + u * (15.0 - 6.0 * u));
-  *dsw = u * u * (-30.0 + u * (60.0 - 30.0 * u)) / width;
+  switch_polynomial(u, width, sw, dsw);
 }
 
 }  // namespace

@@ -37,15 +37,8 @@ void CpuBackend<T>::fitting(Range range) {
     const int i = range.begin + b, frame = input_.frame ? input_.frame[i] : 0;
     T* out = x + width * ld + b;
     for (int c = 0; c < tebd; ++c, out += ld) *out = types_[std::max(0, type[b]) * tebd + c];
-    for (int c = 0; c < f.nfparam(); ++c, out += ld) {
-      const double p = input_.fparam ? input_.fparam[frame * f.nfparam() + c] : f.default_fparam.data[c];
-      *out = T((p - f.fparam_avg.data[c]) * f.fparam_inv_std.data[c]);
-    }
-    for (int c = 0; c < f.naparam(); ++c, out += ld) {
-      const double p = input_.aparam[static_cast<std::size_t>(i) * f.naparam() + c];
-      *out = T((p - f.aparam_avg.data[c]) * f.aparam_inv_std.data[c]);
-    }
-    for (double c : f.case_embedding.data) *out = T(c), out += ld;
+    fitting_parameters(f, input_.fparam_of(frame, f.nfparam()), input_.aparam_of(i, f.naparam()),
+                       [&](double p) { *out = T(p), out += ld; });
   }
 
   typename NetWeights<T>::Tape tape;
@@ -59,14 +52,11 @@ void CpuBackend<T>::fitting(Range range) {
   }
   T* dy = a.zeros<T>(ld);
   for (int b = 0; b < rows; ++b) {
-    const int t = type[b];
-    double energy = 0;
-    if (t >= 0 && !f.zero_type[t])
-      energy = double(y[b]) - (vacuum ? double(vacuum[b]) : 0.0) + f.bias_atom_e.data[t];
-    if (t >= 0) energy += f.out_bias.data[t];
-    const bool counts = t >= 0 && !model_.atom_exclude[t];
-    output_.energy[range.begin + b] = counts ? energy : 0.0;
-    dy[b] = counts && !f.zero_type[t] ? T(1) : T(0);
+    const double net = double(y[b]) - (vacuum ? double(vacuum[b]) : 0.0);
+    const AtomEnergy e = atom_energy(type[b], net, f.bias_atom_e.data.data(), f.out_bias.data.data(),
+                                     f.zero_type.data(), model_.atom_exclude.data());
+    output_.energy[range.begin + b] = e.value;
+    dy[b] = e.counts ? T(1) : T(0);
   }
   if (!input_.forces) return;
   const T* dx = w_fitting_.backward(dy, ld, tape, width, a);

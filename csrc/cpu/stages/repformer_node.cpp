@@ -17,13 +17,12 @@ namespace DPA2MD_ISA {
 
 template <class T>
 T CpuBackend<T>::inverse_count(int n) const {
-  return T(1.0 / (model_.smooth ? double(rep().nsel) : 1e-4 + n));
+  return T(dpa2md::inverse_count(model_.smooth, rep().nsel, n));
 }
 
 template <class T>
 T CpuBackend<T>::inverse_moment(int n) const {
-  if (!rep().use_sqrt_nnei) return inverse_count(n);
-  return T(1.0 / (model_.smooth ? std::sqrt(double(rep().nsel)) : 1e-4 + std::sqrt(double(n))));
+  return T(dpa2md::inverse_moment(model_.smooth, rep().use_sqrt_nnei, rep().nsel, n));
 }
 
 // ---- grrg: sym of the moments of g2
@@ -34,7 +33,7 @@ T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
   const int kq = rep().g2_dim, k = kq + 3;
   T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
   for (int j = 0; j < a.n; ++j) {
-    const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + kH2 * j;
+    const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + kH2Row * j;
     T* out = left + j * k;
 #pragma omp simd
     for (int c = 0; c < kq; ++c) out[c] = g2[c] * sw;
@@ -157,8 +156,8 @@ void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRo
     }
     d->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
-      d->h2[kH2 * j + x] += sum[x] * sw;
-      d->sw[j] += sum[x] * a.h2[kH2 * j + x];
+      d->h2[kH2Row * j + x] += sum[x] * sw;
+      d->sw[j] += sum[x] * a.h2[kH2Row * j + x];
     }
   }
 }
@@ -194,16 +193,13 @@ typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int 
   const Repformer& f = rep();
   const std::size_t width = f.g1_dim;
   NodeRow r;
-  T* cat = s.cat + static_cast<std::size_t>(b) * f.linear1_in();
-  const auto columns = [&](bool present, int count) {
-    T* at = present ? cat : nullptr;
-    if (present) cat += count;
-    return at;
-  };
-  r.cat_g1 = columns(!f.g1_out_mlp, f.g1_dim);
-  r.cat_conv = columns(f.has_conv && !f.g1_out_conv, f.g2_dim);
-  r.grrg = columns(f.has_grrg, f.axis * f.g2_dim);
-  r.drrd = columns(f.has_drrd, f.axis * f.g1_dim);
+  const Linear1Parts has = f.linear1_parts();
+  const Linear1Columns columns = f.linear1_columns();
+  T* cat = s.cat + static_cast<std::size_t>(b) * columns.end;
+  r.cat_g1 = has.g1 ? cat : nullptr;
+  r.cat_conv = has.conv ? cat + columns.conv : nullptr;
+  r.grrg = has.grrg ? cat + columns.grrg : nullptr;
+  r.drrd = has.drrd ? cat + columns.drrd : nullptr;
   r.conv = s.conv ? s.conv + b * width : nullptr;
   const std::size_t heads = static_cast<std::size_t>(b) * f.attn1_nhead * width;
   r.u = s.u ? s.u + heads : nullptr;
@@ -306,7 +302,7 @@ void CpuBackend<T>::begin_pair_gradients(Range range) {
   env_rep_.dem.zero(4 * q0, 4 * q1);
   env_rep_.dsw.zero(q0, q1);
   if (rep().update_h2 && last() > 0)
-    dh2_.zero(last() % 2 * h2_stride_ + kH2 * q0, last() % 2 * h2_stride_ + kH2 * q1);
+    dh2_.zero(last() % 2 * h2_stride_ + kH2Row * q0, last() % 2 * h2_stride_ + kH2Row * q1);
 }
 
 // Adds to d g1(l) of the block's own atoms, d g2(l), d h2, d sw, and to the shares of d g1 that go to

@@ -225,7 +225,7 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
     T* dout = arena_.take<T>(size);
     std::copy_n(d.g2, size, dout);
     std::fill_n(d.g2, size, T(0));
-    if (f.update_h2) std::fill_n(d.h2, kH2 * a.n - (kH2 - 3), T(0));
+    if (f.update_h2) std::fill_n(d.h2, kH2Row * a.n - (kH2Row - 3), T(0));
     pair_self_backward(l, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {

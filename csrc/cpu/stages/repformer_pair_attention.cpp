@@ -64,10 +64,10 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
   for (T** p : {&s->logit, &s->prob, &s->map}) *p = arena.take<T>(heads * square);
   transpose_padded(n, d, a.g2, s->g2_t, np);
   const T* h2_t = s->h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
-  transpose(n, 3, a.h2, kH2, s->h2_t, np);
+  transpose(n, 3, a.h2, kH2Row, s->h2_t, np);
   const T off = model_.smooth ? T(0) : T(-1e30);
   for (int j = 0; j < n; ++j) {
-    const T *x = a.h2 + kH2 * j, swj = s->sw[j];
+    const T *x = a.h2 + kH2Row * j, swj = s->sw[j];
     const std::size_t at = static_cast<std::size_t>(j) * np;
     for (int k = 0; k < np; k += lanes<T>()) {
       const auto hh = x[0] * vec(h2_t + k) + x[1] * vec(h2_t + np + k) + x[2] * vec(h2_t + 2 * np + k);
@@ -207,7 +207,7 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
   const T* slope = s.level > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
-    const T *h2 = a.h2 + kH2 * j, swj = s.sw[j];
+    const T *h2 = a.h2 + kH2Row * j, swj = s.sw[j];
     V own[3] = {}, own_sw{};
     for (int k = 0; k < np; k += W) {
       const std::size_t at = static_cast<std::size_t>(j) * np + k;
@@ -234,11 +234,11 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
       own_sw += dww * vec(s.sw + k);
       vec(dsw + k) += dww * swj;
     }
-    for (int c = 0; c < 3; ++c) g->h2[kH2 * j + c] += sum_lanes<T, W>(own[c]);
+    for (int c = 0; c < 3; ++c) g->h2[kH2Row * j + c] += sum_lanes<T, W>(own[c]);
     dsw[j] += sum_lanes<T, W>(own_sw);
   }
   for (int k = 0; k < n; ++k) {
-    for (int c = 0; c < 3; ++c) g->h2[kH2 * k + c] += dh2_t[c * np + k];
+    for (int c = 0; c < 3; ++c) g->h2[kH2Row * k + c] += dh2_t[c * np + k];
     if (model_.smooth) g->sw[k] += dsw[k];
   }
 }
@@ -285,13 +285,13 @@ template <class T>
 void CpuBackend<T>::attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out) {
   const RepformerWeights<T>& w = layers_[l];
   for (int j = 0; j < a.n && h == 0; ++j) {
-    for (int c = 0; c < 3; ++c) out[kH2 * j + c] = w.h2_alpha * a.h2[kH2 * j + c];
+    for (int c = 0; c < 3; ++c) out[kH2Row * j + c] = w.h2_alpha * a.h2[kH2Row * j + c];
   }
   const T* map = s.map + h * s.head_stride;
   for (int j = 0; j < a.n; ++j) {
     for (int k = 0; k < a.n; ++k) {
       const T x = w.h2_scale * w.h2_head[h] * map[j * s.np + k];
-      for (int c = 0; c < 3; ++c) out[kH2 * j + c] += x * a.h2[kH2 * k + c];
+      for (int c = 0; c < 3; ++c) out[kH2Row * j + c] += x * a.h2[kH2Row * k + c];
     }
   }
 }
@@ -303,11 +303,11 @@ void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, c
   const T* map = s.map + h * s.head_stride;
   const T scale = layers_[l].h2_scale * layers_[l].h2_head[h];
   for (int j = 0; j < a.n; ++j) {
-    const T* d = dh2_out + kH2 * j;
+    const T* d = dh2_out + kH2Row * j;
     for (int k = 0; k < a.n; ++k) {
-      const T* x = a.h2 + kH2 * k;
+      const T* x = a.h2 + kH2Row * k;
       dmap[j * s.np + k] += scale * (d[0] * x[0] + d[1] * x[1] + d[2] * x[2]);
-      for (int c = 0; c < 3; ++c) dh2[kH2 * k + c] += scale * map[j * s.np + k] * d[c];
+      for (int c = 0; c < 3; ++c) dh2[kH2Row * k + c] += scale * map[j * s.np + k] * d[c];
     }
   }
 }
@@ -372,7 +372,7 @@ void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const PairA
     gemm(n, d, d, plain(dhead + h * size, d), w.attn2_map_t.data() + h * d * d, d, g->g2, d, true);
   }
   for (int j = 0; dh2_out && j < n; ++j) {
-    for (int c = 0; c < 3; ++c) g->h2[kH2 * j + c] += w.h2_alpha * dh2_out[kH2 * j + c];
+    for (int c = 0; c < 3; ++c) g->h2[kH2Row * j + c] += w.h2_alpha * dh2_out[kH2Row * j + c];
   }
 }
 

@@ -60,7 +60,7 @@ int CpuBackend<T>::radial_g2_from(int c, int l, const Neighborhood& a, T* out, T
     for (int j = 0; j < a.n; ++j) {
       T w[5];
       const T* node = radial_node(l, *a.places, a.places->value, j, w) + c;
-      const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+      const T *h2 = a.h2 + kH2Row * j, sw = a.sw[j];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
         const V g2 = table_value<W>(node + v * W, node + v * W + 6 * radial_ld_, radial_ld_, w);
@@ -102,7 +102,7 @@ int CpuBackend<T>::radial_products_from(int c, int l, const Neighborhood& a, con
   for (; c + NV * W <= width; c += NV * W) {
     V sum[4][NV] = {};
     for (int j = 0; j < a.n; ++j) {
-      const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+      const T *h2 = a.h2 + kH2Row * j, sw = a.sw[j];
       T w[5];
       const T* node = radial_node(l, *a.places, a.places->value, j, w) + d + c;
 #pragma GCC unroll 4
@@ -160,7 +160,7 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
     T w[5], ws[5];
     const T* node = radial_node(l, *a.places, a.places->value, j, w);
     radial_node(l, *a.places, a.places->slope, j, ws);
-    const T *h2 = a.h2 + kH2 * j, sw = a.sw[j];
+    const T *h2 = a.h2 + kH2Row * j, sw = a.sw[j];
     const T h[3] = {h2[0] * sw, h2[1] * sw, h2[2] * sw};
     T* dgg1 = share(a.q0 + j);
     V along[3] = {}, open{}, dem{};  // their lanes are to be summed
@@ -199,7 +199,7 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
     env_rep_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
     g->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
-      g->h2[kH2 * j + x] += sum[x] * sw;
+      g->h2[kH2Row * j + x] += sum[x] * sw;
       g->sw[j] += sum[x] * h2[x];
     }
   }

@@ -50,15 +50,8 @@ void GpuBackend<T>::upload_parameters() {
   out.reserve(static_cast<std::size_t>(state_.natoms) * fitting_.parameters);
   for (int i = 0; i < state_.natoms && fitting_.parameters; ++i) {
     const int frame = input_.frame ? input_.frame[i] : 0;
-    for (int c = 0; c < f.nfparam(); ++c) {
-      const double p = input_.fparam ? input_.fparam[frame * f.nfparam() + c] : f.default_fparam.data[c];
-      out.push_back(T((p - f.fparam_avg.data[c]) * f.fparam_inv_std.data[c]));
-    }
-    for (int c = 0; c < f.naparam(); ++c) {
-      const double p = input_.aparam[static_cast<std::size_t>(i) * f.naparam() + c];
-      out.push_back(T((p - f.aparam_avg.data[c]) * f.aparam_inv_std.data[c]));
-    }
-    for (const double c : f.case_embedding.data) out.push_back(T(c));
+    fitting_parameters(f, input_.fparam_of(frame, f.nfparam()), input_.aparam_of(i, f.naparam()),
+                       [&](double p) { out.push_back(T(p)); });
   }
   parameters_.upload(out);
 }

@@ -160,7 +160,7 @@ void GpuBackend<T>::prepare() {
   g2_embd_b_ = weights_.put(f.g2_embd.b);
   RepformerView& v = s.rep;
   v.nlayers = f.nlayers, v.g1 = f.g1_dim, v.g2 = f.g2_dim, v.axis = f.axis;
-  v.heads1 = f.attn1_nhead, v.heads2 = f.attn2_nhead, v.linear1_in = f.linear1_in();
+  v.heads1 = f.attn1_nhead, v.heads2 = f.attn2_nhead, v.linear1 = f.linear1_columns();
   v.has_conv = f.has_conv, v.has_grrg = f.has_grrg, v.has_drrd = f.has_drrd, v.has_g1_attn = f.has_g1_attn;
   v.has_g1g1 = f.has_g1g1, v.has_g2_attn = f.has_g2_attn, v.update_h2 = f.update_h2, v.gate = f.attn2_gate;
   v.conv_outside = f.g1_out_conv, v.mlp_outside = f.g1_out_mlp, v.sqrt_nnei = f.use_sqrt_nnei;

@@ -278,14 +278,11 @@ struct FittingKernel {
     input(b, rows, false, net.x);
     forward(b, f.net, rows.count, &net);
     b.each(rows.count, [&](int k) {
-      const int t = s.center_type[rows.begin + k];
-      double e = 0;
-      if (t >= 0 && !f.zero_type[t])
-        e = double(net.x[k]) - (f.vacuum ? double(a.vacuum[k]) : 0.0) + f.bias_atom_e[t];
-      if (t >= 0) e += f.out_bias[t];
-      const bool counts = t >= 0 && !f.exclude[t];
-      energy[rows.begin + k] = counts ? e : 0.0;
-      a.y[k] = counts && !f.zero_type[t] ? T(1) : T(0);
+      const double value = double(net.x[k]) - (f.vacuum ? double(a.vacuum[k]) : 0.0);
+      const AtomEnergy e = atom_energy(s.center_type[rows.begin + k], value, f.bias_atom_e, f.out_bias,
+                                       f.zero_type, f.exclude);
+      energy[rows.begin + k] = e.value;
+      a.y[k] = e.counts ? T(1) : T(0);
     });
     if (!s.forces) return;
     copy(b, rows.count, 1, a.y, 1, net.x, 1);

@@ -121,11 +121,11 @@ struct NodeMoments : NodeBase<T> {
     const RepformerView& f = s.rep;
     Arrays y = arrays(&scratch, s.near.count[i]);
     this->load(b, i, &y.x);
-    T* cat = this->a.cat + static_cast<std::int64_t>(i) * f.linear1_in;
+    T* cat = this->a.cat + static_cast<std::int64_t>(i) * f.linear1.end;
     if (!f.mlp_outside) copy(b, 1, f.g1, this->g1 + static_cast<std::int64_t>(i) * f.g1, f.g1, cat, f.g1);
     if (f.has_grrg) {
       this->pair_moments(b, y.x, y.s2);
-      symmetrise(b, y.s2, f.g2, f.g2, f.axis, cat + f.cat_grrg());
+      symmetrise(b, y.s2, f.g2, f.g2, f.axis, cat + f.linear1.grrg);
     }
     if (this->met()) conv_drrd(b, i, y, cat);
     if (f.has_g1_attn) {
@@ -156,14 +156,14 @@ struct NodeMoments : NodeBase<T> {
         T sum = 0;
         for (int c = b.lane; c < width; c += b.lanes) sum += p[k * width + c] * q[k * width + c];
         sum = b.lane_sum(sum);
-        if (b.lane == 0) cat[f.cat_conv() + k] = inv * sum;
+        if (b.lane == 0) cat[f.linear1.conv + k] = inv * sum;
       });
     }
     if (!f.has_drrd) return;
     T* s1 = y.product + kq * width;
     const T c = s.inverse_moment(n);
     b.each(3 * width, [&](int k) { s1[k] *= c; });
-    symmetrise(b, s1, width, width, f.axis, cat + f.cat_drrd());
+    symmetrise(b, s1, width, width, f.axis, cat + f.linear1.drrd);
   }
 };
 
@@ -208,14 +208,14 @@ struct NodeMomentsBackward : NodeBase<T> {
     this->load(b, i, &y.x);
     const int n = y.x.n;
     const std::int64_t q0 = y.x.q0;
-    const T* dcat = d.cat + static_cast<std::int64_t>(i) * f.linear1_in;
+    const T* dcat = d.cat + static_cast<std::int64_t>(i) * f.linear1.end;
     T* dgg1 = s.dgg1 + q0 * f.g1;
     if (clear_pairs) {
       fill(b, n * f.g2, dpair.g2 + q0 * f.g2, T(0));
       b.each(n * 3, [&](int k) { dpair.h2[(q0 + k / 3) * kH2Row + k % 3] = 0; });
     }
     fill(b, n, y.dsw, T(0));
-    if (f.has_grrg) grrg_backward(b, y, dcat + f.cat_grrg());
+    if (f.has_grrg) grrg_backward(b, y, dcat + f.linear1.grrg);
     if (this->met()) {
       conv_drrd_backward(b, i, y, dcat, dgg1);
     } else if (f.reads_gg1() && clear_shares) {
@@ -282,7 +282,7 @@ struct NodeMomentsBackward : NodeBase<T> {
         });
       } else {
         b.each_of(kq, width, [&](int k, int m, int c) {
-          y.dproduct[m * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.cat_conv() + m]);
+          y.dproduct[m * y.ld + c] = inv * p[k] * (dconv ? dconv[c] : dcat[f.linear1.conv + m]);
         });
       }
     }
@@ -290,8 +290,8 @@ struct NodeMomentsBackward : NodeBase<T> {
       const T c = s.inverse_moment(n);
       gemm(b, 3, width, n, transposed(left + kq, y.x.ldl), y.x.rows(), y.product, width, false);
       b.each(3 * width, [&](int k) { y.product[k] *= c; });
-      symmetrise_backward(b, y.product, width, width, f.axis, dcat + f.cat_drrd(), c, y.dproduct + kq * y.ld,
-                          y.ld);
+      symmetrise_backward(b, y.product, width, width, f.axis, dcat + f.linear1.drrd, c,
+                          y.dproduct + kq * y.ld, y.ld);
     }
     const T* dproduct = y.dproduct;
     gemm(b, n, width, kk, plain(left, y.x.ldl), plain(dproduct, y.ld), dgg1, width, !clear_shares);

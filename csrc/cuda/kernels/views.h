@@ -8,11 +8,10 @@
 
 #include "cuda/block/block_math.h"
 #include "model/compressed_table.h"
+#include "model/formulas.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
-
-constexpr int kAttentionShift = 20;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
 
 // A block's environment matrix and what the reverse sweep collects for it. Pair k of atom i is first[i] + k.
 template <class T>
@@ -53,7 +52,8 @@ struct EmbeddingView {
 
 // The switches and sizes of the repformers; names as in model.h.
 struct RepformerView {
-  int nlayers = 0, g1 = 0, g2 = 0, axis = 0, heads1 = 0, heads2 = 0, linear1_in = 0;
+  int nlayers = 0, g1 = 0, g2 = 0, axis = 0, heads1 = 0, heads2 = 0;
+  Linear1Columns linear1;  // columns of the concatenation that linear1 reads: [g1 | conv | grrg | drrd]
   bool has_conv = false, has_grrg = false, has_drrd = false, has_g1_attn = false;
   bool has_g1g1 = false, has_g2_attn = false, update_h2 = false, gate = false;
   bool conv_outside = false, mlp_outside = false, sqrt_nnei = false;
@@ -63,10 +63,6 @@ struct RepformerView {
 
   DPA2MD_KERNEL bool node_reads_gg1() const { return has_conv || has_drrd || has_g1_attn; }
   DPA2MD_KERNEL bool reads_gg1() const { return node_reads_gg1() || has_g1g1; }
-  // Columns of the concatenation that linear1 reads: [g1 | conv | grrg | drrd], each unless it is absent.
-  DPA2MD_KERNEL int cat_conv() const { return mlp_outside ? 0 : g1; }
-  DPA2MD_KERNEL int cat_grrg() const { return cat_conv() + (has_conv && !conv_outside ? g2 : 0); }
-  DPA2MD_KERNEL int cat_drrd() const { return cat_grrg() + (has_grrg ? axis * g2 : 0); }
   // Channels of g2 and directions of h2 that meet gg1.
   DPA2MD_KERNEL int met_g2() const { return has_conv ? g2 : 0; }
   DPA2MD_KERNEL int met_h2() const { return has_drrd ? 3 : 0; }
@@ -122,10 +118,9 @@ struct State {
 
   DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? near.sw[q] : T(1); }
   // 1/N of conv, and the factor of the symmetrised moments
-  DPA2MD_KERNEL T inverse_count(int n) const { return T(1.0 / (smooth ? double(near.nsel) : 1e-4 + n)); }
+  DPA2MD_KERNEL T inverse_count(int n) const { return T(dpa2md::inverse_count(smooth, near.nsel, n)); }
   DPA2MD_KERNEL T inverse_moment(int n) const {
-    if (!rep.sqrt_nnei) return inverse_count(n);
-    return T(1.0 / (smooth ? std::sqrt(double(near.nsel)) : 1e-4 + std::sqrt(double(n))));
+    return T(dpa2md::inverse_moment(smooth, rep.sqrt_nnei, near.nsel, n));
   }
 };
 
@@ -134,7 +129,6 @@ template <class T>
 struct PairState {
   T *g2, *h2;  // (near pairs, g2), (near pairs, 3) with rows kH2Row apart
 };
-constexpr int kH2Row = 4;  // h2 of layer 0 are columns of em
 
 // The pairs of every row of neighbours, ascending, of which a kernel wants those of a chunk of atoms.
 struct RowPairs {
