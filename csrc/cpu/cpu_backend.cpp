@@ -54,7 +54,7 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   output_ = output;
   env_repinit_.prefix = &pairs().repinit;
   env_three_.prefix = &pairs().three_body;
-  env_rep_.prefix = &pairs().repformer;
+  env_repformer_.prefix = &pairs().repformer;
   block_ = block_size(pairs().natoms);
   build_tables();
   if (input.forces) {
@@ -79,18 +79,18 @@ std::size_t most_in_block(const Prefix& p, int natoms, int block) {
 template <class T>
 void CpuBackend<T>::reserve() {
   const Repformer& f = rep();
-  const std::size_t n = pairs().natoms, rows = pairs().nrows, near = pairs().repformer.first[n];
+  const std::size_t n = pairs().natoms, rows = pairs().nrows, repformer = pairs().repformer.first[n];
   const std::size_t blocks = static_cast<std::size_t>(threads_) * block_;  // atoms at work
   const bool back = input_.forces;
   g1_stride_ = rows * f.g1_dim;
-  g2_stride_ = near * f.g2_dim;
-  h2_stride_ = near * kH2Row;
+  g2_stride_ = repformer * f.g2_dim;
+  h2_stride_ = repformer * kH2Row;
   const std::size_t layers = f.nlayers, before_last = layers ? layers - 1 : 0;
   const std::size_t slopes = back && !low_memory_ ? before_last * n * f.g1_dim : 0;
   const auto in_blocks = [&](const Prefix& p) { return most_in_block(p, pairs().natoms, block_); };
   env_repinit_.block_pairs = in_blocks(pairs().repinit);
   env_three_.block_pairs = in_blocks(pairs().three_body);
-  near_block_ = in_blocks(pairs().repformer);
+  repformer_block_ = in_blocks(pairs().repformer);
   const std::size_t all = threads_ * env_repinit_.block_pairs, three = threads_ * env_three_.block_pairs;
 
   struct Plan {
@@ -106,10 +106,10 @@ void CpuBackend<T>::reserve() {
       {&env_three_.dem, back * 4 * three},
       {&env_three_.sw, three},
       {&env_three_.dsw, back * three},
-      {&env_rep_.em, 4 * near},
-      {&env_rep_.dem, back * 4 * near},
-      {&env_rep_.sw, near},
-      {&env_rep_.dsw, back * near},
+      {&env_repformer_.em, 4 * repformer},
+      {&env_repformer_.dem, back * 4 * repformer},
+      {&env_repformer_.sw, repformer},
+      {&env_repformer_.dsw, back * repformer},
       {&moment_, keeps_moments() ? n * 4 * padded(model_.repinit.ng, lanes<T>()) : 0},
       {&rep_out_, blocks * repinit_width_},
       {&drep_out_, back * blocks * repinit_width_},
@@ -121,7 +121,7 @@ void CpuBackend<T>::reserve() {
       {&g1_, (back ? layers + 1 : 3) * (layers > 0) * g1_stride_},
       {&dg1_, back * 2 * g1_stride_},
       {&g2_, g2_slots() * g2_stride_},
-      {&g2_block_, threads_ * near_block_ * f.g2_dim},
+      {&g2_block_, threads_ * repformer_block_ * f.g2_dim},
       {&dg2_, back * g2_stride_},
       {&h2_, f.update_h2 ? before_last * h2_stride_ : 0},
       {&dh2_, f.update_h2 ? back * 2 * h2_stride_ : 0},

@@ -142,12 +142,12 @@ class CpuBackend final : public Backend {
   T* dg2(int i) { return dg2_.data() + pairs().repformer.first[i] * rep().g2_dim; }
   T* h2(int l, int i) {
     const std::size_t q = pairs().repformer.first[i];
-    if (l == 0 || !rep().update_h2) return env_rep_.em.data() + 4 * q + 1;
+    if (l == 0 || !rep().update_h2) return env_repformer_.em.data() + 4 * q + 1;
     return h2_.data() + (l - 1) * h2_stride_ + kH2Row * q;
   }
   T* dh2(int l, int i) {
     const std::size_t q = pairs().repformer.first[i];
-    if (l == 0 || !rep().update_h2) return env_rep_.dem.data() + 4 * q + 1;
+    if (l == 0 || !rep().update_h2) return env_repformer_.dem.data() + 4 * q + 1;
     return dh2_.data() + l % 2 * h2_stride_ + kH2Row * q;
   }
   T* share(std::int64_t pair) {
@@ -323,7 +323,7 @@ class CpuBackend final : public Backend {
   Arena* kept_arenas_ = nullptr;
   PairAttention** kept_ = nullptr;
 
-  Env<T> env_repinit_, env_three_, env_rep_;
+  Env<T> env_repinit_, env_three_, env_repformer_;
   EmbeddingWeights<T> w_repinit_, w_three_;
   Linear<T> w_transform_;
   Buffer<T> w_tebd_;  // (nt, g1_dim): type embedding through tebd_transform
@@ -334,8 +334,8 @@ class CpuBackend final : public Backend {
 
   StepInput input_;
   StepOutput output_;
-  int block_ = 1;               // atoms of a stage call in this step
-  std::size_t near_block_ = 0;  // most repformer pairs of a block
+  int block_ = 1;                    // atoms of a stage call in this step
+  std::size_t repformer_block_ = 0;  // most repformer pairs of a block
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
   int repinit_width_ = 0;
   double reach_ = 0;              // largest |c| of the three-body tables

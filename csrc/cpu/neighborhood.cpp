@@ -54,7 +54,7 @@ typename CpuBackend<T>::Neighborhood CpuBackend<T>::bare_neighborhood(int l, int
   a.q0 = pairs().repformer.first[i];
   a.h2 = h2(l, i);
   a.sw = arena.take<T>(a.n);
-  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_rep_.sw[a.q0 + j] : T(1);
+  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_repformer_.sw[a.q0 + j] : T(1);
   return a;
 }
 

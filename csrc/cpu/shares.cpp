@@ -43,10 +43,10 @@ void group_by_row(int now, const std::vector<std::int32_t>& slot_row, Seen* seen
 
 }  // namespace
 
-void Shares::build(const PairList& pairs, const Prefix& near, int block, int blocks) {
+void Shares::build(const PairList& pairs, const Prefix& prefix, int block, int blocks) {
   block_ = block, blocks_ = blocks;
   const int natoms = pairs.natoms, in_chunk = block * blocks, chunks = (natoms + in_chunk - 1) / in_chunk;
-  slot.resize(static_cast<std::size_t>(near.first[natoms]));
+  slot.resize(static_cast<std::size_t>(prefix.first[natoms]));
   chunk.resize(chunks);
 #pragma omp parallel
   {
@@ -60,8 +60,8 @@ void Shares::build(const PairList& pairs, const Prefix& near, int block, int blo
         const std::size_t begin = slot_row.size();
         for (int i = b * block; i < std::min(natoms, (b + 1) * block); ++i) {
           const std::int32_t* row = pairs.row.data() + pairs.repinit.first[i];
-          for (int j = 0; j < near.count[i]; ++j) {
-            slot[near.first[i] + j] =
+          for (int j = 0; j < prefix.count[i]; ++j) {
+            slot[prefix.first[i] + j] =
                 static_cast<std::int32_t>(begin) + in_block.number(row[j], b, begin, &slot_row);
           }
         }

@@ -22,8 +22,8 @@ struct Shares {
   std::vector<std::int32_t> slot;  // (pairs of the prefix) in its chunk
   std::vector<Chunk> chunk;
 
-  // Blocks are stretches of `block` atoms, chunks of `blocks` such blocks; `near` is a prefix of the pairs.
-  void build(const PairList& pairs, const Prefix& near, int block, int blocks);
+  // Blocks are stretches of `block` atoms, chunks of `blocks` such blocks; `prefix` is a prefix of the pairs.
+  void build(const PairList& pairs, const Prefix& prefix, int block, int blocks);
   // Most slots of a chunk.
   std::size_t size() const;
   const Chunk& of_atom(int i) const { return chunk[i / (block_ * blocks_)]; }

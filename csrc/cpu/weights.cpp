@@ -148,8 +148,8 @@ void CpuBackend<T>::prepare() {
     repinit_width_ += m.three_body.ng;
     env_three_.block = &m.three_body;
   }
-  env_rep_.block = &m.repformer;
-  env_rep_.direct = m.repformer.direct_dist;
+  env_repformer_.block = &m.repformer;
+  env_repformer_.direct = m.repformer.direct_dist;
   if (!m.g1_transform.empty()) w_transform_.prepare(repinit_rows(m, m.g1_transform), nullptr);
   w_tebd_ = cast<T>(fold_tebd(m));
   w_g2_embd_ = cast<T>(m.repformer.g2_embd.w);

@@ -105,7 +105,7 @@ void CpuBackend<T>::env_mat(Range range) {
     const PairVectors p = pair_vectors(i, pairs().repinit.count[i], arena_);
     env_mat_atom(env_repinit_, i, p, arena_);
     if (model_.has_three_body) env_mat_atom(env_three_, i, p, arena_);
-    if (rep().nlayers) env_mat_atom(env_rep_, i, p, arena_);
+    if (rep().nlayers) env_mat_atom(env_repformer_, i, p, arena_);
   }
 }
 
@@ -183,7 +183,7 @@ void CpuBackend<T>::env_mat_backward(Range range) {
     double* f = arena_.zeros<double>(3 * static_cast<std::size_t>(p.np));
     env_gradient(env_repinit_, i, p, f, arena_);
     if (model_.has_three_body) env_gradient(env_three_, i, p, f, arena_);
-    if (rep().nlayers) env_gradient(env_rep_, i, p, f, arena_);
+    if (rep().nlayers) env_gradient(env_repformer_, i, p, f, arena_);
     const std::int32_t* slot = force_shares_.slot.data() + pairs().repinit.first[i];
     PairForce own;
     for (int k = 0; k < n; ++k) {

@@ -299,8 +299,8 @@ void CpuBackend<T>::begin_pair_gradients(Range range) {
   for (int i = range.begin; i < range.end; ++i) {
     if (!radial_pairs(i)) std::fill_n(dg2(i), pairs().repformer.count[i] * rep().g2_dim, T(0));
   }
-  env_rep_.dem.zero(4 * q0, 4 * q1);
-  env_rep_.dsw.zero(q0, q1);
+  env_repformer_.dem.zero(4 * q0, 4 * q1);
+  env_repformer_.dsw.zero(q0, q1);
   if (rep().update_h2 && last() > 0)
     dh2_.zero(last() % 2 * h2_stride_ + kH2Row * q0, last() % 2 * h2_stride_ + kH2Row * q1);
 }
@@ -362,7 +362,7 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     }
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
     for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
-    for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += g.sw[j];
+    for (int j = 0; model_.smooth && j < a.n; ++j) env_repformer_.dsw[a.q0 + j] += g.sw[j];
   }
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }

@@ -32,7 +32,7 @@ std::size_t CpuBackend<T>::g2_slots() const {
 template <class T>
 T* CpuBackend<T>::g2_rows(int l, int i) {
   const Prefix& p = pairs().repformer;
-  if (l == last()) return g2_block_.data() + in_block(p, near_block_, i) * rep().g2_dim;
+  if (l == last()) return g2_block_.data() + in_block(p, repformer_block_, i) * rep().g2_dim;
   return g2_.data() + g2_slot(l) * g2_stride_ + p.first[i] * rep().g2_dim;
 }
 
@@ -63,7 +63,7 @@ void CpuBackend<T>::remake_g2(int l, Range range) {
 template <class T>
 void CpuBackend<T>::first_g2(int i, T* out, T* slope) {
   const int d = rep().g2_dim, n = pairs().repformer.count[i];
-  const T* em = env_rep_.em.data() + 4 * pairs().repformer.first[i];
+  const T* em = env_repformer_.em.data() + 4 * pairs().repformer.first[i];
   for (int j = 0; j < n; ++j) {
     for (int c = 0; c < d; ++c) out[j * d + c] = em[4 * j] * w_g2_embd_[c] + b_g2_embd_[c];
   }
@@ -88,7 +88,7 @@ void CpuBackend<T>::pair_init_backward(Range range) {
     first_g2(i, x, slope);
     for (std::size_t j = 0; j < n; ++j) {
       for (int c = 0; c < d; ++c) slope[j * d + c] *= w_g2_embd_[c];
-      env_rep_.dem[4 * (q0 + j)] += dot(d, dg2(i) + j * d, slope + j * d);
+      env_repformer_.dem[4 * (q0 + j)] += dot(d, dg2(i) + j * d, slope + j * d);
     }
   }
 }
@@ -237,7 +237,7 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
       }
       attention_backward(l, a, s, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
     }
-    for (int j = 0; model_.smooth && j < a.n; ++j) env_rep_.dsw[a.q0 + j] += d.sw[j];
+    for (int j = 0; model_.smooth && j < a.n; ++j) env_repformer_.dsw[a.q0 + j] += d.sw[j];
   }
 }
 

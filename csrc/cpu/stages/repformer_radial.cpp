@@ -23,7 +23,7 @@ const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, 
   p->cell = arena.take<int>(np);
   p->value = arena.take<T>(5 * static_cast<std::size_t>(np));
   p->slope = slopes ? arena.take<T>(5 * static_cast<std::size_t>(np)) : nullptr;
-  const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+  const T* em = env_repformer_.em.data() + 4 * env_row(env_repformer_, i);
   for (int k = 0; k < np; k += W) {
     V x;
     for (int lane = 0; lane < W; ++lane) x[lane] = em[4 * std::min(k + lane, n - 1)];
@@ -41,7 +41,7 @@ template <class T>
 void CpuBackend<T>::find_radial_atoms(Range range) {
   for (int i = range.begin; i < range.end; ++i) {
     const int n = pairs().repformer.count[i];
-    const T* em = env_rep_.em.data() + 4 * env_row(env_rep_, i);
+    const T* em = env_repformer_.em.data() + 4 * env_row(env_repformer_, i);
     bool all = radial_layers_ > 0 && n > 0;
     for (int j = 0; j < n && all; ++j) all = radial_[0].covers(em[4 * j]);
     radial_atom_[i] = all;
@@ -196,7 +196,7 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
     const V four[4] = {along[0], along[1], along[2], open};
     T sum[4];
     sum_four<T, W>(four, sum);
-    env_rep_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
+    env_repformer_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
     g->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
       g->h2[kH2Row * j + x] += sum[x] * sw;

@@ -22,16 +22,16 @@ namespace DPA2MD_GPU {
 
 // Pairs of the three viewers (pair_list.h): all, the three-body block's, the repformers'.
 struct PairNumbers {
-  std::int64_t pairs = 0, three = 0, near = 0;
+  std::int64_t pairs = 0, three = 0, repformer = 0;
 };
 
 // What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts, and
 // where they are searched on the device, atoms in bins, bins, frames; all pairs and those of the shorter
 // prefixes; the most of these that a chunk has; whether there is a reverse sweep.
 struct StepSizes {
-  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, near = 0;
+  std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, repformer = 0;
   std::size_t binned = 0, bins = 0, frames = 0;
-  std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_near = 0;
+  std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_repformer = 0;
   bool forces = false;
   bool keep_attention = true;  // KeptAttention, if there is memory for it
 
@@ -44,10 +44,10 @@ struct StepSizes {
     };
     scale(static_cast<double>(n) / static_cast<double>(natoms),
           {&StepSizes::natoms, &StepSizes::nrows, &StepSizes::positions, &StepSizes::candidates,
-           &StepSizes::pairs, &StepSizes::near, &StepSizes::binned, &StepSizes::bins});
+           &StepSizes::pairs, &StepSizes::repformer, &StepSizes::binned, &StepSizes::bins});
     const auto in_chunk = static_cast<double>(std::min<std::int64_t>(n, chunk_atoms()));
     scale(in_chunk / static_cast<double>(chunk),
-          {&StepSizes::chunk, &StepSizes::chunk_pairs, &StepSizes::chunk_three, &StepSizes::chunk_near});
+          {&StepSizes::chunk, &StepSizes::chunk_pairs, &StepSizes::chunk_three, &StepSizes::chunk_repformer});
     return to;
   }
 };
@@ -140,7 +140,7 @@ class GpuBackend final : public Backend {
   void fill_pairs(Range);
 
   // ---- gpu_stages.h
-  void env_mats(Range, bool near);
+  void env_mats(Range, bool repformer);
   bool forks() const;
 
   // ---- gpu_chunks.h
@@ -239,7 +239,7 @@ class GpuBackend final : public Backend {
   std::vector<Range> chunks_;                                  // of atoms; at least one
   std::vector<PairNumbers> before_;                            // (chunks + 1) pairs before each chunk
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;  // of a layer
-  int most_pairs_ = 0, most_three_ = 0, most_near_ = 0;        // neighbours of one atom
+  int most_pairs_ = 0, most_three_ = 0, most_repformer_ = 0;   // neighbours of one atom
   HostBuffer<T> host_rows_;                                    // what an exchange sees, (nrows, g1)
   Buffer<int> sent_;                                           // rows of it that it reads
 
@@ -270,23 +270,23 @@ class GpuBackend final : public Backend {
   ScanBuffers atom_scan_, row_scan_;
   bool any_overfull_ = false;
   Buffer<double> vec_, r_;
-  Buffer<std::int32_t> type_, near_row_, by_row_, by_row_near_;
+  Buffer<std::int32_t> type_, repformer_row_, by_row_, by_row_repformer_;
   Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 
   struct EnvBuffers {
     Buffer<T> em, dem, sw, dsw;
   };
-  EnvBuffers repinit_env_, three_env_, near_env_;
+  EnvBuffers repinit_env_, three_env_, repformer_env_;
   Buffer<T> moment_, rep_out_, drep_out_;
   Buffer<T> g1_slope_, mlp_slope_, self_slope_;  // act' where g1 enters; of the layers' dense updates
   Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
-  Buffer<T> g2_, dg2_;                           // (near pairs, g2): layers, see pair(); one gradient
+  Buffer<T> g2_, dg2_;                           // (repformer pairs, g2): layers, see pair(); one gradient
   Buffer<T> g2_first_;                           // the same of layer 0, of a chunk,
   bool first_made_ = false;                      // which is there, and stays
   Buffer<T> kept_norm_, kept_rstd_;              // layers of KeptAttention
-  Buffer<T> h2_, dh2_;                           // (near pairs, 3), where h2 is updated
-  Buffer<T> dgg1_;  // (near pairs, g1): each pair's share of its neighbour's gradient
+  Buffer<T> h2_, dh2_;                           // (repformer pairs, 3), where h2 is updated
+  Buffer<T> dgg1_;  // (repformer pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;
   Buffer<double> pair_force_;
   Buffer<double> results_;  // energies (natoms), forces (nrows, 3), virials (nrows, 9): one transfer

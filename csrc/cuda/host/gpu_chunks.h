@@ -27,7 +27,7 @@ void GpuBackend<T>::divide(const PairNumbers& total) {
     chunks_.push_back({begin, std::min(n, begin + chunk_atoms())});
   before_.assign(chunks_.size() + 1, {});
   StepSizes& z = sizes_;
-  z.chunk = z.chunk_pairs = z.chunk_three = z.chunk_near = 0;
+  z.chunk = z.chunk_pairs = z.chunk_three = z.chunk_repformer = 0;
   for (std::size_t k = 0; k < chunks_.size(); ++k) {
     const auto before = [&](int which) {
       std::int64_t first = 0;
@@ -44,7 +44,7 @@ void GpuBackend<T>::divide(const PairNumbers& total) {
     z.chunk = std::max(z.chunk, static_cast<std::size_t>(chunks_[k].size()));
     most(&z.chunk_pairs, &PairNumbers::pairs);
     most(&z.chunk_three, &PairNumbers::three);
-    most(&z.chunk_near, &PairNumbers::near);
+    most(&z.chunk_repformer, &PairNumbers::repformer);
   }
 }
 
@@ -63,7 +63,7 @@ State<T> GpuBackend<T>::here(Range a) const {
   s.r = moved(s.r, before.pairs, 1);
   s.type = moved(s.type, before.pairs, 1);
   s.pair_force = moved(s.pair_force, before.pairs, 3);
-  s.dgg1 = moved(s.dgg1, before.near, s.rep.g1);
+  s.dgg1 = moved(s.dgg1, before.repformer, s.rep.g1);
   const auto move_env = [](EnvView<T>* env, std::int64_t first) {
     env->em = moved(env->em, first, 4);
     env->dem = moved(env->dem, first, 4);
@@ -92,10 +92,10 @@ T* directions(T* em) {
 // chunk. Without a reverse sweep, layers replace each other.
 template <class T>
 PairState<T> GpuBackend<T>::pair(int l, Range a) {
-  const std::int64_t before = pairs_before(a.begin).near;
+  const std::int64_t before = pairs_before(a.begin).repformer;
   const int d = rep().g2_dim;
   const bool back = state_.forces;
-  PairState<T> p{nullptr, directions(state_.near.em)};
+  PairState<T> p{nullptr, directions(state_.repformer.em)};
   if (l == 0) {
     p.g2 = moved(g2_first_.data(), before, d);
     if (!first_made_) start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
@@ -115,13 +115,13 @@ PairState<T> GpuBackend<T>::pair(int l, Range a) {
 template <class T>
 PairState<T> GpuBackend<T>::dpair(int l) const {
   const bool own = rep().update_h2 && l > 0;
-  return {dg2_.data(), own ? dh2_.data() + (l % 2) * h2_stride_ : directions(state_.near.dem)};
+  return {dg2_.data(), own ? dh2_.data() + (l % 2) * h2_stride_ : directions(state_.repformer.dem)};
 }
 
 template <class T>
 KeptAttention<T> GpuBackend<T>::kept_attention(int l) const {
   if (!sizes_.keep_attention || !state_.forces || !rep().has_g2_attn) return {};
-  return {kept_norm_.data() + l * g2_stride_, kept_rstd_.data() + l * sizes_.near};
+  return {kept_norm_.data() + l * g2_stride_, kept_rstd_.data() + l * sizes_.repformer};
 }
 
 template <class T>

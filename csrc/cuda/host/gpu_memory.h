@@ -63,8 +63,9 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const Repformer& f = rep();
   const std::size_t n = z.natoms, back = z.forces, layers = f.nlayers, node = layers ? n : 0;
   const std::size_t chunk = z.chunk, node_chunk = layers ? chunk : 0;  // atoms
-  const std::size_t g1 = z.nrows * f.g1_dim, g2 = z.near * f.g2_dim, g2_chunk = z.chunk_near * f.g2_dim;
-  const std::size_t h2 = f.update_h2 ? z.near * kH2Row : 0;
+  const std::size_t g1 = z.nrows * f.g1_dim, g2 = z.repformer * f.g2_dim,
+                    g2_chunk = z.chunk_repformer * f.g2_dim;
+  const std::size_t h2 = f.update_h2 ? z.repformer * kH2Row : 0;
   const std::size_t slopes = layers ? ((layers - 1) * n + chunk) * f.g1_dim : 0;
   const std::size_t attention = f.has_g1_attn ? node_chunk * f.g1_dim * f.attn1_nhead : 0;
   const bool keep = back && z.keep_attention && f.has_g2_attn && layers > 1;
@@ -77,9 +78,9 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&vec_, 3 * z.chunk_pairs),
       need(&r_, z.chunk_pairs),
       need(&type_, z.chunk_pairs),
-      need(&near_row_, z.near),
+      need(&repformer_row_, z.repformer),
       need(&by_row_, back * z.pairs),
-      need(&by_row_near_, back * z.near),
+      need(&by_row_repformer_, back * z.repformer),
       need(&parameters_, n * fitting_.parameters),
       need(&tabulated_, state_.embedding.table ? n : 0),
       need(&tabulated3_, state_.embedding3.table ? n : 0),
@@ -95,10 +96,10 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&g2_first_, layers ? g2_chunk : 0),
       need(&dg2_, back * std::max(layers ? g2 : 0, numbers)),
       need(&kept_norm_, attentions * g2),
-      need(&kept_rstd_, attentions * z.near),
+      need(&kept_rstd_, attentions * z.repformer),
       need(&h2_, layers ? (layers - 1) * h2 : 0),
       need(&dh2_, back * std::min<std::size_t>(layers, 2) * h2),
-      need(&dgg1_, back * z.chunk_near * f.g1_dim),
+      need(&dgg1_, back * z.chunk_repformer * f.g1_dim),
       need(&cat_, layers ? chunk * f.linear1_in() : 0),
       need(&conv_, f.has_conv && f.g1_out_conv ? node_chunk * f.g1_dim : 0),
       need(&query_, attention),
@@ -114,7 +115,7 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   };
   add(&repinit_env_, z.chunk_pairs);
   add(&three_env_, z.chunk_three);
-  add(&near_env_, z.near);
+  add(&repformer_env_, z.repformer);
   return out;
 }
 
@@ -215,16 +216,16 @@ void GpuBackend<T>::reserve() {
   }
   for (const Need& x : needs) x.storage->resize_bytes(x.bytes);
   g1_stride_ = sizes_.nrows * rep().g1_dim;
-  g2_stride_ = sizes_.near * rep().g2_dim, h2_stride_ = sizes_.near * kH2Row;
+  g2_stride_ = sizes_.repformer * rep().g2_dim, h2_stride_ = sizes_.repformer * kH2Row;
   const auto point = [](const EnvBuffers& from, EnvView<T>* to) {
     to->em = from.em.data(), to->dem = from.dem.data(), to->sw = from.sw.data(), to->dsw = from.dsw.data();
   };
   point(repinit_env_, &s.repinit);
   point(three_env_, &s.three);
-  point(near_env_, &s.near);
+  point(repformer_env_, &s.repformer);
   s.tabulated = s.embedding.table ? tabulated_.data() : nullptr;
   s.tabulated3 = s.embedding3.table ? tabulated3_.data() : nullptr;
-  s.vec = vec_.data(), s.r = r_.data(), s.type = type_.data(), s.near_row = near_row_.data();
+  s.vec = vec_.data(), s.r = r_.data(), s.type = type_.data(), s.repformer_row = repformer_row_.data();
   s.moment = moment_.data(), s.rep_out = rep_out_.data();
   // The output of DPA-2's embeddings is no longer needed when its gradient comes.
   s.drep_out = rep().nlayers ? rep_out_.data() : drep_out_.data();

@@ -23,7 +23,7 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) 
   list_candidates(atoms, forces);
   upload_atoms(atoms);
   sizes_.natoms = atoms.natoms, sizes_.nrows = atoms.nrows, sizes_.positions = positions_;
-  sizes_.pairs = sizes_.near = 0;
+  sizes_.pairs = sizes_.repformer = 0;
   sizes_.forces = forces;
   for (const Need& x : list_plan(sizes_)) x.storage->resize_bytes(x.bytes);
   select_pairs();
@@ -132,11 +132,11 @@ void GpuBackend<T>::select_pairs() {
   std::int64_t total[2 * kCounts];
   atom_scan_.total.download(total, 2 * kCounts);
   const std::int64_t* most = total + kCounts;
-  sizes_.pairs = total[kRepinit], sizes_.near = total[kRepformer];
+  sizes_.pairs = total[kRepinit], sizes_.repformer = total[kRepformer];
   divide({total[kRepinit], total[kThreeBody], total[kRepformer]});
   most_pairs_ = static_cast<int>(most[kRepinit]);
   most_three_ = static_cast<int>(most[kThreeBody]);
-  most_near_ = static_cast<int>(most[kRepformer]);
+  most_repformer_ = static_cast<int>(most[kRepformer]);
   any_overfull_ = overfull_count(static_cast<int>(most[kOverfull])) > 0;
   if (most[kCoincidentPairs] == 0) return;
   const std::vector<int> coincident = atom_counts(kCoincidentPairs);
@@ -184,19 +184,22 @@ void GpuBackend<T>::number_pairs() {
   };
   viewer(kRepinit, &s.repinit);
   if (model_.has_three_body) viewer(kThreeBody, &s.three);
-  if (rep().nlayers) viewer(kRepformer, &s.near);
+  if (rep().nlayers) viewer(kRepformer, &s.repformer);
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
   auto* pair_of = s.forces ? reinterpret_cast<std::int32_t*>(dg2_.data()) : nullptr;
-  auto* near_of = s.forces ? pair_of + sizes_.candidates : nullptr;
+  auto* repformer_of = s.forces ? pair_of + sizes_.candidates : nullptr;
   const int items = warp_items(s.natoms);
-  start(NumberPairs{{candidates()}, s.repinit.first, s.near.first, near_row_.data(), pair_of, near_of},
-        items);
+  start(
+      NumberPairs{
+          {candidates()}, s.repinit.first, s.repformer.first, repformer_row_.data(), pair_of, repformer_of},
+      items);
   if (!s.forces) return;
-  const RowView rows{s.nrows, candidate_row_scan_.first.data(), row_candidate_.data(), {pair_of, near_of}};
+  const RowView rows{
+      s.nrows, candidate_row_scan_.first.data(), row_candidate_.data(), {pair_of, repformer_of}};
   const int row_items = warp_items(s.nrows);
   start(CountRows{rows, row_count_.data()}, row_items);
   scan(2, s.nrows, row_count_, &row_scan_);
-  start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_near_.data()}, row_items);
+  start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_repformer_.data()}, row_items);
 }
 
 // Writes the pairs of a chunk down.

@@ -27,14 +27,14 @@ bool GpuBackend<T>::forks() const {
 
 // ---- forward
 
-// Those of the embeddings, and the repformers' own when `near`.
+// Those of the embeddings, and the repformers' own when `repformer`.
 template <class T>
-void GpuBackend<T>::env_mats(Range a, bool near) {
+void GpuBackend<T>::env_mats(Range a, bool repformer) {
   fill_pairs(a);
   const State<T> s = here(a);
   start(EnvMat<T>{s, s.repinit}, a);
   if (model_.has_three_body) start(EnvMat<T>{s, s.three}, a);
-  if (near) start(EnvMat<T>{s, s.near}, a);
+  if (repformer) start(EnvMat<T>{s, s.repformer}, a);
 }
 
 template <class T>
@@ -71,7 +71,7 @@ template <class T>
 void GpuBackend<T>::pair_step(int l, Range a) {
   const PairState<T> from = pair(l, a), to = pair(l + 1, a);
   launches_.aside(forks());
-  start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_near_);
+  start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_repformer_);
   launches_.aside(false);
 }
 
@@ -82,7 +82,7 @@ void GpuBackend<T>::node_step(int l, Range a) {
   const NodeArrays<T> x = nodes(a);
   if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
   launches_.join();
-  start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_near_);
+  start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
   start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
         groups(a));
 }
@@ -121,7 +121,7 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
       NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
       groups(a));
   launches_.join();
-  start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_near_);
+  start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
   launches_.fork();
   if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
@@ -132,7 +132,7 @@ void GpuBackend<T>::pair_step_backward(int l, Range a) {
   launches_.aside(forks());
   start(
       PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
-      a, most_near_);
+      a, most_repformer_);
   launches_.aside(false);
 }
 
@@ -140,14 +140,15 @@ template <class T>
 void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
   if (!state_.rep.reads_gg1()) return;
   const int items = warp_items(state_.nrows);
-  const RowPairs near = row_pairs(1, by_row_near_, pairs_before(a.begin).near, pairs_before(a.end).near);
-  start(GatherG1Gradient<T>{here(a), near, dg1(l)}, items);
+  const RowPairs repformer =
+      row_pairs(1, by_row_repformer_, pairs_before(a.begin).repformer, pairs_before(a.end).repformer);
+  start(GatherG1Gradient<T>{here(a), repformer, dg1(l)}, items);
 }
 
 template <class T>
 void GpuBackend<T>::pair_init_backward(Range a) {
   if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
-  start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_near_);
+  start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_repformer_);
 }
 
 template <class T>

@@ -152,8 +152,8 @@ void GpuBackend<T>::prepare() {
     s.repinit_width += m.three_body.ng;
     prepare_block(m.three_body, &s.three);
   }
-  prepare_block(f, &s.near);
-  s.near.direct = f.direct_dist;
+  prepare_block(f, &s.repformer);
+  s.repformer.direct = f.direct_dist;
   transform_ = prepare_linear(m.g1_transform, nullptr);
   tebd_ = weights_.put(fold_tebd(m));
   g2_embd_w_ = weights_.put(f.g2_embd.w);

@@ -20,9 +20,9 @@ struct SlotShares {
 
   // 0: there are slots for all.
   DPA2MD_KERNEL T find_level(const ThreadBlock& b, const State<T>& s, int n, const T* sw) const {
-    if (!s.rep.crowds || n <= s.near.nsel) return T(0);
+    if (!s.rep.crowds || n <= s.repformer.nsel) return T(0);
     b.each_warp(1, [&](int) {
-      const double u = slot_level(s.near.nsel, [&](auto f) {
+      const double u = slot_level(s.repformer.nsel, [&](auto f) {
         double sum = 0;
         for (int k = b.lane; k < n; k += b.lanes) sum += f(double(sw[k]));
         return b.lane_sum(sum);

@@ -46,7 +46,7 @@ struct EnvMatBackward {
     const std::int64_t p0 = s.repinit.first[i];
     b.each(s.repinit.count[i], [&](int k) {
       double f[3] = {0, 0, 0};
-      for (const EnvView<T>* env : {&s.repinit, &s.three, &s.near}) {
+      for (const EnvView<T>* env : {&s.repinit, &s.three, &s.repformer}) {
         if (env->count && k < env->count[i]) add(*env, i, p0 + k, env->first[i] + k, f);
       }
       for (int c = 0; c < 3; ++c) s.pair_force[3 * (p0 + k) + c] = f[c];

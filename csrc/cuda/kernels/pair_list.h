@@ -174,22 +174,23 @@ struct PairOrder {
 };
 
 struct NumberPairs : PairOrder {
-  const std::int64_t *first, *near_first;  // (natoms + 1) of all pairs, of the repformers'
-  std::int32_t* near_row;                  // (near pairs) row of the neighbour
-  std::int32_t *pair_of, *near_of;         // (candidates) its pair, or -1; null without a reverse sweep
+  const std::int64_t *first, *repformer_first;  // (natoms + 1) of all pairs, of the repformers'
+  std::int32_t* repformer_row;                  // (repformer pairs) row of the neighbour
+  std::int32_t *pair_of, *repformer_of;         // (candidates) its pair, or -1; null without a reverse sweep
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
     each_of_item(b, item, c.natoms, [&](int i) {
       for (int k = b.lane; pair_of && k < c.count(i); k += b.lanes)
-        pair_of[c.first[i] + k] = near_of[c.first[i] + k] = -1;
+        pair_of[c.first[i] + k] = repformer_of[c.first[i] + k] = -1;
       b.sync_lanes();
       visit_pairs(b, i, [&](std::int64_t candidate, int place) {
-        const bool near = c.mark[candidate] >> kRepformer & 1;
+        const bool repformer = c.mark[candidate] >> kRepformer & 1;
         const int j = c.atom[candidate];
-        if (near) near_row[near_first[i] + place] = c.row ? c.row[j] : j;
+        if (repformer) repformer_row[repformer_first[i] + place] = c.row ? c.row[j] : j;
         if (pair_of) pair_of[candidate] = static_cast<std::int32_t>(first[i] + place);
-        if (pair_of && near) near_of[candidate] = static_cast<std::int32_t>(near_first[i] + place);
+        if (pair_of && repformer)
+          repformer_of[candidate] = static_cast<std::int32_t>(repformer_first[i] + place);
       });
     });
   }
@@ -257,16 +258,17 @@ struct CountRows {
 
 struct FillRows {
   RowView v;
-  const std::int64_t* first;  // (2, nrows + 1)
-  std::int32_t *all, *near;   // the pairs of the rows
+  const std::int64_t* first;      // (2, nrows + 1)
+  std::int32_t *all, *repformer;  // the pairs of the rows
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
     each_of_item(b, item, v.nrows, [&](int row) {
       const std::int64_t* at[2] = {first + row, first + v.nrows + 1 + row};
       int n[2] = {0, 0};
-      v.entries(b, row, n,
-                [&](int which, int number, int place) { (which ? near : all)[*at[which] + place] = number; });
+      v.entries(b, row, n, [&](int which, int number, int place) {
+        (which ? repformer : all)[*at[which] + place] = number;
+      });
     });
   }
 };

@@ -42,7 +42,7 @@ DPA2MD_KERNEL void symmetrise_backward(const ThreadBlock& b, const T* s, int ld,
 
 // An atom's neighbours as a layer sees them.
 template <class T>
-struct Neighbors {
+struct Neighborhood {
   int n;
   std::int64_t q0;  // first pair in the repformers' prefix
   T* sw;            // (n) switch, or 1 in non-smooth models
@@ -62,20 +62,20 @@ struct NodeBase {
   const T* g1;  // (nrows, g1)
 
   DPA2MD_KERNEL int met() const { return s.rep.met_g2() + s.rep.met_h2(); }
-  DPA2MD_KERNEL Neighbors<T> neighbors(Scratch* scratch, int n) const {
+  DPA2MD_KERNEL Neighborhood<T> neighborhood(Scratch* scratch, int n) const {
     const std::size_t size = n;
     const int ld = spread(s.rep.g1), ldl = spread(met());
     T* sw = scratch->take<T>(size);
     T* gg1 = scratch->take<T>(s.rep.node_reads_gg1() ? size * ld : 0);
     return {n, 0, sw, gg1, ld, ldl, scratch->take<T>(met() ? size * ldl : 0)};
   }
-  DPA2MD_KERNEL void load(const ThreadBlock& b, int i, Neighbors<T>* x) const {
+  DPA2MD_KERNEL void load(const ThreadBlock& b, int i, Neighborhood<T>* x) const {
     const RepformerView& f = s.rep;
     const int width = f.g1, kq = f.met_g2(), kk = met();
-    const std::int64_t q0 = x->q0 = s.near.first[i];
+    const std::int64_t q0 = x->q0 = s.repformer.first[i];
     b.each(x->n, [&](int j) { x->sw[j] = s.switch_of(q0 + j); });
     if (f.node_reads_gg1()) {
-      const auto row = [&](int j) { return g1 + static_cast<std::int64_t>(s.near_row[q0 + j]) * width; };
+      const auto row = [&](int j) { return g1 + static_cast<std::int64_t>(s.repformer_row[q0 + j]) * width; };
       gather(b, x->n, width, row, x->gg1, x->ld);
     }
     if (kq) {
@@ -89,7 +89,7 @@ struct NodeBase {
     }
   }
   // S2 (3, g2): the moments of g2
-  DPA2MD_KERNEL void pair_moments(const ThreadBlock& b, const Neighbors<T>& x, T* s2) const {
+  DPA2MD_KERNEL void pair_moments(const ThreadBlock& b, const Neighborhood<T>& x, T* s2) const {
     const int width = s.rep.g2;
     const T c = s.inverse_moment(x.n), *g2 = pair.g2 + x.q0 * width, *h2 = pair.h2 + x.q0 * kH2Row;
     b.each_of(3, width, [&](int k, int a, int d) {
@@ -105,21 +105,21 @@ template <class T>
 struct NodeMoments : NodeBase<T> {
   static constexpr int kMostThreads = kAtomThreads;
   struct Arrays {
-    Neighbors<T> x;
+    Neighborhood<T> x;
     T* product;  // (met, g1): Q | S
     T* s2;       // (3, g2)
     LocalAttention<T> attention;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
-    return {this->neighbors(scratch, n), scratch->take<T>(static_cast<std::size_t>(this->met()) * f.g1),
+    return {this->neighborhood(scratch, n), scratch->take<T>(static_cast<std::size_t>(this->met()) * f.g1),
             scratch->take<T>(f.has_grrg ? 3 * f.g2 : 0), LocalAttention<T>(scratch, f, n, false)};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const RepformerView& f = s.rep;
-    Arrays y = arrays(&scratch, s.near.count[i]);
+    Arrays y = arrays(&scratch, s.repformer.count[i]);
     this->load(b, i, &y.x);
     T* cat = this->a.cat + static_cast<std::int64_t>(i) * f.linear1.end;
     if (!f.mlp_outside) copy(b, 1, f.g1, this->g1 + static_cast<std::int64_t>(i) * f.g1, f.g1, cat, f.g1);
@@ -178,7 +178,7 @@ struct NodeMomentsBackward : NodeBase<T> {
   bool clear_pairs, clear_shares;
 
   struct Arrays {
-    Neighbors<T> x;
+    Neighborhood<T> x;
     T *product, *dproduct;  // (met, ld)
     int ld;
     T* dleft;     // (n, ldl)
@@ -190,7 +190,7 @@ struct NodeMomentsBackward : NodeBase<T> {
     const RepformerView& f = this->s.rep;
     const std::size_t kk = this->met(), ld = spread(f.g1);
     const std::size_t moments = f.has_grrg ? 3 * f.g2 : 0;
-    return {this->neighbors(scratch, n),
+    return {this->neighborhood(scratch, n),
             scratch->take<T>(static_cast<std::size_t>(f.met_h2()) * f.g1),
             scratch->take<T>(kk * ld),
             static_cast<int>(ld),
@@ -204,7 +204,7 @@ struct NodeMomentsBackward : NodeBase<T> {
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const RepformerView& f = s.rep;
-    Arrays y = arrays(&scratch, s.near.count[i]);
+    Arrays y = arrays(&scratch, s.repformer.count[i]);
     this->load(b, i, &y.x);
     const int n = y.x.n;
     const std::int64_t q0 = y.x.q0;
@@ -227,8 +227,8 @@ struct NodeMomentsBackward : NodeBase<T> {
                                d.query + at, dgg1, y.dsw);
     }
     b.each(n, [&](int j) {
-      const T before = clear_pairs ? T(0) : s.near.dsw[q0 + j];
-      s.near.dsw[q0 + j] = before + (s.smooth ? y.dsw[j] : T(0));
+      const T before = clear_pairs ? T(0) : s.repformer.dsw[q0 + j];
+      s.repformer.dsw[q0 + j] = before + (s.smooth ? y.dsw[j] : T(0));
     });
   }
 
@@ -319,7 +319,7 @@ struct NodeMomentsBackward : NodeBase<T> {
 template <class T>
 struct GatherG1Gradient {
   State<T> s;
-  RowPairs near;
+  RowPairs repformer;
   T* dg1;
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
@@ -332,10 +332,10 @@ struct GatherG1Gradient {
     const int width = s.rep.g1;
     T* d = dg1 + static_cast<std::int64_t>(row) * width;
     std::int64_t from, to;
-    near.find(b, row, &from, &to);
+    repformer.find(b, row, &from, &to);
     if (from == to) return;
     const auto share = [&](std::int64_t k) {
-      return s.dgg1 + static_cast<std::int64_t>(near.pair[k]) * width;
+      return s.dgg1 + static_cast<std::int64_t>(repformer.pair[k]) * width;
     };
     if (width % 4 == 0) {
       for (int c = 4 * b.lane; c < width; c += 4 * b.lanes) {

@@ -30,7 +30,7 @@ DPA2MD_KERNEL T local_softmax(const ThreadBlock& b, const State<T>& s, int n, co
                               const T* query, const LocalAttention<T>& a) {
   const int heads = s.rep.heads1, width = s.rep.g1;
   const T level = a.shares.find_level(b, s, n, sw);
-  const int empty = s.smooth && level == T(0) ? s.near.nsel - n : 0;
+  const int empty = s.smooth && level == T(0) ? s.repformer.nsel - n : 0;
   gemm(b, n, heads, width, gg1, transposed(query, width), a.logit, heads, false);
   b.each_warp(heads, [&](int h) {
     T top = empty ? T(0) : T(-INFINITY);  // of z + 20 of all that is in the denominator

@@ -15,13 +15,13 @@ template <class T>
 struct PairInit {
   State<T> s;
   const T *w, *bias;  // (g2)
-  T* out;             // (near pairs, g2)
+  T* out;             // (repformer pairs, g2)
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch) const {
-    const int d = s.rep.g2, n = s.near.count[i];
-    const std::int64_t q0 = s.near.first[i];
-    const T* em = s.near.em + 4 * q0;
+    const int d = s.rep.g2, n = s.repformer.count[i];
+    const std::int64_t q0 = s.repformer.first[i];
+    const T* em = s.repformer.em + 4 * q0;
     T* g2 = out + q0 * d;
     b.each_of(n, d, [&](int k, int j, int c) { g2[k] = em[4 * j] * w[c] + bias[c]; });
     activate_rows<T>(b, s.rep.act, n, d, g2, d, nullptr, 0);
@@ -33,7 +33,7 @@ template <class T>
 struct PairInitBackward {
   State<T> s;
   const T *w, *bias;
-  const T* dg2;  // (near pairs, g2)
+  const T* dg2;  // (repformer pairs, g2)
 
   struct Arrays {
     T *x, *slope;  // (n, g2)
@@ -43,10 +43,10 @@ struct PairInitBackward {
     return {scratch->take<T>(size), scratch->take<T>(size)};
   }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
-    const int width = s.rep.g2, n = s.near.count[i];
-    const std::int64_t q0 = s.near.first[i];
-    const T* em = s.near.em + 4 * q0;
-    T* dem = s.near.dem + 4 * q0;
+    const int width = s.rep.g2, n = s.repformer.count[i];
+    const std::int64_t q0 = s.repformer.first[i];
+    const T* em = s.repformer.em + 4 * q0;
+    T* dem = s.repformer.dem + 4 * q0;
     const Arrays a = arrays(&scratch, n);
     b.each_of(n, width, [&](int k, int j, int c) { a.x[k] = em[4 * j] * w[c] + bias[c]; });
     activate_rows(b, s.rep.act, n, width, a.x, width, a.slope, width);
@@ -74,14 +74,14 @@ struct PairBase {
   DPA2MD_KERNEL bool attends() const { return s.rep.has_g2_attn || s.rep.update_h2; }
   // The pair state of an atom into scratch.
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {
-    const std::int64_t q0 = a->q0 = s.near.first[i];
+    const std::int64_t q0 = a->q0 = s.repformer.first[i];
     gather(b, a->n, s.rep.g2, [&](int j) { return in.g2 + (q0 + j) * s.rep.g2; }, a->g2, a->ld);
     b.each(a->n * 3, [&](int k) { a->h2[k] = in.h2[(q0 + k / 3) * kH2Row + k % 3]; });
     b.each(a->n, [&](int j) { a->sw[j] = s.switch_of(q0 + j); });
     if (attends()) a->directions_met(b);
   }
   DPA2MD_KERNEL const T* neighbor_g1(int i, int j) const {
-    return g1 + static_cast<std::int64_t>(s.near_row[s.near.first[i] + j]) * s.rep.g1;
+    return g1 + static_cast<std::int64_t>(s.repformer_row[s.repformer.first[i] + j]) * s.rep.g1;
   }
 };
 
@@ -106,7 +106,7 @@ struct PairStep : PairBase<T> {
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const LayerView<T>& w = this->w;
-    const int n = s.near.count[i], d = s.rep.g2, ld = this->ld();
+    const int n = s.repformer.count[i], d = s.rep.g2, ld = this->ld();
     if (n == 0) return;
     Arrays a = arrays(&scratch, n);
     this->load(b, i, &a.block);
@@ -168,7 +168,7 @@ struct PairStepBackward : PairBase<T> {
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const LayerView<T>& w = this->w;
-    const int n = s.near.count[i], d = s.rep.g2, ld = this->ld();
+    const int n = s.repformer.count[i], d = s.rep.g2, ld = this->ld();
     if (n == 0) return;
     Arrays a = arrays(&scratch, n);
     this->load(b, i, &a.block);
@@ -191,7 +191,7 @@ struct PairStepBackward : PairBase<T> {
                          a.dsw, this->kept);
     }
     b.each_of(n, d, [&](int k, int j, int c) { din.g2[q0 * d + k] = a.dg2[j * ld + c]; });
-    if (s.smooth) b.each(n, [&](int j) { s.near.dsw[q0 + j] += a.dsw[j]; });
+    if (s.smooth) b.each(n, [&](int j) { s.repformer.dsw[q0 + j] += a.dsw[j]; });
   }
 
  private:

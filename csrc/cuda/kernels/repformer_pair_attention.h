@@ -68,7 +68,7 @@ DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const 
   gemm(b, n, d, d, plain(g2, x.ld), w.attn2_map[h], query, x.ld, false);
   gemm(b, n, n, d, plain(q, x.ld), transposed(g2, x.ld), map, ldn, false);
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
-  const int empty = s.smooth && level == T(0) ? s.near.nsel - n : 0;
+  const int empty = s.smooth && level == T(0) ? s.repformer.nsel - n : 0;
   b.each_group(n, [&](int j, bool inside) {
     T* row = map + j * ldn;
     const T *hh = x.hh + j * ldn, sw = x.sw[j];
@@ -112,7 +112,7 @@ DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, cons
 // again.
 template <class T>
 struct KeptAttention {
-  T *norm, *rstd;  // (near pairs, g2), (near pairs)
+  T *norm, *rstd;  // (repformer pairs, g2), (repformer pairs)
 
   DPA2MD_KERNEL void keep(const ThreadBlock& b, const PairBlock<T>& x, const Attention<T>& a, int d) const {
     b.each_of(x.n, d, [&](int k, int j, int c) { norm[x.q0 * d + k] = a.norm[j * x.ld + c]; });

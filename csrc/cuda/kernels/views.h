@@ -107,27 +107,27 @@ struct State {
   bool forces = false;
   const double *vec = nullptr, *r = nullptr;            // (pairs, 3), (pairs)
   const std::int32_t* type = nullptr;                   // (pairs) of the neighbour
-  const std::int32_t* near_row = nullptr;               // (near pairs) row of the neighbour
+  const std::int32_t* repformer_row = nullptr;          // (repformer pairs) row of the neighbour
   const int *center_type = nullptr, *zeroed = nullptr;  // (natoms)
-  EnvView<T> repinit, three, near;                      // near: the repformers' neighbours
+  EnvView<T> repinit, three, repformer;                 // repformer: the repformers' neighbours
   T* moment = nullptr;                                  // (natoms, 4, ng)
   T *rep_out = nullptr, *drep_out = nullptr;            // (natoms, repinit_width): [D | three-body]
-  T* dgg1 = nullptr;                                    // (near pairs, g1)
+  T* dgg1 = nullptr;                                    // (repformer pairs, g1)
   int *tabulated = nullptr, *tabulated3 = nullptr;      // (natoms) tables served this atom; null: none does
   double* pair_force = nullptr;                         // (pairs, 3): dE/d(r_j - r_i)
 
-  DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? near.sw[q] : T(1); }
+  DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? repformer.sw[q] : T(1); }
   // 1/N of conv, and the factor of the symmetrised moments
-  DPA2MD_KERNEL T inverse_count(int n) const { return T(dpa2md::inverse_count(smooth, near.nsel, n)); }
+  DPA2MD_KERNEL T inverse_count(int n) const { return T(dpa2md::inverse_count(smooth, repformer.nsel, n)); }
   DPA2MD_KERNEL T inverse_moment(int n) const {
-    return T(dpa2md::inverse_moment(smooth, rep.sqrt_nnei, near.nsel, n));
+    return T(dpa2md::inverse_moment(smooth, rep.sqrt_nnei, repformer.nsel, n));
   }
 };
 
 // The pair state of a layer.
 template <class T>
 struct PairState {
-  T *g2, *h2;  // (near pairs, g2), (near pairs, 3) with rows kH2Row apart
+  T *g2, *h2;  // (repformer pairs, g2), (repformer pairs, 3) with rows kH2Row apart
 };
 
 // The pairs of every row of neighbours, ascending, of which a kernel wants those of a chunk of atoms.
