@@ -58,8 +58,8 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   block_ = block_size(pairs().natoms);
   build_tables();
   if (input.forces) {
-    if (any_reads_gg1()) g1_shares_.build(pairs(), pairs().repformer, block_, chunk_blocks());
-    force_shares_.build(pairs(), pairs().repinit, block_, chunk_blocks());
+    if (any_reads_gg1()) g1_shares_.build(pairs(), pairs().repformer, block_, span_blocks());
+    force_shares_.build(pairs(), pairs().repinit, block_, span_blocks());
   }
   reserve();
 }
@@ -145,17 +145,17 @@ int CpuBackend<T>::block_size(int count) const {
 // Few enough that what they give to neighbours stays in cache, enough that no thread waits long for the
 // others.
 template <class T>
-int CpuBackend<T>::chunk_blocks() const {
+int CpuBackend<T>::span_blocks() const {
   return 16 * threads_;
 }
 
 template <class T>
 void CpuBackend<T>::run(int natoms, const std::function<void(Range)>& stage,
                         const std::function<void(Range)>& gather) {
-  const int block = block_size(natoms), chunk = gather ? chunk_blocks() * block : std::max(natoms, 1);
+  const int block = block_size(natoms), span = gather ? span_blocks() * block : std::max(natoms, 1);
   std::exception_ptr failure;  // must not leave a parallel region
-  for (int from = 0; from < natoms && !failure; from += chunk) {
-    const int to = std::min(natoms, from + chunk);
+  for (int from = 0; from < natoms && !failure; from += span) {
+    const int to = std::min(natoms, from + span);
 #pragma omp parallel for schedule(dynamic) if (threads_ > 1)
     for (int begin = from; begin < to; begin += block) {
       try {

@@ -156,7 +156,7 @@ class CpuBackend final : public Backend {
 
   bool keeps_moments() const { return !low_memory_ || !model_.is_dpa2; }
   int block_size(int count) const;  // atoms of one stage call
-  int chunk_blocks() const;         // blocks between two gatherings
+  int span_blocks() const;          // blocks between two gatherings
   void prepare();
   void prepare_repformer_layer(int l);
   void reserve();

@@ -88,7 +88,7 @@ template <class T>
 void CpuBackend<T>::gather_g1_gradient(int l, Range atoms) {
   if (!any_reads_gg1()) return;
   const std::size_t width = rep().g1_dim;
-  const Shares::Chunk& c = g1_shares_.of_atom(atoms.begin);
+  const Shares::Span& c = g1_shares_.of_atom(atoms.begin);
   const int rows = static_cast<int>(c.row.size());
 #pragma omp parallel for schedule(static) if (threads_ > 1)
   for (int k = 0; k < rows; ++k) {

@@ -21,8 +21,8 @@ struct Seen {
   }
 };
 
-// The chunk's slots grouped by their rows; slot_row (slots).
-void group_by_row(int now, const std::vector<std::int32_t>& slot_row, Seen* seen, Shares::Chunk* c) {
+// The span's slots grouped by their rows; slot_row (slots).
+void group_by_row(int now, const std::vector<std::int32_t>& slot_row, Seen* seen, Shares::Span* c) {
   c->row.clear();
   std::vector<std::int32_t>& first = c->row_first;
   first.assign(1, 0);
@@ -45,17 +45,17 @@ void group_by_row(int now, const std::vector<std::int32_t>& slot_row, Seen* seen
 
 void Shares::build(const PairList& pairs, const Prefix& prefix, int block, int blocks) {
   block_ = block, blocks_ = blocks;
-  const int natoms = pairs.natoms, in_chunk = block * blocks, chunks = (natoms + in_chunk - 1) / in_chunk;
+  const int natoms = pairs.natoms, in_span = block * blocks, spans = (natoms + in_span - 1) / in_span;
   slot.resize(static_cast<std::size_t>(prefix.first[natoms]));
-  chunk.resize(chunks);
+  span.resize(spans);
 #pragma omp parallel
   {
-    Seen in_block(pairs.nrows), by_chunk(pairs.nrows);
+    Seen in_block(pairs.nrows), by_span(pairs.nrows);
     std::vector<std::int32_t> slot_row;
 #pragma omp for schedule(static)
-    for (int c = 0; c < chunks; ++c) {
+    for (int c = 0; c < spans; ++c) {
       slot_row.clear();
-      chunk[c].first.assign(1, 0);
+      span[c].first.assign(1, 0);
       for (int b = c * blocks; b < std::min((c + 1) * blocks, (natoms + block - 1) / block); ++b) {
         const std::size_t begin = slot_row.size();
         for (int i = b * block; i < std::min(natoms, (b + 1) * block); ++i) {
@@ -65,16 +65,16 @@ void Shares::build(const PairList& pairs, const Prefix& prefix, int block, int b
                 static_cast<std::int32_t>(begin) + in_block.number(row[j], b, begin, &slot_row);
           }
         }
-        chunk[c].first.push_back(static_cast<std::int32_t>(slot_row.size()));
+        span[c].first.push_back(static_cast<std::int32_t>(slot_row.size()));
       }
-      group_by_row(c, slot_row, &by_chunk, &chunk[c]);
+      group_by_row(c, slot_row, &by_span, &span[c]);
     }
   }
 }
 
 std::size_t Shares::size() const {
   std::int32_t most = 0;
-  for (const Chunk& c : chunk) most = std::max(most, c.first.back());
+  for (const Span& c : span) most = std::max(most, c.first.back());
   return static_cast<std::size_t>(most);
 }
 

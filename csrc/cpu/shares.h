@@ -1,6 +1,6 @@
 // Where what pairs give to their neighbours' rows is summed up (gradients of g1, forces): pairs of one block
 // of atoms that point at the same row share a slot, so that few rows pass through memory, in an order that no
-// race decides. There are slots for one chunk of blocks at a time; after it they are added to the rows.
+// race decides. There are slots for one span of blocks at a time; after it they are added to the rows.
 #pragma once
 
 #include <cstdint>
@@ -13,20 +13,20 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 struct Shares {
-  struct Chunk {
+  struct Span {
     std::vector<std::int32_t> first;      // (blocks + 1) a block's slots
     std::vector<std::int32_t> row;        // the rows that slots belong to
     std::vector<std::int32_t> row_first;  // (rows + 1)
     std::vector<std::int32_t> row_slot;   // (slots) of every row, block after block
   };
-  std::vector<std::int32_t> slot;  // (pairs of the prefix) in its chunk
-  std::vector<Chunk> chunk;
+  std::vector<std::int32_t> slot;  // (pairs of the prefix) in its span
+  std::vector<Span> span;
 
-  // Blocks are stretches of `block` atoms, chunks of `blocks` such blocks; `prefix` is a prefix of the pairs.
+  // Blocks are stretches of `block` atoms, spans of `blocks` such blocks; `prefix` is a prefix of the pairs.
   void build(const PairList& pairs, const Prefix& prefix, int block, int blocks);
-  // Most slots of a chunk.
+  // Most slots of a span.
   std::size_t size() const;
-  const Chunk& of_atom(int i) const { return chunk[i / (block_ * blocks_)]; }
+  const Span& of_atom(int i) const { return span[i / (block_ * blocks_)]; }
   // First slot of the atom's block, and one past its last.
   std::int32_t begin(int i) const { return of_atom(i).first[i / block_ % blocks_]; }
   std::int32_t end(int i) const { return of_atom(i).first[i / block_ % blocks_ + 1]; }

@@ -89,7 +89,7 @@ void test_shares(int natoms, int nrows, int block, int blocks) {
 
   std::size_t most = 0;
   for (int from = 0; from < natoms; from += block * blocks) {
-    const Shares::Chunk& c = shares.of_atom(from);
+    const Shares::Span& c = shares.of_atom(from);
     const std::size_t slots = c.row_slot.size();
     most = std::max(most, slots);
     CHECK(c.row_first.size() == c.row.size() + 1 && c.row_first.back() == static_cast<int>(slots));

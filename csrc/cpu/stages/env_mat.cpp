@@ -206,16 +206,16 @@ void CpuBackend<T>::add_forces(std::size_t row, const double* sum) {
 
 template <class T>
 void CpuBackend<T>::forces(Range atoms) {
-  const Shares::Chunk& chunk = force_shares_.of_atom(atoms.begin);
-  const int rows = static_cast<int>(chunk.row.size());
+  const Shares::Span& span = force_shares_.of_atom(atoms.begin);
+  const int rows = static_cast<int>(span.row.size());
 #pragma omp parallel for schedule(static) if (threads_ > 1)
   for (int k = 0; k < rows; ++k) {
     double sum[12] = {};
-    for (std::int32_t s = chunk.row_first[k]; s < chunk.row_first[k + 1]; ++s) {
-      const double* slot = &dforce_[12 * static_cast<std::size_t>(chunk.row_slot[s])];
+    for (std::int32_t s = span.row_first[k]; s < span.row_first[k + 1]; ++s) {
+      const double* slot = &dforce_[12 * static_cast<std::size_t>(span.row_slot[s])];
       for (int c = 0; c < 12; ++c) sum[c] += slot[c];
     }
-    add_forces(chunk.row[k], sum);
+    add_forces(span.row[k], sum);
   }
 }
 

@@ -71,16 +71,16 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena() {
-    for (int i = 0; i < chunks_; ++i) std::free(chunk_[i].data);
+    for (int i = 0; i < slabs_; ++i) std::free(slab_[i].data);
   }
 
   void clear() { current_ = 0, used_ = 0; }
   template <class T>
   T* take(std::size_t n) {
     const std::size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
-    while (current_ < chunks_ && used_ + bytes > chunk_[current_].size) ++current_, used_ = 0;
-    if (current_ == chunks_) add(bytes);
-    char* p = chunk_[current_].data + used_;
+    while (current_ < slabs_ && used_ + bytes > slab_[current_].size) ++current_, used_ = 0;
+    if (current_ == slabs_) add(bytes);
+    char* p = slab_[current_].data + used_;
     used_ += bytes;
     return reinterpret_cast<T*>(p);
   }
@@ -103,20 +103,20 @@ class Arena {
   };
 
  private:
-  void add(std::size_t bytes) {  // chunks double, so a few dozen reach any size
-    std::size_t size = chunks_ ? 2 * chunk_[chunks_ - 1].size : std::size_t{1} << 18;
+  void add(std::size_t bytes) {  // slabs double, so a few dozen reach any size
+    std::size_t size = slabs_ ? 2 * slab_[slabs_ - 1].size : std::size_t{1} << 18;
     while (size < bytes) size *= 2;
-    chunk_[chunks_].data = static_cast<char*>(aligned_bytes(size));
-    chunk_[chunks_++].size = size;
+    slab_[slabs_].data = static_cast<char*>(aligned_bytes(size));
+    slab_[slabs_++].size = size;
     used_ = 0;
   }
 
-  struct Chunk {
+  struct Slab {
     char* data;
     std::size_t size;
   };
-  Chunk chunk_[48];
-  int chunks_ = 0, current_ = 0;
+  Slab slab_[48];
+  int slabs_ = 0, current_ = 0;
   std::size_t used_ = 0;
 };
 
