@@ -69,9 +69,7 @@ def test_without_tables(model, cpp_programs, evaluate):
 # Enough to visit every kernel: gates, all updates of g1, strip mode, a vacuum, DPA-1, an updated h2.
 @pytest.mark.parametrize("tables", [True, False], ids=["tables", "nets"])
 @pytest.mark.parametrize("threads", [8, -8])
-@golden_models(
-    "small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2", "graph_steep_h2"
-)
+@golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
 def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     """Threads that take turns only at barriers, from either end, agree: no barrier is missing."""
     emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, threads, tables)
@@ -79,6 +77,17 @@ def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
         assert name in MODELS[model.name].structures
         check_float64(model, STRUCTURES[name], emulate)
     check_float32(model, emulate, "float32")  # with tables of three-body terms, too
+
+
+@pytest.mark.parametrize("threads", [8, -8])
+def test_threads_of_a_crowded_block(threads, cpp_programs, evaluate):
+    """The same of atoms with more neighbours than slots, where all count."""
+    model = MODELS["graph_steep_h2"]
+    assert model.overfull[model.structures.index("wire")]
+    emulate = EvaluateProgram(
+        cpp_programs / "evaluate", evaluate, DEVICE, threads, structures=["wire"]
+    )
+    check_float64(model, STRUCTURES["wire"], emulate)
 
 
 # One of every order of the reverse sweep, both kinds of h2, a model without layers.
