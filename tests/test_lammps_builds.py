@@ -14,6 +14,7 @@ from dpa2md import lammps_plugin
 from lammps_runs import assert_stops, require_lammps, start
 
 PLUGIN = Path(__file__).parent.parent / "lammps_plugin"
+CORE = PLUGIN.parent / "csrc"
 
 
 def compiler() -> str:
@@ -35,7 +36,7 @@ def printer(tmp_path_factory) -> Path:
     """A program that prints, sees to it that it is read, and then leaves the file `delivered`."""
     folder = tmp_path_factory.mktemp("printer")
     (folder / "printer.cpp").write_text(PRINTS_AND_DIES.format(plugin=PLUGIN))
-    command = [compiler(), "-std=c++17", "-o", "printer", "printer.cpp"]
+    command = [compiler(), "-std=c++17", f"-I{CORE}", "-o", "printer", "printer.cpp"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "printer"
 
@@ -127,7 +128,7 @@ def test_the_plugin_compiles_for_a_serial_lammps_with_big_integers(tmp_path):
     require_lammps()
     headers = Path(metadata.distribution("lammps").locate_file("lammps/include/lammps"))
     (tmp_path / "mpi.h").write_text(SERIAL_MPI)
-    options = ["-std=c++17", "-fsyntax-only", f"-I{headers}", f"-I{tmp_path}"]
+    options = ["-std=c++17", "-fsyntax-only", f"-I{headers}", f"-I{CORE}", f"-I{tmp_path}"]
     macros = [
         'DPA2MD_VERSION="0"',
         "DPA2MD_LAMMPS_VERSION=1",
