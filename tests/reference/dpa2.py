@@ -67,9 +67,9 @@ def slots(m: dict[str, Any], name: str, lists: list, types: np.ndarray) -> Slots
     by_model, by_descriptor = m.get("model.pair_exclude", none), m.get("descriptor.exclude", none)
     if name == "repformer":  # the slot becomes empty, whoever excludes the pair
         by_model, by_descriptor = by_model | by_descriptor, none
-    s = block_slots(
-        lists, float(block["rcut"]), int(m[f"{name}.nsel"]), types, by_model, by_descriptor
-    )
+    nsel = int(m[f"{name}.nsel"])
+    room = None if m.get("model.all_neighbors", 0) else nsel
+    s = block_slots(lists, float(block["rcut"]), nsel, room, types, by_model, by_descriptor)
     environment(s, block, float(m["descriptor.env_protection"]), types)
     return s
 
@@ -165,16 +165,31 @@ class Layer:
 
     def softmax(self, logits: np.ndarray, sw: np.ndarray) -> np.ndarray:
         """Over the last axis, in which an empty slot has the logit -SHIFT (smooth) or is left out."""
-        n, nsel = self.s.real.shape
-        real = self.s.real.reshape(n, *[1] * (logits.ndim - 2), nsel)
+        n, width = self.s.real.shape
+        others = [1] * (logits.ndim - 2)
+        real = self.s.real.reshape(n, *others, width)
         if self.smooth:
             logits = (logits + SHIFT) * sw - SHIFT
-        else:
-            logits = np.where(real, logits, -np.inf)
-        top = np.max(logits, axis=-1, keepdims=True, initial=-1e300)
-        weights = np.exp(logits - top)
-        weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300)
-        return np.where(real, weights, 0.0) * (sw if self.smooth else 1.0)
+        top = np.max(np.where(real, logits, -SHIFT), axis=-1, keepdims=True)
+        weights = np.where(real, np.exp(logits - top), 0.0)
+        total = weights.sum(axis=-1, keepdims=True)
+        if self.smooth:
+            slots = self.slot_factors(logits).reshape(weights.shape)
+            empty = np.maximum(self.s.nsel - self.s.real.sum(axis=1), 0).reshape(n, *others, 1)
+            total = (weights * slots).sum(axis=-1, keepdims=True) + empty * np.exp(-SHIFT - top)
+        return weights / np.maximum(total, 1e-300) * (sw if self.smooth else 1.0)
+
+    def slot_factors(self, z: np.ndarray) -> np.ndarray:
+        """What e^z counts in the denominator: 1, but of an atom with more neighbours than slots f(z, share)
+        (csrc/model/slot_shares.h)."""
+        f = np.ones_like(z)
+        for i in np.flatnonzero(self.s.real.sum(axis=1) > self.s.nsel):
+            share = slot_shares(self.s.sw[i], self.s.nsel)
+            above = z[i] + SHIFT
+            up, down = np.maximum(above, 0), np.minimum(above, 0)
+            low = share + (1 - share) * (np.exp(down / share) - np.exp(down / share - down))
+            f[i] = np.where(above >= 0, 1 - (1 - share) * np.exp(-up), low)
+        return f
 
     # -- of atoms
 
@@ -257,6 +272,22 @@ class Layer:
         if style == "res_avg":
             return (x + sum(updates)) / np.sqrt(len(updates) + 1)
         return x + sum(updates) / np.sqrt(len(updates))
+
+
+def slot_shares(sw: np.ndarray, nsel: int) -> np.ndarray:
+    """Shares h(u sw) of nsel slots, h(t) = t (2 - t) up to t = 1, then 1: u makes them add up to nsel."""
+
+    def shares(u: float) -> np.ndarray:
+        t = np.minimum(u * sw, 1)
+        return np.maximum(t * (2 - t), 1e-12)
+
+    low, high = 0.0, 1.0
+    while shares(high).sum() < nsel and high < 1e12:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if shares(middle).sum() < nsel else (low, middle)
+    return shares(high)
 
 
 def repformers(m: dict[str, Any], s: Slots, g1: np.ndarray, t: dict[str, np.ndarray]) -> np.ndarray:

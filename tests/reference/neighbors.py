@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass
 class Slots:
-    """The neighbours of every atom for one block, padded to `nsel` slots; n atoms."""
+    """The neighbours of every atom for one block, padded to nsel slots, or to more where all neighbours count."""
 
     nsel: int
     index: np.ndarray  # (n, nsel) neighbour's atom, -1: empty
@@ -63,22 +63,25 @@ def block_slots(
     lists: list,
     rcut: float,
     nsel: int,
+    room: int | None,
     types: np.ndarray,
     pair_exclude: np.ndarray,
     exclude: np.ndarray,
 ) -> Slots:
-    """The nearest `nsel` neighbours within `rcut`; pairs that the model excludes leave their slot empty."""
+    """The nearest `room` neighbours within `rcut` (None: all); pairs that the model excludes leave their slot empty."""
+    inside = [[pair for pair in pairs if pair[0] <= rcut][:room] for pairs in lists]
+    width = max([nsel, *map(len, inside)])
     n = len(lists)
     s = Slots(
         nsel,
-        np.full((n, nsel), -1),
-        np.zeros((n, nsel, 3)),
-        np.zeros((n, nsel)),
-        np.zeros((n, nsel), dtype=bool),
-        np.zeros((n, nsel), dtype=bool),
+        np.full((n, width), -1),
+        np.zeros((n, width, 3)),
+        np.zeros((n, width)),
+        np.zeros((n, width), dtype=bool),
+        np.zeros((n, width), dtype=bool),
     )
-    for i, pairs in enumerate(lists):
-        for k, (r, j, v) in enumerate([p for p in pairs if p[0] <= rcut][:nsel]):
+    for i, pairs in enumerate(inside):
+        for k, (r, j, v) in enumerate(pairs):
             if pair_exclude[types[i], types[j]]:
                 continue
             s.index[i, k], s.vec[i, k], s.r[i, k], s.real[i, k] = j, v, r, True
