@@ -46,6 +46,17 @@ struct DeviceMemory {
   double needed = 0, free = 0, atoms = 0;
 };
 
+// A kernel of a device, since its times were last asked for.
+struct KernelTime {
+  std::string name;
+  int launches = 0;
+  double seconds = 0;                             // of all its launches together
+  int blocks = 0, threads = 0;                    // of the last launch
+  int registers = 0;                              // a thread
+  std::size_t shared_bytes = 0, local_bytes = 0;  // shared memory a block; local memory (spills) a thread
+  double occupancy = 0;  // warps that fit a multiprocessor at once over the most it holds
+};
+
 // Every stage takes a range of atoms, returns nothing and does not throw; different ranges may run at the
 // same time. `gather_g1_gradient` and `forces` are called alone, for the atoms of several ranges together.
 class Backend {
@@ -100,6 +111,10 @@ class Backend {
   // Builds the pair list on the backend's own device, and of *out all but the pairs themselves; false: it
   // wants a list of the host.
   virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, PairList* /*out*/) { return false; }
+  // From now on (until false) every kernel is timed by itself, one after the other; kernel_times() gives, and
+  // forgets, what they took. Nothing without a device.
+  virtual void measure_kernels(bool /*yes*/) {}
+  virtual std::vector<KernelTime> kernel_times() { return {}; }
   // Until all that was started is done (a device works while the host goes on). For measuring.
   virtual void wait() {}
   virtual bool single() const = 0;              // float rows

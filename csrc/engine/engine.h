@@ -59,6 +59,9 @@ class Engine {
   // summed over threads, with "pairs" for the pair list.
   void measure_stages();
   std::map<std::string, double> stage_seconds();
+  // The same of a device's kernels: see Backend.
+  void measure_kernels(bool yes) { backend_->measure_kernels(yes); }
+  std::vector<KernelTime> kernel_times() { return backend_->kernel_times(); }
   // Of the device, for a step of `natoms` atoms that are like those of the last compute; zeros on the CPU.
   DeviceMemory device_memory(std::int64_t natoms) { return backend_->memory(natoms); }
   // What the last compute saw; on a device that makes its own list without the pairs themselves.

@@ -60,6 +60,8 @@ class PeriodicEngine {
   void forget_neighbors();
   DeviceMemory device_memory(std::int64_t natoms);
   void measure_stages() { engine_->measure_stages(); }
+  void measure_kernels(bool yes) { engine_->measure_kernels(yes); }
+  std::vector<KernelTime> kernel_times() { return engine_->kernel_times(); }
   std::map<std::string, double> stage_seconds() { return engine_->stage_seconds(); }
 
  private:

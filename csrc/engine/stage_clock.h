@@ -73,6 +73,8 @@ class StageClock final : public Backend {
     inner_->wait();
     return built;
   }
+  void measure_kernels(bool yes) override { inner_->measure_kernels(yes); }
+  std::vector<KernelTime> kernel_times() override { return inner_->kernel_times(); }
   bool searches() const override { return inner_->searches(); }
   void wait() override { inner_->wait(); }
   bool single() const override { return inner_->single(); }

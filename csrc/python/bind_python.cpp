@@ -26,6 +26,24 @@ class ArrayEngine {
   const Engine& engine() const { return engine_.engine(); }
   void measure_stages() { engine_.measure_stages(); }
   std::map<std::string, double> stage_seconds() { return engine_.stage_seconds(); }
+  void measure_kernels(bool yes) { engine_.measure_kernels(yes); }
+  py::list kernel_times() {
+    py::list out;
+    for (const KernelTime& k : engine_.kernel_times()) {
+      py::dict row;
+      row["name"] = k.name;
+      row["launches"] = k.launches;
+      row["seconds"] = k.seconds;
+      row["blocks"] = k.blocks;
+      row["threads"] = k.threads;
+      row["registers"] = k.registers;
+      row["shared_bytes"] = k.shared_bytes;
+      row["local_bytes"] = k.local_bytes;
+      row["occupancy"] = k.occupancy;
+      out.append(row);
+    }
+    return out;
+  }
   void forget_neighbors() { engine_.forget_neighbors(); }
 
   // (needed, free, atoms that fit) of the device, or None.
@@ -197,6 +215,8 @@ PYBIND11_MODULE(_core, module) {
       .def("device_memory", &ArrayEngine::device_memory, py::arg("natoms"))
       .def("measure_stages", &ArrayEngine::measure_stages)
       .def("stage_seconds", &ArrayEngine::stage_seconds)
+      .def("measure_kernels", &ArrayEngine::measure_kernels, py::arg("yes"))
+      .def("kernel_times", &ArrayEngine::kernel_times)
       .def_property_readonly("info", [](const ArrayEngine& e) { return model_info(e.engine().model()); })
       .def_property_readonly("precision", [](const ArrayEngine& e) { return e.engine().precision(); })
       .def_property_readonly("description", [](const ArrayEngine& e) { return e.engine().description(); });

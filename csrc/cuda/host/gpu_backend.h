@@ -100,6 +100,8 @@ class GpuBackend final : public Backend {
     launches_.flush();
     wait_for_device();
   }
+  void measure_kernels(bool yes) override { launches_.measure(yes); }
+  std::vector<KernelTime> kernel_times() override { return launches_.times(); }
   DeviceMemory memory(std::int64_t natoms) override;
   bool single() const override { return sizeof(T) == 4; }
   std::string description() const override;

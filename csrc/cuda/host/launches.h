@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
+#include "cuda/host/kernel_clock.h"
 #include "cuda/host/runtime.h"
 
 namespace dpa2md {
@@ -44,6 +46,9 @@ class Launches {
     call.shared = slab ? 0 : bytes;
     call.items = {begin, end, slab, slab ? bytes : 0};
     if (call.shared > kSharedUnasked) ask_for_shared(call.function);
+    if (clock_)
+      return clock_->time<Kernel>(call.function, call.blocks, call.threads, call.shared,
+                                  [&] { call.start(&kernel); });
     if (!recording_) return call.start(&kernel);
     find_place(&call);
     record(call, reinterpret_cast<const char*>(&kernel), sizeof(kernel));
@@ -51,6 +56,7 @@ class Launches {
 
   // What is launched from here on waits for
   void record() {
+    if (clock_) return;
     recorded_ = 0;
     recording_ = true;
     main_ = side_ = kNone;
@@ -72,6 +78,10 @@ class Launches {
 
   // A step that came to neither has ended all the same.
   void discard() { recording_ = false; }
+
+  // Every kernel by itself, timed.
+  void measure(bool yes) { clock_ = yes ? std::make_unique<KernelClock>() : nullptr; }
+  std::vector<KernelTime> times() { return clock_ ? clock_->take() : std::vector<KernelTime>(); }
 
   // What is launched after fork() between aside(true) and aside(false) need not wait for what is launched
   // outside; what follows join() waits for both.
@@ -178,6 +188,7 @@ class Launches {
   int multiprocessors_ = 0, most_shared_ = 0;
   std::vector<const void*> asked_;  // kernels that may have it
 
+  std::unique_ptr<KernelClock> clock_;  // while kernels are measured
   bool recording_ = false, aside_ = false, joining_ = false;
   int main_ = kNone, side_ = kNone;  // the last kernels
   std::vector<Call> calls_;          // of this step, then of the last one
