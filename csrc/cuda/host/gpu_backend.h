@@ -148,6 +148,8 @@ class GpuBackend final : public Backend {
   bool forks() const;
   bool warp_pair_step(int l, Range a, const PairState<T>& from, const PairState<T>& to);
   bool warp_pair_step_backward(int l, Range a, const PairState<T>& x);
+  bool warp_pair_init(Range a, T* out);
+  bool warp_pair_init_backward(Range a);
   bool warp_node_moments(int l, Range a);
   bool warp_node_moments_backward(int l, Range a, bool clear_pairs);
 
@@ -159,6 +161,7 @@ class GpuBackend final : public Backend {
   PairState<T> pair(int layer, Range);
   PairState<T> dpair(int layer) const;
   KeptAttention<T> kept_attention(int layer) const;
+  KeptAttention<T> attention_again(Range) const;
   NodeArrays<T> nodes(Range) const;
   NodeArrays<T> dnodes(Range) const;
   std::int64_t kept_g2(bool back) const { return rep().nlayers < 3 ? 0 : back ? rep().nlayers - 2 : 1; }

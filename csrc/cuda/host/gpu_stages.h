@@ -69,6 +69,28 @@ void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
 
 // By repformer_pair_warp.h, where it can; else false.
 template <class T>
+bool GpuBackend<T>::warp_pair_init(Range a, T* out) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (warp_pairs_) start_warps(WarpPairInit{{}, here(a), g2_embd_w_, g2_embd_b_, out}, a);
+    return warp_pairs_;
+  }
+#endif
+  (void)a, (void)out;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_init_backward(Range a) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (warp_pairs_) start_warps(WarpPairInitBackward{{}, here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a);
+    return warp_pairs_;
+  }
+#endif
+  (void)a;
+  return false;
+}
+template <class T>
 bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, const PairState<T>& to) {
 #if defined(__CUDACC__)
   if constexpr (sizeof(T) == 4) {
@@ -91,16 +113,26 @@ template <class T>
 bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& x) {
 #if defined(__CUDACC__)
   if constexpr (sizeof(T) == 4) {
-    const KeptAttention<T> kept = kept_attention(l);
-    if (!warp_pairs_ || (rep().has_g2_attn && !kept.norm)) return false;
+    if (!warp_pairs_) return false;
+    KeptAttention<T> kept = kept_attention(l);
+    const bool again = rep().has_g2_attn && !kept.norm;
+    if (again) kept = attention_again(a);
     const auto with = [&](auto kernel) {
       kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.kept = kept;
+      return kernel;
+    };
+    const auto forward = [&](auto kernel) { start_warps(with(kernel), a); };
+    const auto backward = [&](auto plain) {
+      auto kernel = with(plain);
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
       start_warps(kernel, a);
     };
-    with(WarpPairStepBackward<2>{});
-    if (most_repformer_ > 32) with(WarpPairStepBackward<3>{});
+    const bool many = most_repformer_ > 32;
+    if (again) forward(WarpPairStep<2>{});
+    if (again && many) forward(WarpPairStep<3>{});
+    backward(WarpPairStepBackward<2>{});
+    if (many) backward(WarpPairStepBackward<3>{});
     return true;
   }
 #endif
@@ -235,6 +267,7 @@ void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
 template <class T>
 void GpuBackend<T>::pair_init_backward(Range a) {
   if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
+  if (warp_pair_init_backward(a)) return;
   start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_repformer_);
 }
 

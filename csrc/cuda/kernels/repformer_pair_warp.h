@@ -82,6 +82,75 @@ __device__ inline float column_sum(float x) {
 // over 32 channels then stays below 2^15, and is split as it is.
 constexpr int kPairLimit = 8, kWeightLimit = 2, kMapLimit = 7;
 
+// ---- layer 0: PairInit and its reverse; eight lanes a pair, four channels a lane
+
+struct WarpPairInit : WarpAtoms {
+  State<float> s;
+  const float *w, *bias;  // (g2)
+  float* out;             // (repformer pairs, g2)
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    each_atom(b, item, [&](int i) {
+      const int c = 4 * (b.lane % 8);
+      const float4 u = *reinterpret_cast<const float4*>(w + c), v = *reinterpret_cast<const float4*>(bias + c);
+      const std::int64_t q0 = s.repformer.first[i];
+      const Activation act = s.rep.act;
+      dispatch_warp(act, [&](auto kind) {
+        for (int j = b.lane / 8; j < s.repformer.count[i]; j += 4) {
+          const float x = s.repformer.em[4 * (q0 + j)];
+          float4 y;
+          float slope;
+          activate<decltype(kind)::value>(act, x * u.x + v.x, &y.x, &slope);
+          activate<decltype(kind)::value>(act, x * u.y + v.y, &y.y, &slope);
+          activate<decltype(kind)::value>(act, x * u.z + v.z, &y.z, &slope);
+          activate<decltype(kind)::value>(act, x * u.w + v.w, &y.w, &slope);
+          *reinterpret_cast<float4*>(out + (q0 + j) * kPairChannels + c) = y;
+        }
+      });
+    });
+  }
+};
+
+// Assigns the column of d em that belongs to g2.
+struct WarpPairInitBackward : WarpAtoms {
+  State<float> s;
+  const float *w, *bias;
+  const float* dg2;  // (repformer pairs, g2)
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    each_atom(b, item, [&](int i) {
+      const int c = 4 * (b.lane % 8), n = s.repformer.count[i];
+      const float4 u = *reinterpret_cast<const float4*>(w + c), v = *reinterpret_cast<const float4*>(bias + c);
+      const std::int64_t q0 = s.repformer.first[i];
+      const Activation act = s.rep.act;
+      dispatch_warp(act, [&](auto kind) {
+        for (int j0 = 0; j0 < n; j0 += 4) {
+          const int j = j0 + b.lane / 8;
+          const bool inside = j < n;
+          const float x = inside ? s.repformer.em[4 * (q0 + j)] : 0.0f;
+          float4 d = make_float4(0, 0, 0, 0);
+          if (inside) d = *reinterpret_cast<const float4*>(dg2 + (q0 + j) * kPairChannels + c);
+          float value, slope, sum;
+          activate<decltype(kind)::value>(act, x * u.x + v.x, &value, &slope);
+          sum = d.x * slope * u.x;
+          activate<decltype(kind)::value>(act, x * u.y + v.y, &value, &slope);
+          sum += d.y * slope * u.y;
+          activate<decltype(kind)::value>(act, x * u.z + v.z, &value, &slope);
+          sum += d.z * slope * u.z;
+          activate<decltype(kind)::value>(act, x * u.w + v.w, &value, &slope);
+          sum += d.w * slope * u.w;
+          for (int o = 1; o < 8; o *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, o);
+          if (inside && b.lane % 8 == 0) s.repformer.dem[4 * (q0 + j)] = sum;
+        }
+      });
+    });
+  }
+};
+
+// ---- a step
+
 template <int TILES>
 struct WarpPairBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
@@ -260,7 +329,7 @@ struct WarpPairStep : WarpPairBase<TILES> {
   using Base = WarpPairBase<TILES>;
   using typename Base::Pairs;
   using typename Base::Rows;
-  float* out;  // g2 of the next layer
+  float* out = nullptr;  // g2 of the next layer; null: only what the reverse sweep reads of the attention
 
   DPA2MD_KERNEL void arrays(Scratch* scratch, int) const {
     for (int k = 0; k < this->warps; ++k) Base::pairs(scratch);
@@ -286,11 +355,12 @@ struct WarpPairStep : WarpPairBase<TILES> {
     ChannelSum attended;
     attended.clear();
     for (int h = 0; h < this->heads(); ++h) head(p, r, own, h, &attended);
+    if (this->heads()) normalise(p, r, &attended);
+    if (!out) return;
     ChannelSum y;
     y.clear();
     multiply(lane, &y, own, this->half.linear2);
     activate_sum(lane, p, &y);
-    if (this->heads()) normalise(p, r, &attended);
     write(p, r, y, attended);
   }
 
