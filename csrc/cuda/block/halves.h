@@ -111,45 +111,49 @@ __device__ inline LeftTile left_tile_of_columns(const SumPair& a, const SumPair&
   return {{x.high, y.high, z.high, w.high}, {x.low, y.low, z.low, w.low}};
 }
 
-// Rows of halves in shared memory, high and low apart; eight rows lie in different banks.
-template <int WIDTH>
+// Rows of 32 halves in shared memory, high and low apart. The four pieces of 16 bytes of a row change places
+// from row to row, so that those of eight rows lie in different banks.
 struct HalfRows {
-  static constexpr int kStride = 2 * WIDTH + 16;  // bytes
-  static_assert(kStride % 32 == 16, "eight rows would share banks");
+  static constexpr int kStride = 64;  // bytes
   char *high, *low;
+
+  __device__ static HalfRows take(Scratch* scratch, int rows) {
+    char* high = scratch->take<char>(rows * kStride);
+    return {high, scratch->take<char>(rows * kStride)};
+  }
+  // Where column c, a multiple of two, of a row stands.
+  __device__ static int place(int row, int c) { return row * kStride + (c / 8 ^ (row >> 1 & 3)) * 16 + 2 * (c % 8); }
 
   // Four numbers, from column c on.
   __device__ void store(int row, int c, float4 x) const {
     const SplitPair a = split_pair(x.x, x.y), b = split_pair(x.z, x.w);
-    *reinterpret_cast<uint2*>(high + row * kStride + 2 * c) = make_uint2(a.high, b.high);
-    *reinterpret_cast<uint2*>(low + row * kStride + 2 * c) = make_uint2(a.low, b.low);
+    *reinterpret_cast<uint2*>(high + place(row, c)) = make_uint2(a.high, b.high);
+    *reinterpret_cast<uint2*>(low + place(row, c)) = make_uint2(a.low, b.low);
   }
   // A tile of a sum.
   __device__ void store(int lane, int row, int column, const SumPair& x) const {
-    const int at = (row + (lane >> 2)) * kStride + 2 * (column + 2 * (lane & 3));
     DPA2MD_UNROLL
     for (int h = 0; h < 2; ++h) {
-      *reinterpret_cast<std::uint32_t*>(high + at + 8 * h * kStride) = x.row[h].high;
-      *reinterpret_cast<std::uint32_t*>(low + at + 8 * h * kStride) = x.row[h].low;
+      const int at = place(row + 8 * h + (lane >> 2), column + 2 * (lane & 3));
+      *reinterpret_cast<std::uint32_t*>(high + at) = x.row[h].high;
+      *reinterpret_cast<std::uint32_t*>(low + at) = x.row[h].low;
     }
   }
   // 16 rows, 16 columns as a left tile.
   __device__ LeftTile left(int lane, int row, int column) const {
-    const int at = (row + (lane & 15)) * kStride + 2 * (column + (lane >> 4) * 8);
+    const int at = place(row + (lane & 15), column + (lane >> 4) * 8);
     LeftTile a;
     load<false>(high + at, a.high);
     load<false>(low + at, a.low);
     return a;
   }
-  // 8 rows as the columns of right tiles, 32 columns as their contraction: two tiles.
-  __device__ void right(int lane, int row, int column, RightTile* to) const {
-    const int at = (row + (lane & 7)) * kStride + 2 * (column + (lane >> 3) * 8);
-    both<false>(at, to);
+  // 8 rows as the columns of right tiles, all columns as their contraction: two tiles.
+  __device__ void right(int lane, int row, RightTile* to) const {
+    both<false>(place(row + (lane & 7), (lane >> 3) * 8), to);
   }
   // 16 rows as the contraction, 16 columns: two tiles, side by side.
   __device__ void right_of_rows(int lane, int row, int column, RightTile* to) const {
-    const int at = (row + (lane & 15)) * kStride + 2 * (column + (lane >> 4) * 8);
-    both<true>(at, to);
+    both<true>(place(row + (lane & 15), column + (lane >> 4) * 8), to);
   }
 
  private:
@@ -179,17 +183,38 @@ struct HalfRows {
 };
 
 // A right factor of the model, (k, n) multiples of 16 and 8, split: of every 16 rows, of every 8 columns, what
-// each lane takes.
-struct HalfWeight {
+// each lane takes. In global memory, or a copy in shared memory.
+template <bool SHARED>
+struct HalfTiles {
   const uint4* tiles = nullptr;
-  int columns = 0;      // tiles side by side
-  float down = 0;       // what the split numbers are to be multiplied with
+  int columns = 0;  // tiles side by side
+  float down = 0;   // what the split numbers are to be multiplied with
 
   __device__ RightTile tile(int lane, int k, int n) const {
-    const uint4 x = __ldg(tiles + ((k * columns + n) * 32 + lane));
+    const uint4* at = tiles + ((k * columns + n) * 32 + lane);
+    const uint4 x = SHARED ? *at : __ldg(at);
     return {{x.x, x.y}, {x.z, x.w}};
   }
+  // Of several, one after the other, of k / 16 rows of tiles each.
+  __device__ HalfTiles matrix(int number, int rows) const {
+    return {tiles + number * (rows * columns * 32), columns, down};
+  }
 };
+using HalfWeight = HalfTiles<false>;
+// Copies `count` of them, of `rows` rows of tiles each, with all threads; a barrier must follow. Without
+// SHARED they stay where they are.
+template <bool SHARED>
+__device__ HalfTiles<SHARED> staged(const ThreadBlock& b, const HalfWeight& w, int count, int rows, Scratch* scratch) {
+  if constexpr (!SHARED) return w;
+  const int size = count * rows * w.columns * 32;
+  uint4* to = scratch->take<uint4>(size);
+  for (int k = b.thread; k < size; k += b.threads) to[k] = __ldg(w.tiles + k);
+  return {to, w.columns, w.down};
+}
+// Bytes that staged() takes.
+inline std::size_t staged_bytes(const HalfWeight& w, int count, int rows) {
+  return static_cast<std::size_t>(count) * rows * w.columns * 32 * sizeof(uint4);
+}
 
 }  // namespace gpu
 }  // namespace dpa2md

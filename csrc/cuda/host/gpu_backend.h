@@ -141,12 +141,13 @@ class GpuBackend final : public Backend {
   std::vector<int> atom_counts(int which) const;
   void describe_pairs(PairList* out) const;
   void number_pairs();
+  void list_crowded();
   void fill_pairs(Range);
 
   // ---- gpu_stages.h
   void env_mats(Range, bool repformer);
   bool forks() const;
-  bool warp_pair_step(int l, Range a, const PairState<T>& from, const PairState<T>& to);
+  bool warp_pair_step(int l, Range a, const PairState<T>& from, T* to, const KeptAttention<T>& kept);
   bool warp_pair_step_backward(int l, Range a, const PairState<T>& x);
   bool warp_pair_init(Range a, T* out);
   bool warp_pair_init_backward(Range a);
@@ -213,12 +214,31 @@ class GpuBackend final : public Backend {
       launches_.launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
   }
 #if defined(__CUDACC__)
-  // The same for a kernel with a warp for an atom.
+  // The same for a kernel with a warp for an atom; false when its blocks would find no room.
   template <class Kernel>
-  void start_warps(Kernel kernel, Range atoms) {
+  bool start_warps(Kernel kernel, Range atoms) {
     kernel.begin = atoms.begin, kernel.end = atoms.end;
-    kernel.warps = launches_.warps_for(atoms.size());
-    start(kernel, Range{0, (atoms.size() + kernel.warps - 1) / kernel.warps});
+    constexpr int most = MostThreads<Kernel>::value / 32;
+    const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
+    kernel.warps = stays ? most : kernel.list ? 1 : launches_.warps_for(atoms.size());
+    kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
+    if (stays) kernel.blocks = std::min(kernel.blocks, launches_.multiprocessors());
+    if (kernel.list) kernel.blocks = std::min(kernel.blocks, 8 * launches_.multiprocessors());
+    Scratch bytes(nullptr);
+    kernel.arrays(&bytes, 0);
+    if (bytes.used() > launches_.most_shared()) return false;
+    start(kernel, Range{0, kernel.blocks});
+    return true;
+  }
+  // For the atoms with few neighbours by the first kernel, which stays on its multiprocessors, or, where these
+  // are not filled, by the second one; for the others by the third.
+  template <class Staged, class Few, class Many>
+  void start_by_neighbors(Range atoms, const Staged& staged, const Few& few, Many many) {
+    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(staged, atoms)) start_warps(few, atoms);
+    if (most_repformer_ <= kFewNeighbors) return;
+    many.count = crowded_.data(), many.list = crowded_.data() + 1;
+    launches_.beside();
+    start_warps(many, atoms);
   }
 #endif
   template <class Kernel>
@@ -296,6 +316,7 @@ class GpuBackend final : public Backend {
   bool any_overfull_ = false;
   Buffer<double> vec_, r_;
   Buffer<std::int32_t> type_, repformer_row_, by_row_, by_row_repformer_;
+  Buffer<int> crowded_;  // their number, then the atoms of ListCrowded
   Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 

@@ -84,6 +84,7 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&by_row_, back * z.pairs),
       need(&by_row_repformer_, back * z.repformer),
       need(&parameters_, n * fitting_.parameters),
+      need(&crowded_, warp_pairs_ ? n + 1 : 0),
       need(&tabulated_, state_.embedding.table ? n : 0),
       need(&tabulated3_, state_.embedding3.table ? n : 0),
       need(&moment_, moments * 4 * model_.repinit.ng),

@@ -186,6 +186,7 @@ void GpuBackend<T>::number_pairs() {
   if (model_.has_three_body) viewer(kThreeBody, &s.three);
   if (rep().nlayers) viewer(kRepformer, &s.repformer);
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
+  list_crowded();
   auto* pair_of = s.forces ? reinterpret_cast<std::int32_t*>(dg2_.data()) : nullptr;
   auto* repformer_of = s.forces ? pair_of + sizes_.candidates : nullptr;
   const int items = warp_items(s.natoms);
@@ -200,6 +201,17 @@ void GpuBackend<T>::number_pairs() {
   start(CountRows{rows, row_count_.data()}, row_items);
   scan(2, s.nrows, row_count_, &row_scan_);
   start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_repformer_.data()}, row_items);
+}
+
+// Of the kernels with a warp for an atom, some serve atoms with many neighbours.
+template <class T>
+void GpuBackend<T>::list_crowded() {
+#if defined(__CUDACC__)
+  if (!warp_pairs_ || most_repformer_ <= kFewNeighbors) return;
+  clear(crowded_.data(), 1);
+  start(ListCrowded{state_.natoms, state_.repformer.count, crowded_.data(), crowded_.data() + 1},
+        (state_.natoms + ListCrowded::kPiece - 1) / ListCrowded::kPiece);
+#endif
 }
 
 // Writes the pairs of a chunk down.

@@ -91,22 +91,20 @@ bool GpuBackend<T>::warp_pair_init_backward(Range a) {
   return false;
 }
 template <class T>
-bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, const PairState<T>& to) {
+bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* to, const KeptAttention<T>& kept) {
 #if defined(__CUDACC__)
   if constexpr (sizeof(T) == 4) {
     if (!warp_pairs_) return false;
     const auto with = [&](auto kernel) {
       kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
-      kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept_attention(l);
-      kernel.out = to.g2;
-      start_warps(kernel, a);
+      kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept, kernel.out = to;
+      return kernel;
     };
-    with(WarpPairStep<2>{});
-    if (most_repformer_ > 32) with(WarpPairStep<3>{});
+    start_by_neighbors(a, with(WarpPairStep<2, 16>{}), with(WarpPairStep<2, 0>{}), with(WarpPairStep<3, 0>{}));
     return true;
   }
 #endif
-  (void)l, (void)a, (void)from, (void)to;
+  (void)l, (void)a, (void)from, (void)to, (void)kept;
   return false;
 }
 template <class T>
@@ -115,24 +113,18 @@ bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& 
   if constexpr (sizeof(T) == 4) {
     if (!warp_pairs_) return false;
     KeptAttention<T> kept = kept_attention(l);
-    const bool again = rep().has_g2_attn && !kept.norm;
-    if (again) kept = attention_again(a);
+    if (rep().has_g2_attn && !kept.norm) {
+      kept = attention_again(a);
+      warp_pair_step(l, a, x, nullptr, kept);
+    }
     const auto with = [&](auto kernel) {
       kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.kept = kept;
+      kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
       return kernel;
     };
-    const auto forward = [&](auto kernel) { start_warps(with(kernel), a); };
-    const auto backward = [&](auto plain) {
-      auto kernel = with(plain);
-      kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
-      start_warps(kernel, a);
-    };
-    const bool many = most_repformer_ > 32;
-    if (again) forward(WarpPairStep<2>{});
-    if (again && many) forward(WarpPairStep<3>{});
-    backward(WarpPairStepBackward<2>{});
-    if (many) backward(WarpPairStepBackward<3>{});
+    start_by_neighbors(a, with(WarpPairStepBackward<2, 12>{}), with(WarpPairStepBackward<2, 0>{}),
+                       with(WarpPairStepBackward<3, 0>{}));
     return true;
   }
 #endif
@@ -144,7 +136,7 @@ template <class T>
 void GpuBackend<T>::pair_step(int l, Range a) {
   const PairState<T> from = pair(l, a), to = pair(l + 1, a);
   launches_.aside(forks());
-  if (!warp_pair_step(l, a, from, to))
+  if (!warp_pair_step(l, a, from, to.g2, kept_attention(l)))
     start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_repformer_);
   launches_.aside(false);
 }
@@ -159,10 +151,10 @@ bool GpuBackend<T>::warp_node_moments(int l, Range a) {
     const auto with = [&](auto kernel) {
       kernel.s = here(a), kernel.half = half_layers_[l], kernel.a = nodes(a);
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
-      start_warps(kernel, a);
+      return kernel;
     };
-    with(WarpNodeMoments<2>{});
-    if (most_repformer_ > 32) with(WarpNodeMoments<3>{});
+    start_by_neighbors(a, with(WarpNodeMoments<2, 16>{}), with(WarpNodeMoments<2, 0>{}),
+                       with(WarpNodeMoments<3, 0>{}));
     return true;
   }
 #endif
@@ -179,10 +171,10 @@ bool GpuBackend<T>::warp_node_moments_backward(int l, Range a, bool clear_pairs)
       kernel.s = here(a), kernel.half = half_layers_[l], kernel.a = nodes(a), kernel.d = dnodes(a);
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2, kernel.clear_pairs = clear_pairs;
-      start_warps(kernel, a);
+      return kernel;
     };
-    with(WarpNodeMomentsBackward<2>{});
-    if (most_repformer_ > 32) with(WarpNodeMomentsBackward<3>{});
+    start_by_neighbors(a, with(WarpNodeMomentsBackward<2, 12>{}), with(WarpNodeMomentsBackward<2, 0>{}),
+                       with(WarpNodeMomentsBackward<3, 0>{}));
     return true;
   }
 #endif

@@ -177,7 +177,7 @@ void GpuBackend<T>::prepare_halves(int l) {
 #if defined(__CUDACC__)
   if constexpr (sizeof(T) == 4) {
     const Repformer& f = rep();
-    warp_pairs_ = f.g2_dim == kPairChannels && f.nsel <= 48 && !f.update_h2 && !f.has_g1g1 &&
+    warp_pairs_ = f.g2_dim == kPairChannels && f.nsel <= kManyNeighbors && !f.update_h2 && !f.has_g1g1 &&
                   model_.smooth && f.attn2_gate && !model_.all_neighbors && warp_kernels_know(f.act) &&
                   wants_warp_kernels();
     warp_nodes_ = warp_pairs_ && f.g1_dim == kNodeChannels && f.axis == kNodeAxis && f.has_conv && f.g1_out_conv &&

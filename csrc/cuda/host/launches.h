@@ -28,6 +28,8 @@ class Launches {
 
   // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
   // better.
+  int multiprocessors() const { return multiprocessors_; }
+  std::size_t most_shared() const { return static_cast<std::size_t>(most_shared_); }  // of a block
   int warps_for(int atoms) const { return atoms >= 16 * multiprocessors_ ? 4 : 1; }
 
   // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
@@ -64,8 +66,8 @@ class Launches {
     if (clock_) return;
     recorded_ = 0;
     recording_ = true;
-    main_ = side_ = kNone;
-    aside_ = joining_ = false;
+    main_.clear(), side_.clear();
+    aside_ = joining_ = beside_ = false;
   }
   // this: it starts all at once,
   void submit() {
@@ -93,17 +95,17 @@ class Launches {
   void fork() { side_ = main_; }
   void aside(bool yes) { aside_ = yes; }
   void join() { joining_ = true; }
+  // What is launched next waits for no more than what was launched last, and what follows waits for both.
+  void beside() { beside_ = true; }
 
  private:
-  static constexpr int kNone = -1;  // no kernel
-
   struct Call {
     const void* function = nullptr;
     int blocks = 0, threads = 0;
     std::size_t shared = 0;
     Items items{};
     std::vector<char> kernel;  // its object
-    int after[2] = {kNone, kNone};
+    std::vector<int> after;  // of the step's kernels
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
@@ -111,7 +113,7 @@ class Launches {
       check(cudaLaunchKernel(function, dim3(blocks), dim3(threads), arguments, shared, nullptr));
     }
     bool same_node(const Call& other) const {
-      return function == other.function && after[0] == other.after[0] && after[1] == other.after[1];
+      return function == other.function && after == other.after;
     }
     bool same(const Call& other, const char* object) const {
       return blocks == other.blocks && threads == other.threads && shared == other.shared &&
@@ -141,10 +143,18 @@ class Launches {
 
   // Whom it comes after.
   void find_place(Call* call) {
-    call->after[0] = aside_ ? side_ : main_;
-    if (joining_ && side_ != main_) call->after[1] = side_;
-    joining_ = false;
-    (aside_ ? side_ : main_) = static_cast<int>(recorded_);
+    std::vector<int>& last = aside_ ? side_ : main_;
+    const int own = static_cast<int>(recorded_);
+    if (beside_ && !last.empty()) {
+      call->after = calls_[last.back()].after;
+      last.push_back(own);
+    } else {
+      call->after = last;
+      if (joining_ && side_ != main_) call->after.insert(call->after.end(), side_.begin(), side_.end());
+      joining_ = false;
+      last = {own};
+    }
+    beside_ = false;
   }
 
   void record(const Call& call, const char* object, std::size_t size) {
@@ -175,9 +185,7 @@ class Launches {
     check(cudaGraphCreate(&graph_, 0));
     for (Call& call : calls_) {
       std::vector<cudaGraphNode_t> before;
-      for (const int k : call.after) {
-        if (k != kNone) before.push_back(calls_[k].node);
-      }
+      for (const int k : call.after) before.push_back(calls_[k].node);
       call.with_parameters([&](cudaKernelNodeParams* p) {
         check(cudaGraphAddKernelNode(&call.node, graph_, before.data(), before.size(), p));
       });
@@ -194,8 +202,8 @@ class Launches {
   std::vector<const void*> asked_;  // kernels that may have it
 
   std::unique_ptr<KernelClock> clock_;  // while kernels are measured
-  bool recording_ = false, aside_ = false, joining_ = false;
-  int main_ = kNone, side_ = kNone;  // the last kernels
+  bool recording_ = false, aside_ = false, joining_ = false, beside_ = false;
+  std::vector<int> main_, side_;  // the last kernels
   std::vector<Call> calls_;          // of this step, then of the last one
   std::size_t recorded_ = 0;         // those of this step
   cudaGraph_t graph_ = nullptr;

@@ -23,9 +23,16 @@ inline int conv_order(int place) {
   return place - in + 4 * (in % 8 / 2) + 2 * (in / 8) + in % 2;
 }
 
-template <int TILES>
+constexpr int kConvTiles = kNodeChannels / 16;  // rows of tiles of the transposed projection
+
+// WARPS as in repformer_pair_warp.h.
+template <int TILES, int WARPS>
 struct WarpNodeBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
+  static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
+  static constexpr int kMinBlocks = kStaged ? 1 : TILES > 2 ? 2 : 3;
+  using Tiles = HalfTiles<kStaged>;
   State<float> s;
   HalfLayer half;
   NodeArrays<float> a;
@@ -38,13 +45,14 @@ struct WarpNodeBase : WarpAtoms {
     float4* meta;  // (rows) h2, sw; zeros beyond the last
     int* row;      // (rows) of g1
   };
-  DPA2MD_KERNEL static Neighbors neighbors(Scratch* scratch) {
+  static constexpr int kNeighborBytes = kRows * (sizeof(float4) + sizeof(int));
+  __device__ static Neighbors neighbors(Scratch* scratch) {
     Neighbors x{};
     x.meta = scratch->take<float4>(kRows);
     x.row = scratch->take<int>(kRows);
     return x;
   }
-  __device__ bool mine(int n) const { return TILES > 2 ? n > 16 * (TILES - 1) && n <= kRows : n <= kRows; }
+  __device__ bool mine(int n) const { return (TILES <= 2 || n > kFewNeighbors) && n <= kRows; }
 
   __device__ void load(int lane, int i, Neighbors* x) const {
     x->q0 = s.repformer.first[i];
@@ -73,7 +81,7 @@ struct WarpNodeBase : WarpAtoms {
     DPA2MD_UNROLL
     for (int c = 0; c < 3; ++c) m.s[c] = make_float4(0, 0, 0, 0);
     const float* pairs = g2 + x.q0 * kPairChannels + lane;
-#pragma unroll 4
+#pragma unroll 8
     for (int j = 0; j < x.n; ++j) {
       const float4 h = x.meta[j], y = __ldg(reinterpret_cast<const float4*>(row(x.row[j])) + lane);
       const float z = __ldg(pairs + j * kPairChannels);
@@ -122,10 +130,10 @@ struct WarpNodeBase : WarpAtoms {
     return scale.down;
   }
   // T of 16 channels, from 16 p on: (tiles of rows, of columns, a lane's).
-  __device__ void project(int lane, int p, const LeftTile (*x)[2], float (*t)[2][4]) const {
+  __device__ static void project(int lane, int p, const Tiles& conv, const LeftTile (*x)[2], float (*t)[2][4]) {
     DPA2MD_UNROLL
     for (int n = 0; n < 2; ++n) {
-      const RightTile y[2] = {half.conv.tile(lane, 0, 2 * p + n), half.conv.tile(lane, 1, 2 * p + n)};
+      const RightTile y[2] = {conv.tile(lane, 0, 2 * p + n), conv.tile(lane, 1, 2 * p + n)};
       DPA2MD_UNROLL
       for (int m = 0; m < TILES; ++m) {
         DPA2MD_UNROLL
@@ -141,27 +149,30 @@ struct WarpNodeBase : WarpAtoms {
 __device__ inline float from_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
 // Writes the atom's rows of `a`.
-template <int TILES>
-struct WarpNodeMoments : WarpNodeBase<TILES> {
-  using Base = WarpNodeBase<TILES>;
+template <int TILES, int WARPS>
+struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
+  using Base = WarpNodeBase<TILES, WARPS>;
   using typename Base::Moments;
   using typename Base::Neighbors;
+  using typename Base::Tiles;
 
-  DPA2MD_KERNEL void arrays(Scratch* scratch, int) const {
-    for (int k = 0; k < this->warps; ++k) Base::neighbors(scratch);
+  void arrays(Scratch* scratch, int) const {
+    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(this->warps * Base::kNeighborBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    Scratch shared = shared_scratch();
+    const Tiles conv = staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared);
+    if (Base::kStaged) b.sync();
+    Neighbors x;
+    for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared);
     this->each_atom(b, item, [&](int i) {
-      const int n = this->s.repformer.count[i];
-      if (!this->mine(n)) return;
-      Scratch own = shared_scratch();
-      Neighbors x;
-      for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&own);
-      x.n = n;
+      x.n = this->s.repformer.count[i];
+      if (!this->mine(x.n)) return;
       this->load(b.lane, i, &x);
       float* cat = this->a.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
       symmetrise(b.lane, this->moments(b.lane, x), cat);
-      convolve(b.lane, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
+      convolve(b.lane, conv, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
       __syncwarp();
     });
   }
@@ -187,9 +198,9 @@ struct WarpNodeMoments : WarpNodeBase<TILES> {
     }
   }
 
-  __device__ void convolve(int lane, const Neighbors& x, float* conv) const {
+  __device__ void convolve(int lane, const Tiles& weight, const Neighbors& x, float* conv) const {
     LeftTile left[TILES][2];
-    const float down = this->left(lane, x, left) * this->half.conv.down * this->s.inverse_count(x.n);
+    const float down = this->left(lane, x, left) * weight.down * this->s.inverse_count(x.n);
     const float* row[TILES][2];
     DPA2MD_UNROLL
     for (int e = 0; e < 2 * TILES; ++e)
@@ -201,7 +212,7 @@ struct WarpNodeMoments : WarpNodeBase<TILES> {
       for (int e = 0; e < 2 * TILES; ++e)
         y[e / 2][e % 2] = __ldg(reinterpret_cast<const float4*>(row[e / 2][e % 2] + 16 * p));
       float t[TILES][2][4];
-      this->project(lane, p, left, t);
+      Base::project(lane, p, weight, left, t);
       float sum[4] = {0, 0, 0, 0};
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e) {
@@ -228,12 +239,12 @@ struct WarpNodeMoments : WarpNodeBase<TILES> {
 
 // From the gradients of what WarpNodeMoments wrote: adds to d g2, d h2 and d sw (assigns them when
 // `clear_pairs`) and assigns the pairs' shares dgg1.
-template <int TILES>
-struct WarpNodeMomentsBackward : WarpNodeBase<TILES> {
-  using Base = WarpNodeBase<TILES>;
+template <int TILES, int WARPS>
+struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
+  using Base = WarpNodeBase<TILES, WARPS>;
   using typename Base::Moments;
   using typename Base::Neighbors;
-  static constexpr int kMinBlocks = TILES > 2 ? 2 : 3;
+  using typename Base::Tiles;
   NodeArrays<float> d;  // of a
   float *dg2, *dh2;
   bool clear_pairs;
@@ -242,30 +253,38 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES> {
     float* s;   // (3, g1)
     float* s2;  // (3, g2)
   };
-  DPA2MD_KERNEL static Gradients gradients(Scratch* scratch) {
+  static constexpr int kGradientBytes = 3 * (kNodeChannels + kPairChannels) * sizeof(float);
+  __device__ static Gradients gradients(Scratch* scratch) {
     float* s = scratch->take<float>(3 * kNodeChannels);
     return {s, scratch->take<float>(3 * kPairChannels)};
   }
-  DPA2MD_KERNEL void arrays(Scratch* scratch, int) const {
-    for (int k = 0; k < this->warps; ++k) Base::neighbors(scratch), gradients(scratch);
+  void arrays(Scratch* scratch, int) const {
+    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(WARPS ? staged_bytes(this->half.conv_t, 1, kConvTiles) : 0);
+    scratch->take<char>(this->warps * (Base::kNeighborBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    Scratch shared = shared_scratch();
+    const Weights w{staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared),
+                    staged<Base::kStaged>(b, this->half.conv_t, 1, kConvTiles, &shared)};
+    if (Base::kStaged) b.sync();
+    Neighbors x;
+    Gradients y;
+    for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared), y = gradients(&shared);
     this->each_atom(b, item, [&](int i) {
-      const int n = this->s.repformer.count[i];
-      if (!this->mine(n) || n == 0) return;
-      Scratch own = shared_scratch();
-      Neighbors x;
-      Gradients y;
-      for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&own), y = gradients(&own);
-      x.n = n;
+      x.n = this->s.repformer.count[i];
+      if (!this->mine(x.n) || x.n == 0) return;
       this->load(b.lane, i, &x);
       const float most = moments_backward(b.lane, i, x, y);
-      convolve_backward(b.lane, i, x, y, warp_most(most));
+      convolve_backward(b.lane, i, w, x, y, warp_most(most));
       __syncwarp();
     });
   }
 
  private:
+  struct Weights {
+    Tiles conv, conv_t;
+  };
   // d S and d S2; returns this lane's largest |gg1|.
   __device__ float moments_backward(int lane, int i, const Neighbors& x, const Gradients& y) const {
     const Moments m = this->moments(lane, x);
@@ -313,14 +332,15 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES> {
     return x;
   }
 
-  __device__ void convolve_backward(int lane, int i, const Neighbors& x, const Gradients& y, float most) const {
+  __device__ void convolve_backward(int lane, int i, const Weights& weights, const Neighbors& x,
+                                    const Gradients& y, float most) const {
     const float* dconv = d.conv + static_cast<std::int64_t>(i) * kNodeChannels;
     const float4 of_lane = __ldg(reinterpret_cast<const float4*>(dconv) + lane);
     const float inv = this->s.inverse_count(x.n);
     most *= inv * warp_most(fmaxf(fmaxf(fabsf(of_lane.x), fabsf(of_lane.y)), fmaxf(fabsf(of_lane.z), fabsf(of_lane.w))));
     const Scale scale = scale_to<kPairLimit>(most);
     LeftTile left[TILES][2];
-    const float down = this->left(lane, x, left) * this->half.conv.down;
+    const float down = this->left(lane, x, left) * weights.conv.down;
     const int g = lane >> 2, t = lane & 3;
     float dleft[TILES][kChannelTiles][4] = {};
     float dh[TILES][2][3] = {};
@@ -336,7 +356,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES> {
                             *reinterpret_cast<const float4*>(y.s + kNodeChannels + channel),
                             *reinterpret_cast<const float4*>(y.s + 2 * kNodeChannels + channel)};
       float product[TILES][2][4];
-      this->project(lane, p, left, product);
+      Base::project(lane, p, weights.conv, left, product);
       LeftTile dt[TILES];
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e) {
@@ -353,12 +373,12 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES> {
       }
       DPA2MD_UNROLL
       for (int n = 0; n < kChannelTiles; ++n) {
-        const RightTile right = this->half.conv_t.tile(lane, p, n);
+        const RightTile right = weights.conv_t.tile(lane, p, n);
         DPA2MD_UNROLL
         for (int m = 0; m < TILES; ++m) multiply(dleft[m][n], dt[m], right);
       }
     }
-    pairs_backward(lane, x, y, scale.down * this->half.conv_t.down, dleft, dh);
+    pairs_backward(lane, x, y, scale.down * weights.conv_t.down, dleft, dh);
   }
 
   // A pair's share of the gradient of its neighbour's g1, four channels.

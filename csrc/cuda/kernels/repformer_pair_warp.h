@@ -14,15 +14,13 @@ namespace gpu {
 
 constexpr int kPairChannels = 32;  // of g2
 
+constexpr int kPairTiles = kPairChannels / 16;  // rows of tiles of a matrix (g2, g2)
+
 // The weights of a layer as halves.
 struct HalfLayer {
-  HalfWeight linear2, linear2_t;                         // (g2, g2)
-  HalfWeight map, map_t, value, value_t;                 // (heads, g2, g2), one after the other
-  HalfWeight conv, conv_t;                               // repformer_node_warp.h
-  __device__ static HalfWeight head(const HalfWeight& w, int h) {
-    constexpr int k = kPairChannels / 16, n = kPairChannels / 8;
-    return {w.tiles + h * (k * n * 32), w.columns, w.down};
-  }
+  HalfWeight linear2, linear2_t;          // (g2, g2)
+  HalfWeight map, map_t, value, value_t;  // (heads, g2, g2), one after the other
+  HalfWeight conv, conv_t;                // repformer_node_warp.h
 };
 
 // A sum of 16 rows and all channels of g2.
@@ -49,7 +47,8 @@ __device__ inline void split_all(const ChannelSum& x, float scale, SumPair* to) 
   }
 }
 // sum += x w
-__device__ inline void multiply(int lane, ChannelSum* sum, const ChannelLeft& x, const HalfWeight& w) {
+template <bool SHARED>
+__device__ void multiply(int lane, ChannelSum* sum, const ChannelLeft& x, const HalfTiles<SHARED>& w) {
   DPA2MD_UNROLL
   for (int n = 0; n < kChannelTiles; ++n) {
     DPA2MD_UNROLL
@@ -151,9 +150,14 @@ struct WarpPairInitBackward : WarpAtoms {
 
 // ---- a step
 
-template <int TILES>
+// WARPS: of blocks that stay on their multiprocessor, with the weights of the attention in shared memory; 0:
+// blocks of some warps that read them from global memory.
+template <int TILES, int WARPS>
 struct WarpPairBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
+  static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
+  using Tiles = HalfTiles<kStaged>;
   State<float> s;
   LayerView<float> w;
   HalfLayer half;
@@ -163,23 +167,23 @@ struct WarpPairBase : WarpAtoms {
 
   // An atom's pairs in shared memory.
   struct Pairs {
-    HalfRows<kPairChannels> g2;
+    HalfRows g2;
     float4* meta;  // (rows) h2, sw; zeros beyond the last
     int n;
     std::int64_t q0;
     float down;  // of the halves of g2
     float most;  // of |h2|^2
   };
-  DPA2MD_KERNEL static Pairs pairs(Scratch* scratch) {
+  static constexpr int kPairBytes = kRows * (2 * HalfRows::kStride + sizeof(float4));
+  __device__ static Pairs pairs(Scratch* scratch) {
     Pairs p{};
-    p.g2.high = scratch->take<char>(kRows * HalfRows<kPairChannels>::kStride);
-    p.g2.low = scratch->take<char>(kRows * HalfRows<kPairChannels>::kStride);
+    p.g2 = HalfRows::take(scratch, kRows);
     p.meta = scratch->take<float4>(kRows);
     return p;
   }
 
   __device__ int heads() const { return s.rep.has_g2_attn ? s.rep.heads2 : 0; }
-  __device__ bool mine(int n) const { return n > 16 * (TILES - 1) * (TILES > 2) && n <= kRows && n > 0; }
+  __device__ bool mine(int n) const { return n > (TILES > 2 ? kFewNeighbors : 0) && n <= kRows; }
 
   __device__ void load(int lane, int i, Pairs* p) const {
     p->q0 = s.repformer.first[i];
@@ -233,7 +237,7 @@ struct WarpPairBase : WarpAtoms {
     DPA2MD_UNROLL
     for (int n = 0; n < N; ++n) {
       RightTile y[2];
-      p.g2.right(lane, 8 * n, 0, y);
+      p.g2.right(lane, 8 * n, y);
       multiply(sum[n], x.k[0], y[0]);
       multiply(sum[n], x.k[1], y[1]);
     }
@@ -324,37 +328,47 @@ struct WarpPairBase : WarpAtoms {
   }
 };
 
-template <int TILES>
-struct WarpPairStep : WarpPairBase<TILES> {
-  using Base = WarpPairBase<TILES>;
+template <int TILES, int WARPS>
+struct WarpPairStep : WarpPairBase<TILES, WARPS> {
+  using Base = WarpPairBase<TILES, WARPS>;
   using typename Base::Pairs;
   using typename Base::Rows;
+  using typename Base::Tiles;
+  static constexpr int kMinBlocks = WARPS ? 1 : 3;
   float* out = nullptr;  // g2 of the next layer; null: only what the reverse sweep reads of the attention
 
-  DPA2MD_KERNEL void arrays(Scratch* scratch, int) const {
-    for (int k = 0; k < this->warps; ++k) Base::pairs(scratch);
+  void arrays(Scratch* scratch, int) const {
+    const int heads = WARPS && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
+    for (const HalfWeight* w : {&this->half.map, &this->half.value})
+      scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
+    scratch->take<char>(this->warps * Base::kPairBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    Scratch shared = shared_scratch();
+    const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
+                    staged<Base::kStaged>(b, this->half.value, this->heads(), kPairTiles, &shared)};
+    if (Base::kStaged) b.sync();
+    Pairs p;
+    for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&shared);
     this->each_atom(b, item, [&](int i) {
-      const int n = this->s.repformer.count[i];
-      if (!this->mine(n)) return;
-      Scratch own = shared_scratch();
-      Pairs p;
-      for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&own);
-      p.n = n;
+      p.n = this->s.repformer.count[i];
+      if (!this->mine(p.n)) return;
       this->load(b.lane, i, &p);
-      for (int tile = 0; 16 * tile < n; ++tile) step(b.lane, p, tile);
+      for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, tile);
       __syncwarp();
     });
   }
 
  private:
-  __device__ void step(int lane, const Pairs& p, int tile) const {
+  struct Weights {
+    Tiles map, value;
+  };
+  __device__ void step(int lane, const Weights& w, const Pairs& p, int tile) const {
     const Rows r = Base::rows(lane, p, tile);
     const ChannelLeft own = Base::left(lane, p, tile);
     ChannelSum attended;
     attended.clear();
-    for (int h = 0; h < this->heads(); ++h) head(p, r, own, h, &attended);
+    for (int h = 0; h < this->heads(); ++h) head(w, p, r, own, h, &attended);
     if (this->heads()) normalise(p, r, &attended);
     if (!out) return;
     ChannelSum y;
@@ -364,14 +378,14 @@ struct WarpPairStep : WarpPairBase<TILES> {
     write(p, r, y, attended);
   }
 
-  __device__ void head(const Pairs& p, const Rows& r, const ChannelLeft& own, int h, ChannelSum* attended) const {
-    const HalfLayer& w = this->half;
+  __device__ void head(const Weights& w, const Pairs& p, const Rows& r, const ChannelLeft& own, int h,
+                       ChannelSum* attended) const {
     SumPair halves[2 * TILES > kChannelTiles ? 2 * TILES : kChannelTiles];
     float x[2 * TILES][4] = {};
     {
       ChannelSum query;
       query.clear();
-      multiply(r.lane, &query, own, HalfLayer::head(w.map, h));
+      multiply(r.lane, &query, own, w.map.matrix(h, kPairTiles));
       split_all(query, 1.0f, halves);
       this->template multiply_pairs<2 * TILES>(r.lane, p, left_of(halves), x);
     }
@@ -386,7 +400,7 @@ struct WarpPairStep : WarpPairBase<TILES> {
     applied.clear();
     Base::apply_pairs(r.lane, p, map, &applied);
     split_all(applied, 1.0f, halves);
-    multiply(r.lane, attended, left_of(halves), HalfLayer::head(w.value, h));
+    multiply(r.lane, attended, left_of(halves), w.value.matrix(h, kPairTiles));
   }
 
   __device__ void activate_sum(int lane, const Pairs& p, ChannelSum* y) const {
@@ -461,47 +475,52 @@ struct WarpPairStep : WarpPairBase<TILES> {
 };
 
 // Assigns d g2 of the layer, in the place of that of the next; adds to d h2 and d sw.
-template <int TILES>
-struct WarpPairStepBackward : WarpPairBase<TILES> {
-  using Base = WarpPairBase<TILES>;
+template <int TILES, int WARPS>
+struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
+  using Base = WarpPairBase<TILES, WARPS>;
   using typename Base::Pairs;
   using typename Base::Rows;
-  static constexpr int kMinBlocks = TILES > 2 ? 2 : 3;
+  using typename Base::Tiles;
+  static constexpr int kMinBlocks = WARPS ? 1 : TILES > 2 ? 2 : 3;
   float *dg2, *dh2;  // of the next layer, then of this one; (repformer pairs, 3), rows kH2Row apart
 
-  // Gradients of an atom's pairs, summed over 16 rows after 16 rows.
+  // Gradients of an atom's pairs.
   struct Gradients {
-    float4* g2;    // (tiles of 16 pairs, of 8 channels, lanes): sums as tensor cores give them
-    float4* meta;  // (rows) of h2, sw
-    HalfRows<kPairChannels> norm;  // of what the layer norm reads, 16 rows, scaled
+    float4* g2;           // (tiles of 16 pairs, of 8 channels, lanes): sums as tensor cores give them
     float4 *of_h, *of_w;  // (tiles of 8 columns, lanes) of 16 rows: d hh before ww, the rest of d ww
+    HalfRows norm;        // of what the layer norm reads, 16 rows, scaled
   };
-  DPA2MD_KERNEL static Gradients gradients(Scratch* scratch) {
+  static constexpr int kGradientBytes =
+      (TILES * kChannelTiles + 4 * TILES) * 32 * sizeof(float4) + 16 * 2 * HalfRows::kStride;
+  __device__ static Gradients gradients(Scratch* scratch) {
     Gradients d{};
     d.g2 = scratch->take<float4>(TILES * kChannelTiles * 32);
-    d.meta = scratch->take<float4>(Base::kRows);
-    d.norm.high = scratch->take<char>(16 * HalfRows<kPairChannels>::kStride);
-    d.norm.low = scratch->take<char>(16 * HalfRows<kPairChannels>::kStride);
     d.of_h = scratch->take<float4>(2 * TILES * 32);
     d.of_w = scratch->take<float4>(2 * TILES * 32);
+    d.norm = HalfRows::take(scratch, 16);
     return d;
   }
-  DPA2MD_KERNEL void arrays(Scratch* scratch, int) const {
-    for (int k = 0; k < this->warps; ++k) Base::pairs(scratch), gradients(scratch);
+  void arrays(Scratch* scratch, int) const {
+    const int heads = WARPS && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
+    for (const HalfWeight* w : {&this->half.map, &this->half.map_t, &this->half.value_t})
+      scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
+    scratch->take<char>(this->warps * (Base::kPairBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    Scratch shared = shared_scratch();
+    const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
+                    staged<Base::kStaged>(b, this->half.map_t, this->heads(), kPairTiles, &shared),
+                    staged<Base::kStaged>(b, this->half.value_t, this->heads(), kPairTiles, &shared)};
+    if (Base::kStaged) b.sync();
+    Pairs p;
+    Gradients d;
+    for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&shared), d = gradients(&shared);
     this->each_atom(b, item, [&](int i) {
-      const int n = this->s.repformer.count[i];
-      if (!this->mine(n)) return;
-      Scratch own = shared_scratch();
-      Pairs p;
-      Gradients d;
-      for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&own), d = gradients(&own);
-      p.n = n;
+      p.n = this->s.repformer.count[i];
+      if (!this->mine(p.n)) return;
       for (int k = b.lane; k < TILES * kChannelTiles * 32; k += 32) d.g2[k] = make_float4(0, 0, 0, 0);
-      for (int k = b.lane; k < Base::kRows; k += 32) d.meta[k] = make_float4(0, 0, 0, 0);
       this->load(b.lane, i, &p);
-      for (int tile = 0; 16 * tile < n; ++tile) step(b.lane, p, d, tile);
+      for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, d, tile);
       __syncwarp();
       write(b.lane, p, d);
       __syncwarp();
@@ -509,14 +528,17 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
   }
 
  private:
-  __device__ void step(int lane, const Pairs& p, const Gradients& d, int tile) const {
+  struct Weights {
+    Tiles map, map_t, value_t;
+  };
+  __device__ void step(int lane, const Weights& w, const Pairs& p, const Gradients& d, int tile) const {
     const Rows r = Base::rows(lane, p, tile);
     ChannelSum down;  // of these rows of g2, over all heads
     self_backward(p, r, &down);
     if (this->heads()) {
       const float norm_down = norm_backward(p, r, d);
       for (int n = 0; n < 2 * TILES; ++n) d.of_h[32 * n + lane] = d.of_w[32 * n + lane] = make_float4(0, 0, 0, 0);
-      for (int h = 0; h < this->heads(); ++h) head(p, r, norm_down, h, d, &down);
+      for (int h = 0; h < this->heads(); ++h) head(w, p, r, norm_down, h, d, &down);
       factors_backward(p, r, d);
     }
     float4* to = d.g2 + tile * kChannelTiles * 32 + lane;
@@ -619,19 +641,18 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
     return scale.down;
   }
 
-  __device__ void head(const Pairs& p, const Rows& r, float sum_down, int h, const Gradients& d,
+  __device__ void head(const Weights& w, const Pairs& p, const Rows& r, float sum_down, int h, const Gradients& d,
                        ChannelSum* down) const {
-    const HalfLayer& w = this->half;
     SumPair query[kChannelTiles], applied[kChannelTiles];  // and d applied
     float x[2 * TILES][4] = {}, dmap[2 * TILES][4] = {};
     {
       ChannelSum y;
       y.clear();
-      multiply(r.lane, &y, Base::left(r.lane, p, r.first / 16), HalfLayer::head(w.map, h));
+      multiply(r.lane, &y, Base::left(r.lane, p, r.first / 16), w.map.matrix(h, kPairTiles));
       split_all(y, 1.0f, query);
       y.clear();
       const ChannelLeft sum{{d.norm.left(r.lane, 0, 0), d.norm.left(r.lane, 0, 16)}};
-      multiply(r.lane, &y, sum, HalfLayer::head(w.value_t, h));
+      multiply(r.lane, &y, sum, w.value_t.matrix(h, kPairTiles));
       split_all(y, 1.0f, applied);
     }
     {
@@ -639,7 +660,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
       DPA2MD_UNROLL
       for (int n = 0; n < 2 * TILES; ++n) {
         RightTile y[2];
-        p.g2.right(r.lane, 8 * n, 0, y);
+        p.g2.right(r.lane, 8 * n, y);
         multiply(x[n], a.k[0], y[0]);
         multiply(x[n], a.k[1], y[1]);
         multiply(dmap[n], b.k[0], y[0]);
@@ -672,7 +693,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
     }
     split_all(y, 1.0f, query);
     y.clear();
-    multiply(r.lane, &y, left_of(query), HalfLayer::head(w.map_t, h));
+    multiply(r.lane, &y, left_of(query), w.map_t.matrix(h, kPairTiles));
     add(&y, logit.down * p.down * w.map_t.down, down);
   }
 
@@ -750,7 +771,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
       for (int e = 0; e < 2; ++e) {
         float4 x = of_column[e];
         x.x = column_sum(x.x), x.y = column_sum(x.y), x.z = column_sum(x.z), x.w = column_sum(x.w);
-        if (g == 0) add_to(d.meta + column + e, x);
+        if (g == 0) add_to(p, column + e, x);
       }
     }
     __syncwarp();
@@ -758,17 +779,18 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
     for (int h = 0; h < 2; ++h) {
       float4 x = own[h];
       x.x = row_sum(x.x), x.y = row_sum(x.y), x.z = row_sum(x.z), x.w = row_sum(x.w);
-      if (t == 0) add_to(d.meta + r.first + g + 8 * h, x);
+      if (t == 0) add_to(p, r.first + g + 8 * h, x);
     }
     __syncwarp();
   }
   __device__ static void accumulate(float4* to, const float4& other, float dhh, float dww) {
     to->x += dhh * other.x, to->y += dhh * other.y, to->z += dhh * other.z, to->w += dww * other.w;
   }
-  __device__ static void add_to(float4* to, const float4& x) {
-    float4 sum = *to;
-    sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
-    *to = sum;
+  __device__ void add_to(const Pairs& p, int j, const float4& x) const {
+    if (j >= p.n) return;
+    float* to = dh2 + (p.q0 + j) * kH2Row;
+    to[0] += x.x, to[1] += x.y, to[2] += x.z;
+    this->s.repformer.dsw[p.q0 + j] += x.w;
   }
 
   __device__ void write(int lane, const Pairs& p, const Gradients& d) const {
@@ -779,13 +801,6 @@ struct WarpPairStepBackward : WarpPairBase<TILES> {
         *reinterpret_cast<float2*>(dg2 + (p.q0 + row) * kPairChannels + channel) =
             h ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
       });
-    }
-    if (!this->heads()) return;
-    for (int j = lane; j < p.n; j += 32) {
-      const float4 x = d.meta[j];
-      float* to = dh2 + (p.q0 + j) * kH2Row;
-      to[0] += x.x, to[1] += x.y, to[2] += x.z;
-      this->s.repformer.dsw[p.q0 + j] += x.w;
     }
   }
 };
