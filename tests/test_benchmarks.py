@@ -186,6 +186,28 @@ def test_missing_valgrind_is_said(tmp_path, monkeypatch):
     )
 
 
+def test_published_models_without_torch(tmp_path):
+    """They are models that the engine takes whole, and whose numbers float32 can hold."""
+    command = [sys.executable, BENCHMARKS / "published_models.py", tmp_path, "--dpa2"]
+    done = subprocess.run(command, text=True, capture_output=True, check=True)
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.stem for path in paths] == ["small", "medium", "large", "dpa1"]
+    water = equilibrated_water()
+    layers = []
+    for path in paths:
+        exact, rounded = (
+            Engine(path, precision, threads=1).compute_atoms([water])[0]
+            for precision in ("float64", "float32")
+        )
+        assert np.abs(exact.forces).max() > 0.01
+        np.testing.assert_allclose(rounded.forces, exact.forces, atol=1e-5)
+        layers.append(read_model(path).get("repformer.nlayers"))
+    assert layers == [3, 6, 12, None]
+    done = subprocess.run([*command, "gen2.0"], text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "--dpa2 makes small, medium, large, dpa1, not gen2.0.\n"
+
+
 def test_timings_of_a_gpu(tmp_path):
     """The script's commands are those that the program knows; here a CPU stands in for the GPU."""
     fake = tmp_path / "nvidia-smi"
