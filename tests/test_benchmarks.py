@@ -188,7 +188,7 @@ def test_missing_valgrind_is_said(tmp_path, monkeypatch):
 
 def test_published_models_without_torch(tmp_path):
     """They are models that the engine takes whole, and whose numbers float32 can hold."""
-    command = [sys.executable, BENCHMARKS / "published_models.py", tmp_path, "--dpa2"]
+    command = [sys.executable, BENCHMARKS / "published_models.py", "--dpa2", tmp_path]
     done = subprocess.run(command, text=True, capture_output=True, check=True)
     paths = [Path(line) for line in done.stdout.splitlines()]
     assert [path.stem for path in paths] == ["small", "medium", "large", "dpa1"]
