@@ -30,7 +30,9 @@ def cuda_findings(report: dict[str, Any]) -> Iterator[Finding]:
         return
     yield Finding("CUDA", "ok", f"built with {report['cuda_build']}")
     if not report["cuda"]:
-        yield Finding("GPU", "ok", f"{report.get('cuda_description', 'device cuda')} works; {found}")
+        yield Finding(
+            "GPU", "ok", f"{report.get('cuda_description', 'device cuda')} works; {found}"
+        )
         return
     text = f"{report['cuda'].rstrip('.')}; {found}"
     # on a machine without a GPU nothing is amiss

@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
-from .bench import moving
+from .bench import evaluation, moving
 from .engine import DEFAULT_SKIN, Engine
 from .errors import RunError
 
@@ -54,11 +54,12 @@ def measure_kernels(
         When the device has no kernels that could be timed.
     """
     engine.forget_neighbors()
+    step_of = evaluation(engine, atoms, skin)
     core = engine._core
     core.measure_kernels(True)
     try:
         for step, moved in enumerate(moving(atoms, 1 + steps)):
-            engine.compute_atoms([moved], skin=skin)
+            step_of(moved)
             if step == 0:
                 core.kernel_times()  # forgets the first step, which lists the neighbours
         times = core.kernel_times()
