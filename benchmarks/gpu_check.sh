@@ -168,6 +168,7 @@ print(sysconfig.get_paths()["include"], pybind11.get_include(), sysconfig.get_co
     mkdir -p python/dpa2md/lammps
     cp "$built"/lammps/*.so python/dpa2md/lammps
   fi
+  "$python" -c 'import dpa2md._core'  # fails for a library of other sources
 }
 build_module() {
   local generator=()

@@ -64,6 +64,8 @@ if(NOT DPA2MD_CUDA_TENSOR_CORES)
   target_compile_definitions(dpa2md_cuda PRIVATE DPA2MD_NO_TENSOR_CORES)
 endif()
 target_sources(dpa2md_core PRIVATE $<TARGET_OBJECTS:dpa2md_cuda> csrc/cuda/host/cuda_backend.cpp)
+# made before they were known
+set_target_properties(dpa2md_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(dpa2md_core PRIVATE DPA2MD_CUDA)
 option(DPA2MD_PTX "run the kernels' PTX by the host, for tests without a GPU" OFF)
 if(DPA2MD_PTX)
