@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Everything that a machine with a GPU can say about the CUDA backend, in one go of four minutes:
 #
-#   benchmarks/gpu_check.sh [--only PART,...] [--built FOLDER] [--limit SECONDS] [MODEL.dpa2 ...]
+#   benchmarks/gpu_check.sh [--only PART,...] [--built PACK] [--limit SECONDS] [MODEL.dpa2 ...]
 #
 #   build      the Python module with CUDA for this GPU, into python/dpa2md: by CMake (3 minutes on 16 cores, 10 on 2,
-#              which do not count as part of the four), or with --built, linked from the library in FOLDER, which
-#              benchmarks/gpu_pack.sh made elsewhere (15 seconds)
+#              which do not count as part of the four), or with --built, linked from the library in PACK, the folder or
+#              archive that benchmarks/gpu_pack.sh made elsewhere (15 seconds)
 #   kernels    a step and each of its kernels: all models, float32 and float64, 192 to 98304 atoms (gpu_kernels.py)
 #   parity     pytest -m cuda tests/test_cuda.py: DeePMD-kit's numbers on the GPU, three processes side by side
 #   memcheck, racecheck    compute-sanitizer on small systems of six models that visit every kernel
@@ -16,13 +16,13 @@
 #   deepmd     DeePMD-kit beside it, where it is installed
 #
 # Without --only all of them. What is timed runs alone, the checks side by side. Each part has a time of its own and all
-# together have SECONDS (240); one that fails or is stopped does not stop the others. Without models, FOLDER's or, where
+# together have SECONDS (240); one that fails or is stopped does not stop the others. Without models, PACK's or, where
 # there are none, the published configurations with random weights are taken, which need no torch.
 #
 # At most eight files land in benchmarks/results (RESULTS names another folder), each named by the device; the last one is
 # <GPU>-summary.txt. The exit status is 1 if a part failed.
 #
-# Needs a Python (PYTHON, python3 unless set) with numpy, ase and pytest (FOLDER may have wheels of ase and pybind11) and a
+# Needs a Python (PYTHON, python3 unless set) with numpy, ase and pytest (PACK has ase and pybind11) and a
 # C++ compiler; for CMake's build nvcc >= 12, CMake and pybind11, too. No network. CMAKE_ARGS are for the build:
 # -DDPA2MD_CUDA_TENSOR_CORES=OFF to compare with.
 set -uo pipefail
@@ -146,9 +146,14 @@ has() { "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_s
 
 # ---- build
 
+if [[ -f $built ]]; then
+  mkdir "$work/built"
+  tar xzf "$built" -C "$work/built"
+  built=$work/built
+fi
 if [[ -n $built ]] && compgen -G "$built/*.whl" >/dev/null; then
   "$python" -m pip install -q --no-index --no-deps --target "$work/site" "$built"/*.whl
-  export PYTHONPATH="$work/site${PYTHONPATH:+:$PYTHONPATH}" PATH="$PATH:$work/site/bin"
+  export PYTHONPATH="$work/site:$built/site${PYTHONPATH:+:$PYTHONPATH}" PATH="$PATH:$built/site/bin"
 fi
 # what is built here goes before what is installed
 if wanted build || compgen -G 'python/dpa2md/_core*.so' >/dev/null; then

@@ -10,6 +10,7 @@ with the time step; that is Verlet's, not the model's.)
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def total_energies(
     draw_velocities(atoms, 300, np.random.default_rng(1))
     dynamics = VelocityVerlet(atoms, timestep=timestep * units.fs)
     samples = []
-    progress = Progress(steps, timestep, len(atoms), table=False, bar=True)
+    progress = Progress(steps, timestep, len(atoms), table=False, bar=sys.stderr.isatty())
 
     def sample() -> None:
         kinetic, potential = atoms.get_kinetic_energy(), atoms.get_potential_energy()

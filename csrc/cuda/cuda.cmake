@@ -57,6 +57,7 @@ set_property(SOURCE csrc/engine/devices.cpp APPEND PROPERTY
   COMPILE_DEFINITIONS "DPA2MD_CUDA_BUILD=\"CUDA ${release} for ${code}\"")
 add_library(dpa2md_cuda OBJECT csrc/cuda/cuda_float32.cu csrc/cuda/cuda_float64.cu)
 target_include_directories(dpa2md_cuda PRIVATE csrc)
+target_compile_options(dpa2md_cuda PRIVATE --threads=0)  # architectures side by side
 set_target_properties(dpa2md_cuda PROPERTIES
   CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
 option(DPA2MD_CUDA_TENSOR_CORES "matrix products on tensor cores (OFF: to compare with)" ON)
