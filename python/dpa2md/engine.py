@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from .conversion import convert
 from .errors import ModelError
@@ -116,6 +117,9 @@ class Engine:
     def _describe(self) -> None:
         self._info: dict[str, Any] = self._core.info
         self._type_of = {name: k for k, name in enumerate(self.elements)}
+        self._type_of_number = np.array(
+            [self._type_of.get(symbol, -1) for symbol in chemical_symbols], dtype=np.intc
+        )
         self._told_overfull = False
 
     def __copy__(self) -> Engine:
@@ -221,6 +225,13 @@ class Engine:
                 f"The model doesn't know the element {error.args[0]}; "
                 f"its elements are {' '.join(self.elements)}."
             ) from None
+
+    def types_of(self, atoms: Atoms) -> np.ndarray:
+        """The types (n,) of `ase.Atoms`, by their atomic numbers; raises as `types`."""
+        types = self._type_of_number[atoms.numbers]
+        if (types < 0).any():
+            return self.types(atoms.get_chemical_symbols())  # complains
+        return types
 
     def forget_neighbors(self) -> None:
         """Build a new neighbour list at the next step.
@@ -330,7 +341,7 @@ class Engine:
         frames = []
         for k, a in enumerate(structures):
             try:
-                types = self.types(a.get_chemical_symbols())
+                types = self.types_of(a)
             except ValueError as error:
                 name = structure_name(k, len(structures), number)
                 raise ValueError(f"{name}{error}") from None
