@@ -261,6 +261,7 @@ class Engine:
         aparam: float | np.ndarray | None = None,
         forces: bool = True,
         skin: float = DEFAULT_SKIN,
+        virials: bool = True,
     ) -> Result:
         """Evaluate one structure of n atoms.
 
@@ -282,6 +283,8 @@ class Engine:
             False: only energies.
         skin
             Angstrom; the neighbour list is kept until atoms may have moved by half of it.
+        virials
+            False: no virials of single atoms, which a GPU need not hand over then; their sum is always there.
 
         Returns
         -------
@@ -296,7 +299,7 @@ class Engine:
         fparams = None if fparam is None else [fparam]
         aparams = None if aparam is None else [aparam]
         frames = Frames([Frame.of(positions, types, cell, pbc)])
-        return self._run(frames, fparams, aparams, forces, skin)[0]
+        return self._run(frames, fparams, aparams, forces, skin, virials)[0]
 
     def descriptor(
         self,
@@ -357,6 +360,7 @@ class Engine:
         forces: bool = True,
         skin: float = DEFAULT_SKIN,
         number: int | None = None,
+        virials: bool = True,
     ) -> list[Result]:
         """Evaluate any number of `ase.Atoms` at once.
 
@@ -373,6 +377,8 @@ class Engine:
         number
             What a warning calls the first structure, where these are part of a longer list; None: 0 if
             there are several.
+        virials
+            False: no virials of single atoms, as in `compute`.
 
         Returns
         -------
@@ -386,7 +392,8 @@ class Engine:
         """
         if not structures:
             return []
-        return self._run(self._frames(structures, number), fparam, aparam, forces, skin)
+        frames = self._frames(structures, number)
+        return self._run(frames, fparam, aparam, forces, skin, virials)
 
     def _run(
         self,
@@ -395,8 +402,9 @@ class Engine:
         aparam: Sequence | None,
         forces: bool,
         skin: float,
+        virials: bool,
     ) -> list[Result]:
-        out = self._evaluate(frames, fparam, aparam, forces, skin)
+        out = self._evaluate(frames, fparam, aparam, forces, skin, virials=virials)
         return [_result(out, f, atoms, forces) for f, atoms in enumerate(frames.slices())]
 
     def _evaluate(
@@ -407,12 +415,19 @@ class Engine:
         forces: bool,
         skin: float,
         descriptors: bool = False,
+        virials: bool = True,
     ) -> dict[str, Any]:
         frame_parameters = frames.frame_parameters(fparam, self.nfparam)
         atom_parameters = frames.atom_parameters(aparam, self.naparam)
         try:
             out = self._core.compute(
-                *frames.arrays(), skin, forces, frame_parameters, atom_parameters, descriptors
+                *frames.arrays(),
+                skin,
+                forces,
+                frame_parameters,
+                atom_parameters,
+                descriptors,
+                virials,
             )
         except _core.CoreError as error:
             raise type(error)(frames.sentence(error)) from None
@@ -434,5 +449,5 @@ def _result(out: dict[str, Any], frame: int, atoms: slice, forces: bool) -> Resu
         energies=out["energies"][atoms],
         forces=out["forces"][atoms] if forces else None,
         virial=out["virial"][frame] if forces else None,
-        virials=out["virials"][atoms] if forces else None,
+        virials=out["virials"][atoms] if "virials" in out else None,
     )

@@ -212,6 +212,17 @@ u32 Thread::shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, 
   return shuffle(value, static_cast<u32>(from), *inside, mask, site);
 }
 
+u32 Thread::ballot(bool value, u32 mask, const Site* site) {
+  if (mask != 0xffffffffu) report("votes within some lanes only", *this, site);
+  Block::Barrier* w = block->warp(*this);
+  w->values[lane()] = value;
+  block->wait(w, *this, site);
+  u32 who = 0;
+  for (u32 l = 0; l < w->size; ++l) who |= u32(w->values[l] != 0) << l;
+  block->wait(w, *this, site);
+  return who;
+}
+
 // PTX ISA, "Matrix Fragments for mma.m16n8k8" with .tf32: with g = lane / 4, t = lane % 4
 //   a0..a3: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);  b0, b1: (t, g), (t + 4, g)
 //   c0..c3: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)

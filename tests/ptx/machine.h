@@ -58,6 +58,7 @@ struct Thread {
   void warp_barrier(const Site* site);
   u32 shuffle_bfly(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
   u32 shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
+  u32 ballot(bool value, u32 mask, const Site* site);  // the lanes that have it
   void multiply(MmaTf32* m, const Site* site);
   void multiply(MmaF64* m, const Site* site);
 

@@ -45,6 +45,7 @@ PLAIN = {
     "neg",
     "not",
     "or",
+    "popc",
     "rcp",
     "rem",
     "sqrt",
@@ -192,7 +193,7 @@ class Function:
             to, *args = operands
             wide = f"{kind[0]}{2 * int(kind[1:])}"
             return self.set(to, f"mul_wide<{wide}>({self.values(args, kind)})")
-        if name in ("bar", "shfl", "mma", "atom", "call"):
+        if name in ("bar", "shfl", "vote", "mma", "atom", "call"):
             return getattr(self, name)(op, operands, kind, site)
         parts = [p for p in op[:-1] if p not in ROUNDING]
         if ".".join(parts) in PLAIN:
@@ -253,6 +254,13 @@ class Function:
         call = f"t.shuffle_{op[2]}({values}, {self.operand(mask, 'u32')}, &inside, sites + {site})"
         also = self.set(inside, "inside") if inside else ""
         return f"{{ bool inside; {self.set(out, call)} {also} }}"
+
+    def vote(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        to, value, mask = operands
+        if op[1:] != ["sync", "ballot", "b32"]:
+            raise ValueError(f"no such instruction: {op}")
+        who = f"t.ballot({self.operand(value, 'bool')}, {self.operand(mask, 'u32')}, sites + {site})"
+        return self.set(to, who)
 
     def mma(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         shape, types = op[3], op[6:]
@@ -322,7 +330,7 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 # Instructions that the machine has something to say about.
-SEEN = re.compile(r"(@!?%\w+ )?(ld|st|bar|shfl|mma|atom)\.")
+SEEN = re.compile(r"(@!?%\w+ )?(ld|st|bar|shfl|vote|mma|atom)\.")
 
 HEADER = re.compile(
     r"(?:\.visible |\.weak )?\.(entry|func) (?:\(([^)]*)\) )?(\w+) ?\(([^)]*)\)"

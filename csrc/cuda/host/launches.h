@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cuda/host/kernel_clock.h"
@@ -59,8 +60,8 @@ class Launches {
     if (clock_) return;
     recorded_ = 0;
     recording_ = true;
-    main_ = side_ = kNone;
-    aside_ = joining_ = false;
+    main_ = side_ = beside_ = kNone;
+    aside_ = joining_ = is_beside_ = joining_beside_ = false;
   }
   // this: it starts all at once,
   void submit() {
@@ -88,6 +89,13 @@ class Launches {
   void fork() { side_ = main_; }
   void aside(bool yes) { aside_ = yes; }
   void join() { joining_ = true; }
+  // The same once a step, for what is launched between beside(true) and beside(false): it waits for what was
+  // launched before, and what follows join_beside() waits for it.
+  void beside(bool yes) {
+    if (yes) beside_ = main_;
+    is_beside_ = yes;
+  }
+  void join_beside() { joining_beside_ = true; }
 
  private:
   static constexpr int kNone = -1;  // no kernel
@@ -98,7 +106,7 @@ class Launches {
     std::size_t shared = 0;
     Items items{};
     std::vector<char> kernel;  // its object
-    int after[2] = {kNone, kNone};
+    int after[3] = {kNone, kNone, kNone};
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
@@ -106,7 +114,7 @@ class Launches {
       check(cudaLaunchKernel(function, dim3(blocks), dim3(threads), arguments, shared, nullptr));
     }
     bool same_node(const Call& other) const {
-      return function == other.function && after[0] == other.after[0] && after[1] == other.after[1];
+      return function == other.function && std::equal(after, after + 3, other.after);
     }
     bool same(const Call& other, const char* object) const {
       return blocks == other.blocks && threads == other.threads && shared == other.shared &&
@@ -136,10 +144,12 @@ class Launches {
 
   // Whom it comes after.
   void find_place(Call* call) {
-    call->after[0] = aside_ ? side_ : main_;
+    int* last = is_beside_ ? &beside_ : aside_ ? &side_ : &main_;
+    call->after[0] = *last;
     if (joining_ && side_ != main_) call->after[1] = side_;
-    joining_ = false;
-    (aside_ ? side_ : main_) = static_cast<int>(recorded_);
+    if (joining_beside_ && beside_ != kNone) call->after[2] = std::exchange(beside_, kNone);
+    joining_ = joining_beside_ = false;
+    *last = static_cast<int>(recorded_);
   }
 
   void record(const Call& call, const char* object, std::size_t size) {
@@ -171,7 +181,9 @@ class Launches {
     for (Call& call : calls_) {
       std::vector<cudaGraphNode_t> before;
       for (const int k : call.after) {
-        if (k != kNone) before.push_back(calls_[k].node);
+        if (k == kNone) continue;
+        const cudaGraphNode_t node = calls_[k].node;
+        if (std::find(before.begin(), before.end(), node) == before.end()) before.push_back(node);
       }
       call.with_parameters([&](cudaKernelNodeParams* p) {
         check(cudaGraphAddKernelNode(&call.node, graph_, before.data(), before.size(), p));
@@ -189,10 +201,10 @@ class Launches {
   std::vector<const void*> asked_;  // kernels that may have it
 
   std::unique_ptr<KernelClock> clock_;  // while kernels are measured
-  bool recording_ = false, aside_ = false, joining_ = false;
-  int main_ = kNone, side_ = kNone;  // the last kernels
-  std::vector<Call> calls_;          // of this step, then of the last one
-  std::size_t recorded_ = 0;         // those of this step
+  bool recording_ = false, aside_ = false, joining_ = false, is_beside_ = false, joining_beside_ = false;
+  int main_ = kNone, side_ = kNone, beside_ = kNone;  // the last kernels
+  std::vector<Call> calls_;                           // of this step, then of the last one
+  std::size_t recorded_ = 0;                          // those of this step
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };
