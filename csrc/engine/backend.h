@@ -26,6 +26,9 @@ struct StepInput {
   const double* fparam = nullptr;  // (frames, nfparam), physical values, or null
   const int* frame = nullptr;      // (natoms) frame of each atom, or null: all 0
   const double* aparam = nullptr;  // (natoms, naparam)
+  // (frames + 1) the first atom of every frame, and natoms; null: all rows are one frame
+  const std::vector<int>* frame_start = nullptr;
+  int frames() const { return frame_start ? static_cast<int>(frame_start->size()) - 1 : 1; }
   const double* fparam_of(int frame_number, int count) const {
     return fparam ? fparam + static_cast<std::size_t>(frame_number) * count : nullptr;
   }
@@ -34,10 +37,14 @@ struct StepInput {
   }
 };
 
+// Null: not wanted.
 struct StepOutput {
   double* energy = nullptr;  // (natoms) eV
   double* force = nullptr;   // (nrows, 3) eV/angstrom; ghost rows hold what belongs to their owners
   double* virial = nullptr;  // (nrows, 9) eV: half of each pair's -r (x) dE/dr with either of its rows
+  // their sums over the rows of a frame
+  double* frame_energy = nullptr;  // (frames)
+  double* frame_virial = nullptr;  // (frames, 9)
 };
 
 // Of a device: bytes that a step of so many atoms would hold, bytes that this backend could have at most, and
@@ -65,6 +72,12 @@ class Backend {
 
   // Sizes all buffers for this step. Throws Error when memory would not suffice.
   virtual void begin(const StepInput& input, const StepOutput& output) = 0;
+  // After the last stage. False: build_pairs had guessed how many pairs there are, and there are more; the
+  // whole step must be done again. Completes *pairs, and the results where results_by_finish().
+  virtual bool finish(PairList* /*pairs*/) { return true; }
+  // Whether finish() assigns the results, of which it takes only those that are wanted, and adds them up over
+  // frames. Else the stages need all arrays but the frames', add to zeros, and leave the sums to the engine.
+  virtual bool results_by_finish() const { return false; }
   // Calls `stage` for blocks that together cover 0 … natoms-1 (CPU: over threads; GPU: one block). `gather`
   // is called for all of them too, a few blocks at a time and each time after their stages: what these leave
   // for neighbours need not be there for all atoms at once. A block stays with its thread: one stage may
@@ -109,8 +122,10 @@ class Backend {
   // Whether build_pairs finds the candidates too, from bins (Candidates::bins).
   virtual bool searches() const { return false; }
   // Builds the pair list on the backend's own device, and of *out all but the pairs themselves; false: it
-  // wants a list of the host.
-  virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, PairList* /*out*/) { return false; }
+  // wants a list of the host. `once`: the step can't be done again, see finish().
+  virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, bool /*once*/, PairList* /*out*/) {
+    return false;
+  }
   // From now on (until false) every kernel is timed by itself, one after the other; kernel_times() gives, and
   // forgets, what they took. Nothing without a device.
   virtual void measure_kernels(bool /*yes*/) {}

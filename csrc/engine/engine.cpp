@@ -36,6 +36,39 @@ EngineOptions checked(EngineOptions o, const Model& model) {
   return o;
 }
 
+// The sums over frames.
+void add_up(const StepInput& input, const Atoms& atoms, const StepOutput& to) {
+  const std::vector<int> all = {0, atoms.nrows};
+  const std::vector<int>& start = input.frame_start ? *input.frame_start : all;
+  for (int f = 0; f < input.frames(); ++f) {
+    double energy = 0, virial[9] = {};
+    for (int i = start[f]; i < start[f + 1]; ++i) {
+      if (i < atoms.natoms) energy += to.energy[i];
+      for (int c = 0; input.forces && c < 9; ++c) virial[c] += to.virial[9 * static_cast<std::size_t>(i) + c];
+    }
+    to.frame_energy[f] = energy;
+    if (input.forces) std::copy(virial, virial + 9, to.frame_virial + 9 * static_cast<std::size_t>(f));
+  }
+}
+
+// A number that is not finite makes a sum so: of a force, the virial's.
+void check_finite(const StepInput& input, const Atoms& atoms, const StepOutput& to) {
+  const auto finite = [](const double* x, std::size_t n) {
+    return std::all_of(x, x + n, [](double y) { return std::isfinite(y); });
+  };
+  const std::size_t frames = input.frames();
+  if (finite(to.frame_energy, frames) && (!input.forces || finite(to.frame_virial, 9 * frames))) return;
+  for (int i = 0; i < atoms.natoms; ++i) {
+    if (finite(to.energy + i, 1) && (!input.forces || finite(to.force + 3 * static_cast<std::size_t>(i), 3)))
+      continue;
+    throw Error(
+        "the energy or force of {atom} is not a finite number: the structure is far outside of what the "
+        "model "
+        "can describe.",
+        i, -1);
+  }
+}
+
 }  // namespace
 
 Engine::Engine(const std::string& path, const EngineOptions& options) : Engine(Model::read(path), options) {}
@@ -47,39 +80,70 @@ Engine::Engine(Model model, const EngineOptions& options)
 
 const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                               const int* frame, Exchange* exchange) {
+  const std::size_t rows = forces ? atoms.nrows : 0;
+  result_.energy.resize(atoms.natoms);
+  result_.force.resize(3 * rows);
+  result_.virial.resize(9 * rows);
+  StepInput input;
+  input.forces = forces, input.fparam = fparam, input.frame = frame, input.aparam = aparam;
+  compute(atoms, input, exchange, {result_.energy.data(), result_.force.data(), result_.virial.data()});
+  return result_;
+}
+
+void Engine::compute(const Atoms& atoms, const StepInput& given, Exchange* exchange,
+                     const StepOutput& wanted) {
   const ThreadScope scope(threads());
+  StepInput input = given;
+  input.pairs = &pairs_;
+  StepOutput to;
+  do {
+    list_pairs(atoms, input.forces, exchange != nullptr);
+    check_parameters(input, atoms.natoms);
+    to = with_own_arrays(atoms, input, wanted);
+    backend_->begin(input, to);
+    if (exchange) backend_->set_sent_rows(exchange->sent_rows());
+    sweep(input.forces, exchange);
+  } while (!backend_->finish(&pairs_));
+  if (!backend_->results_by_finish()) add_up(input, atoms, to);
+  check_finite(input, atoms, to);
+}
+
+void Engine::list_pairs(const Atoms& atoms, bool forces, bool once) {
   const auto start = std::chrono::steady_clock::now();
-  if (!backend_->build_pairs(atoms, forces, &pairs_)) build_pairs(model_, atoms, &pairs_);
+  if (!backend_->build_pairs(atoms, forces, once, &pairs_)) build_pairs(model_, atoms, &pairs_);
   for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
   pairs_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  result_.energy.assign(atoms.natoms, 0);
-  result_.force.assign(forces ? 3 * static_cast<std::size_t>(atoms.nrows) : 0, 0);
-  result_.virial.assign(forces ? 9 * static_cast<std::size_t>(atoms.nrows) : 0, 0);
-  if (model_.fitting.nfparam() && !fparam && model_.fitting.default_fparam.empty()) {
+}
+
+void Engine::check_parameters(const StepInput& input, int natoms) const {
+  if (model_.fitting.nfparam() && !input.fparam && model_.fitting.default_fparam.empty()) {
     throw Error("the model needs " + std::to_string(model_.fitting.nfparam()) +
                 " frame parameters: give fparam.");
   }
-  if (model_.fitting.naparam() && !aparam && atoms.natoms > 0) {
+  if (model_.fitting.naparam() && !input.aparam && natoms > 0) {
     throw Error("the model needs " + std::to_string(model_.fitting.naparam()) +
                 " parameters per atom: give aparam.");
   }
-  StepInput input{&pairs_, forces, fparam, frame, aparam};
-  backend_->begin(input, {result_.energy.data(), result_.force.data(), result_.virial.data()});
-  if (exchange) backend_->set_sent_rows(exchange->sent_rows());
-  sweep(forces, exchange);
+}
 
-  for (int i = 0; i < atoms.natoms; ++i) {
-    bool ok = std::isfinite(result_.energy[i]);
-    for (int c = 0; forces && c < 3; ++c) ok = ok && std::isfinite(result_.force[3 * i + c]);
-    if (!ok) {
-      throw Error(
-          "the energy or force of {atom} is not a finite number: the structure is far outside of what the "
-          "model "
-          "can describe.",
-          i, -1);
+// Energies, forces and the frames' sums are always there, to be checked; virials where the backend wants
+// them.
+StepOutput Engine::with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to) {
+  const bool adds = !backend_->results_by_finish();
+  const std::size_t n = atoms.natoms, rows = input.forces ? atoms.nrows : 0, frames = input.frames();
+  const auto own = [](double** array, std::vector<double>* instead, std::size_t size, bool zeros) {
+    if (!*array) {
+      instead->resize(size);
+      *array = instead->data();
     }
-  }
-  return result_;
+    if (zeros) std::fill_n(*array, size, 0.0);
+  };
+  own(&to.energy, &unwanted_.energy, n, adds);
+  own(&to.force, &unwanted_.force, 3 * rows, adds);
+  if (adds) own(&to.virial, &unwanted_.virial, 9 * rows, true);
+  own(&to.frame_energy, &frame_energy_, frames, false);
+  own(&to.frame_virial, &frame_virial_, input.forces ? 9 * frames : 0, false);
+  return to;
 }
 
 std::vector<double> Engine::descriptor() {

@@ -52,6 +52,8 @@ class Engine {
   // Error for bad input and when a result is not finite.
   const Result& compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                         const int* frame, Exchange* exchange);
+  // The same of input.forces, fparam, aparam, frame and frame_start, to arrays of the caller.
+  void compute(const Atoms& atoms, const StepInput& input, Exchange* exchange, const StepOutput& to);
   // (natoms, descriptor_dim) of the last compute: what the fitting net saw of each atom before fparam. Costs
   // a copy. Zeros for virtual atoms.
   std::vector<double> descriptor();
@@ -68,6 +70,9 @@ class Engine {
   const PairList& pairs() const { return pairs_; }
 
  private:
+  void list_pairs(const Atoms& atoms, bool forces, bool once);
+  void check_parameters(const StepInput& input, int natoms) const;
+  StepOutput with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to);
   void embedding(Range a);
   void layer(int l, Range a);
   void layer_backward(int l, Range a);
@@ -81,7 +86,9 @@ class Engine {
   double pairs_seconds_ = 0;
   std::vector<char> expected_types_;
   PairList pairs_;
-  Result result_;
+  Result result_;    // of compute() without arrays
+  Result unwanted_;  // what the caller does not want and the backend or a check does
+  std::vector<double> frame_energy_, frame_virial_;
 };
 
 }  // namespace dpa2md

@@ -8,25 +8,6 @@
 #include "base/threads.h"
 
 namespace dpa2md {
-namespace {
-
-void add_up(const Structures& s, const Result& r, const StructureResults& to) {
-  for (int f = 0; f < s.frames(); ++f) {
-    double energy = 0, virial[9] = {};
-    for (int i = s.start[f]; i < s.start[f + 1]; ++i) {
-      energy += r.energy[i];
-      for (int c = 0; to.virial && c < 9; ++c) virial[c] += r.virial[9 * static_cast<std::size_t>(i) + c];
-    }
-    if (to.energy) to.energy[f] = energy;
-    if (to.virial) std::copy(virial, virial + 9, to.virial + 9 * static_cast<std::size_t>(f));
-  }
-}
-
-void copy(const std::vector<double>& from, double* to) {
-  if (to) std::copy(from.begin(), from.end(), to);
-}
-
-}  // namespace
 
 // One computation at a time: the engine's buffers are its own.
 class PeriodicEngine::Turn {
@@ -75,8 +56,8 @@ void PeriodicEngine::check_process() {
 }
 
 ListFacts PeriodicEngine::compute(const Structures& s, double skin, const StructureResults& to) {
-  std::vector<int> frame(s.natoms());
-  for (int f = 0; f < s.frames(); ++f)
+  std::vector<int> frame(s.frames() > 1 ? s.natoms() : 0);
+  for (int f = 0; f < s.frames() && s.frames() > 1; ++f)
     std::fill(frame.begin() + s.start[f], frame.begin() + s.start[f + 1], f);
   const bool forces = to.forces || to.virial || to.virials;
   const Turn turn(this);
@@ -87,12 +68,14 @@ ListFacts PeriodicEngine::compute(const Structures& s, double skin, const Struct
     neighbors_->leave_search(engine_->searches());
     facts.rebuilt = neighbors_->update(s.x, s.type, s.start, s.cells);
     const Atoms atoms{s.natoms(), s.natoms(), s.x, s.type, nullptr, &neighbors_->candidates()};
-    const Result& r = engine_->compute(atoms, forces, s.fparam, s.aparam, frame.data(), nullptr);
-    add_up(s, r, to);
-    copy(r.energy, to.energies);
-    copy(r.force, to.forces);
-    copy(r.virial, to.virials);
-    if (to.descriptors) copy(engine_->descriptor(), to.descriptors);
+    StepInput input;
+    input.forces = forces, input.fparam = s.fparam, input.aparam = s.aparam;
+    input.frame_start = &s.start;
+    if (s.frames() > 1) input.frame = frame.data();
+    engine_->compute(atoms, input, nullptr, {to.energies, to.forces, to.virials, to.energy, to.virial});
+    if (!to.descriptors) return;
+    const std::vector<double> descriptors = engine_->descriptor();
+    std::copy(descriptors.begin(), descriptors.end(), to.descriptors);
   });
   const PairList& p = engine_->pairs();
   facts.pairs = p.size;

@@ -29,6 +29,8 @@ class StageClock final : public Backend {
   }
 
   void begin(const StepInput& input, const StepOutput& output) override { inner_->begin(input, output); }
+  bool finish(PairList* pairs) override { return inner_->finish(pairs); }
+  bool results_by_finish() const override { return inner_->results_by_finish(); }
   void run(int natoms, const std::function<void(Range)>& stage,
            const std::function<void(Range)>& gather) override {
     inner_->run(natoms, stage, gather);
@@ -68,8 +70,8 @@ class StageClock final : public Backend {
   void put_g1_gradient_rows(int layer) override { inner_->put_g1_gradient_rows(layer); }
   void descriptor(Range a, double* out) override { inner_->descriptor(a, out); }
   DeviceMemory memory(std::int64_t natoms) override { return inner_->memory(natoms); }
-  bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override {
-    const bool built = inner_->build_pairs(atoms, forces, out);
+  bool build_pairs(const Atoms& atoms, bool forces, bool once, PairList* out) override {
+    const bool built = inner_->build_pairs(atoms, forces, once, out);
     inner_->wait();
     return built;
   }

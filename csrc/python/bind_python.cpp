@@ -61,7 +61,7 @@ class ArrayEngine {
   // positions (n, 3), types (n), frame_start (frames + 1), cells (frames, 3, 3), pbc (frames, 3)
   py::dict compute(Doubles positions, Ints types, Ints frame_start, Doubles cells, Ints pbc, double skin,
                    bool forces, std::optional<Doubles> fparam, std::optional<Doubles> aparam,
-                   bool descriptors) {
+                   bool descriptors, bool virials) {
     check(positions, types, frame_start, cells, pbc, fparam, aparam);
     const py::ssize_t n = positions.shape(0), frames = cells.shape(0);
     Structures s;
@@ -88,7 +88,7 @@ class ArrayEngine {
     to.energies = array("energies", true, {n});
     to.forces = array("forces", forces, {n, 3});
     to.virial = array("virial", forces, {frames, 3, 3});
-    to.virials = array("virials", forces, {n, 3, 3});
+    to.virials = array("virials", forces && virials, {n, 3, 3});
     to.descriptors = array("descriptors", descriptors, {n, engine().model().descriptor_dim()});
     ListFacts facts;
     {
@@ -212,7 +212,8 @@ PYBIND11_MODULE(_core, module) {
           py::call_guard<py::gil_scoped_release>())
       .def("compute", &ArrayEngine::compute, py::arg("positions"), py::arg("types"), py::arg("frame_start"),
            py::arg("cells"), py::arg("pbc"), py::arg("skin"), py::arg("forces") = true,
-           py::arg("fparam") = py::none(), py::arg("aparam") = py::none(), py::arg("descriptors") = false)
+           py::arg("fparam") = py::none(), py::arg("aparam") = py::none(), py::arg("descriptors") = false,
+           py::arg("virials") = true)
       .def("forget_neighbors", &ArrayEngine::forget_neighbors, py::call_guard<py::gil_scoped_release>())
       .def("device_memory", &ArrayEngine::device_memory, py::arg("natoms"))
       .def("measure_stages", &ArrayEngine::measure_stages)

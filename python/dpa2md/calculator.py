@@ -206,7 +206,7 @@ class DPA2Calculator(Calculator):
         self._used = (_copy(fparam), _copy(aparam))
         return self.engine.compute(
             atoms.positions,
-            self.engine.types(atoms.get_chemical_symbols()),
+            self.engine.types_of(atoms),
             cell=atoms.cell.array,
             pbc=atoms.pbc,
             fparam=fparam,
@@ -235,7 +235,7 @@ class DPA2Calculator(Calculator):
             raise ValueError("There are no atoms yet: give a structure to get_descriptors.")
         return self.engine.descriptor(
             atoms.positions,
-            self.engine.types(atoms.get_chemical_symbols()),
+            self.engine.types_of(atoms),
             cell=atoms.cell.array,
             pbc=atoms.pbc,
             skin=self.skin,

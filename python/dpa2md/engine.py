@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from .conversion import convert
 from .errors import ModelError
@@ -116,6 +117,9 @@ class Engine:
     def _describe(self) -> None:
         self._info: dict[str, Any] = self._core.info
         self._type_of = {name: k for k, name in enumerate(self.elements)}
+        self._type_of_number = np.array(
+            [self._type_of.get(symbol, -1) for symbol in chemical_symbols], dtype=np.intc
+        )
         self._told_overfull = False
 
     def __copy__(self) -> Engine:
@@ -222,6 +226,13 @@ class Engine:
                 f"its elements are {' '.join(self.elements)}."
             ) from None
 
+    def types_of(self, atoms: Atoms) -> np.ndarray:
+        """The types (n,) of `ase.Atoms`, by their atomic numbers; raises as `types`."""
+        types = self._type_of_number[atoms.numbers]
+        if (types < 0).any():
+            return self.types(atoms.get_chemical_symbols())  # complains
+        return types
+
     def forget_neighbors(self) -> None:
         """Build a new neighbour list at the next step.
 
@@ -250,6 +261,7 @@ class Engine:
         aparam: float | np.ndarray | None = None,
         forces: bool = True,
         skin: float = DEFAULT_SKIN,
+        virials: bool = True,
     ) -> Result:
         """Evaluate one structure of n atoms.
 
@@ -271,6 +283,8 @@ class Engine:
             False: only energies.
         skin
             Angstrom; the neighbour list is kept until atoms may have moved by half of it.
+        virials
+            False: no virials of single atoms, which a GPU need not hand over then; their sum is always there.
 
         Returns
         -------
@@ -285,7 +299,7 @@ class Engine:
         fparams = None if fparam is None else [fparam]
         aparams = None if aparam is None else [aparam]
         frames = Frames([Frame.of(positions, types, cell, pbc)])
-        return self._run(frames, fparams, aparams, forces, skin)[0]
+        return self._run(frames, fparams, aparams, forces, skin, virials)[0]
 
     def descriptor(
         self,
@@ -330,7 +344,7 @@ class Engine:
         frames = []
         for k, a in enumerate(structures):
             try:
-                types = self.types(a.get_chemical_symbols())
+                types = self.types_of(a)
             except ValueError as error:
                 name = structure_name(k, len(structures), number)
                 raise ValueError(f"{name}{error}") from None
@@ -346,6 +360,7 @@ class Engine:
         forces: bool = True,
         skin: float = DEFAULT_SKIN,
         number: int | None = None,
+        virials: bool = True,
     ) -> list[Result]:
         """Evaluate any number of `ase.Atoms` at once.
 
@@ -362,6 +377,8 @@ class Engine:
         number
             What a warning calls the first structure, where these are part of a longer list; None: 0 if
             there are several.
+        virials
+            False: no virials of single atoms, as in `compute`.
 
         Returns
         -------
@@ -375,7 +392,8 @@ class Engine:
         """
         if not structures:
             return []
-        return self._run(self._frames(structures, number), fparam, aparam, forces, skin)
+        frames = self._frames(structures, number)
+        return self._run(frames, fparam, aparam, forces, skin, virials)
 
     def _run(
         self,
@@ -384,8 +402,9 @@ class Engine:
         aparam: Sequence | None,
         forces: bool,
         skin: float,
+        virials: bool,
     ) -> list[Result]:
-        out = self._evaluate(frames, fparam, aparam, forces, skin)
+        out = self._evaluate(frames, fparam, aparam, forces, skin, virials=virials)
         return [_result(out, f, atoms, forces) for f, atoms in enumerate(frames.slices())]
 
     def _evaluate(
@@ -396,12 +415,19 @@ class Engine:
         forces: bool,
         skin: float,
         descriptors: bool = False,
+        virials: bool = True,
     ) -> dict[str, Any]:
         frame_parameters = frames.frame_parameters(fparam, self.nfparam)
         atom_parameters = frames.atom_parameters(aparam, self.naparam)
         try:
             out = self._core.compute(
-                *frames.arrays(), skin, forces, frame_parameters, atom_parameters, descriptors
+                *frames.arrays(),
+                skin,
+                forces,
+                frame_parameters,
+                atom_parameters,
+                descriptors,
+                virials,
             )
         except _core.CoreError as error:
             raise type(error)(frames.sentence(error)) from None
@@ -423,5 +449,5 @@ def _result(out: dict[str, Any], frame: int, atoms: slice, forces: bool) -> Resu
         energies=out["energies"][atoms],
         forces=out["forces"][atoms] if forces else None,
         virial=out["virial"][frame] if forces else None,
-        virials=out["virials"][atoms] if forces else None,
+        virials=out["virials"][atoms] if "virials" in out else None,
     )

@@ -51,8 +51,8 @@ class Frames:
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Positions (all atoms, 3), types, start, cells (frames, 3, 3), pbc (frames, 3)."""
         return (
-            np.concatenate([frame.positions for frame in self._frames]).reshape(-1, 3),
-            np.concatenate([frame.types for frame in self._frames]),
+            _joined([frame.positions for frame in self._frames]).reshape(-1, 3),
+            _joined([frame.types for frame in self._frames]),
             self.start,
             np.stack([frame.cell for frame in self._frames]),
             np.stack([frame.pbc for frame in self._frames]).astype(np.intc),
@@ -111,6 +111,11 @@ class Frames:
 
     def _frame_of(self, atom: int) -> int:
         return int(np.searchsorted(self.start, atom, side="right")) - 1
+
+
+def _joined(arrays: Sequence[Any]) -> np.ndarray:
+    """One after the other; a single one is not copied."""
+    return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def structure_name(frame: int, count: int, number: int | None) -> str:

@@ -22,7 +22,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Result:
-    """Results for one structure of n atoms; the last three are None when no forces were asked for."""
+    """Results for one structure of n atoms; what was not asked for is None."""
 
     energy: float  #: eV
     energies: np.ndarray  #: (n,) eV
@@ -41,11 +41,12 @@ def as_ase(result: Result, atoms: Atoms) -> dict[str, Any]:
         "free_energy": result.energy,
         "energies": result.energies,
     }
-    if result.forces is not None and result.virial is not None and result.virials is not None:
+    if result.forces is not None and result.virial is not None:
         results["forces"] = result.forces
         if atoms.cell.rank == 3:
             results["stress"] = stress_of(result.virial, atoms)
-            results["stresses"] = _voigt(-result.virials / atoms.cell.volume)
+            if result.virials is not None:
+                results["stresses"] = _voigt(-result.virials / atoms.cell.volume)
     return results
 
 

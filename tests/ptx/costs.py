@@ -38,7 +38,7 @@ COSTS = {
     r"mul\.(lo|hi)\.[su]64": ("integer", 4),
     r"(add|sub|and|or|xor|shl|shr|setp\.\w+|selp|min|max)\.[sub]64": ("integer", 2),
     r"(bra|ret|call)\b": ("branch", 1),
-    r"(shfl|movmatrix)\.": ("shuffle", 1),
+    r"(shfl|movmatrix|vote)\.": ("shuffle", 1),
     r"(atom|bar|barrier)\.": ("barrier", 1),
     r"mma\..*(tf32|f16)": ("tensor", 1),
     r"mma\..*f64": ("tensor_double", 1),

@@ -191,6 +191,19 @@ cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpy
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
+// Reads the host's memory as late as a GPU may.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t) {
+  count_call(__func__);
+
+  if (kind != cudaMemcpyHostToDevice) return error(cudaErrorInvalidValue);
+  queue.push_back([=] {
+    if (!ptx::host_writes(to, bytes)) return false;
+    std::memcpy(to, from, bytes);
+    return true;
+  });
+  return cudaSuccess;
+}
 cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t) {
   count_call(__func__);
 

@@ -198,6 +198,10 @@ template <class T>
 T not_(T a) {
   return ~a;
 }
+template <class T>
+u32 popc_(T a) {
+  return u32(__builtin_popcount(u32(a)));
+}
 template <>
 inline bool not_(bool a) {
   return !a;

@@ -147,6 +147,18 @@ struct ThreadBlock {
 #endif
   }
 
+  // How many lanes have x, and how many of those before this one; all of them call.
+  DPA2MD_KERNEL int lane_count(bool x, int* before) const {
+#if defined(__CUDA_ARCH__)
+    const unsigned who = __ballot_sync(0xffffffffu, x);
+    *before = __popc(who & ((1u << lane) - 1));
+    return __popc(who);
+#else
+    *before = lane_before(int(x));
+    return lane_sum(int(x));
+#endif
+  }
+
   // f(k) for k = 0 … count-1, shared out among the threads; all have finished when it returns.
   template <class F>
   DPA2MD_KERNEL void each(int count, F f) const {

@@ -53,6 +53,9 @@ inline std::size_t free_memory() {
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
   if (bytes) std::memcpy(to, from, bytes);
 }
+inline void copy_to_device_later(void* to, const void* from, std::size_t bytes) {
+  copy_to_device(to, from, bytes);
+}
 inline void copy_to_host(void* to, const void* from, std::size_t bytes) { copy_to_device(to, from, bytes); }
 inline void zero(void* p, std::size_t bytes) {
   if (bytes) std::memset(p, 0, bytes);
@@ -107,7 +110,9 @@ class Launches {
   void fork() {}
   void aside(bool) {}
   void join() {}
-  void beside() {}
+  void twin() {}
+  void beside(bool) {}
+  void join_beside() {}
 
  private:
   template <class Kernel>

@@ -14,6 +14,8 @@
 #include "cuda/kernels/pair_list.h"
 #include "cuda/kernels/repformer_pair_attention.h"
 #include "cuda/kernels/repformer_node_warp.h"
+#include "cuda/kernels/scan.h"
+#include "cuda/kernels/sums.h"
 #include "engine/backend.h"
 #include "model/model.h"
 #include "neighbors/neighbor_bins.h"
@@ -27,11 +29,11 @@ struct PairNumbers {
 };
 
 // What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts, and
-// where they are searched on the device, atoms in bins, bins, frames; all pairs and those of the shorter
-// prefixes; the most of these that a chunk has; whether there is a reverse sweep.
+// where they are searched on the device, atoms in bins, bins, frames; frames that get sums; all pairs and
+// those of the shorter prefixes; the most of these that a chunk has; whether there is a reverse sweep.
 struct StepSizes {
   std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, repformer = 0;
-  std::size_t binned = 0, bins = 0, frames = 0;
+  std::size_t binned = 0, bins = 0, frames = 0, result_frames = 1;
   std::size_t chunk = 0, chunk_pairs = 0, chunk_three = 0, chunk_repformer = 0;
   bool forces = false;
   bool keep_attention = true;  // KeptAttention, if there is memory for it
@@ -53,6 +55,11 @@ struct StepSizes {
   }
 };
 
+// Of all atoms: the sum of each count and the largest of them.
+struct PairTotals {
+  std::int64_t sum[kCounts], most[kCounts];
+};
+
 // What an array needs for a step.
 struct Need {
   Storage* storage;
@@ -69,8 +76,10 @@ class GpuBackend final : public Backend {
   GpuBackend(const Model& model, int device, bool tables);
 
   bool searches() const override { return true; }
-  bool build_pairs(const Atoms& atoms, bool forces, PairList* out) override;
+  bool build_pairs(const Atoms& atoms, bool forces, bool once, PairList* out) override;
   void begin(const StepInput& input, const StepOutput& output) override;
+  bool finish(PairList* pairs) override;
+  bool results_by_finish() const override { return true; }
   void run(int natoms, const std::function<void(Range)>& stage,
            const std::function<void(Range)>& gather) override;
   void env_mat(Range) override;
@@ -135,14 +144,20 @@ class GpuBackend final : public Backend {
   bool host_row_known(const Atoms& atoms) const;
   void upload_atoms(const Atoms& atoms);
   CandidateView candidates() const;
-  void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to);
-  void select_pairs();
+  void scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to, const ScanLimit* limit = nullptr);
+  void select_pairs(bool limited);
+  void measure_pairs();
+  bool within_bounds(const PairTotals& t) const;
+  void refuse_coincident_atoms(const PairTotals& t) const;
   void divide(const PairNumbers& total);
   std::vector<int> atom_counts(int which) const;
-  void describe_pairs(PairList* out) const;
+  void describe_pairs(const PairTotals& t, PairList* out) const;
   void number_pairs();
   void list_crowded();
-  void fill_pairs(Range);
+  void fill_pairs(Range, bool numbers, bool pairs);
+  // Before the reverse sweep, the candidates' numbers as pairs are where its gradients will be.
+  std::int32_t* pair_of() const { return reinterpret_cast<std::int32_t*>(dg2_.data()); }
+  std::int32_t* repformer_of() const { return pair_of() + sizes_.candidates; }
 
   // ---- gpu_stages.h
   void env_mats(Range, bool repformer);
@@ -184,9 +199,14 @@ class GpuBackend final : public Backend {
   std::size_t ghosts_at() const { return static_cast<std::size_t>(state_.natoms) * rep().g1_dim; }
 
   // ---- gpu_step.h
-  double* force() const { return results_.data() + state_.natoms; }
+  double* frame_sums() const { return results_.data() + 2 * kCounts; }
+  double* energy() const { return frame_sums() + kSums * sizes_.result_frames; }
+  double* force() const { return energy() + state_.natoms; }
   double* virial() const { return force() + 3 * static_cast<std::size_t>(state_.nrows); }
-  void download_results();
+  void divide_frames();
+  void sum_frames();
+  const double* download_results();
+  void copy_results(const double* from) const;
   void upload_parameters();
 
   // ---- gpu_memory.h
@@ -237,7 +257,7 @@ class GpuBackend final : public Backend {
     if (launches_.warps_for(atoms.size()) == 1 || !start_warps(staged, atoms)) start_warps(few, atoms);
     if (most_repformer_ <= kFewNeighbors) return;
     many.count = crowded_.data(), many.list = crowded_.data() + 1;
-    launches_.beside();
+    launches_.twin();
     start_warps(many, atoms);
   }
 #endif
@@ -285,17 +305,24 @@ class GpuBackend final : public Backend {
   std::vector<PairNumbers> before_;                            // (chunks + 1) pairs before each chunk
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;  // of a layer
   int most_pairs_ = 0, most_three_ = 0, most_repformer_ = 0;   // neighbours of one atom
-  HostBuffer<T> host_rows_;                                    // what an exchange sees, (nrows, g1)
-  Buffer<int> sent_;                                           // rows of it that it reads
+  // The numbers of pairs (above) are bounds with some room, from an earlier step: the host need not wait for
+  // this step's numbers before it starts the kernels. Whether they were enough shows at its end.
+  bool guesses_ = false;
+  bool bounds_known_ = false;         // of such a step
+  std::size_t bound_candidates_ = 0;  // when they were found
+  bool reserved_ = false;             // all arrays have their sizes
+  HostBuffer<T> host_rows_;           // what an exchange sees, (nrows, g1)
+  Buffer<int> sent_;                  // rows of it that it reads
 
   // ---- candidates: what the host knows of those that are on the device
   std::uint64_t list_version_ = 0;  // 0: none that can be used again
-  bool rows_known_ = false;         // row_scan of candidates and row_candidate_ are there, too
-  int positions_ = 0, most_candidates_ = 0;
+  bool rows_known_ = false;         // candidate_row_scan_ and row_candidate_ are there, too
+  int positions_ = 0, most_candidates_ = 0, most_row_candidates_ = 0;  // of one atom, of one row
   std::vector<double> host_shift_vectors_;
   std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
   std::vector<char> types_present_;
   Buffer<double> x_, shift_vectors_;
+  HostBuffer<double> host_x_;
   Buffer<int> position_type_, position_row_;
   Buffer<int> candidate_count_, candidate_row_count_;
   ScanBuffers candidate_scan_, candidate_row_scan_;  // where an atom's, a row's candidates begin
@@ -312,8 +339,7 @@ class GpuBackend final : public Backend {
 
   // ---- pairs
   Buffer<int> count_, zeroed_, row_count_;
-  ScanBuffers atom_scan_, row_scan_;
-  bool any_overfull_ = false;
+  ScanBuffers atom_scan_;
   Buffer<double> vec_, r_;
   Buffer<std::int32_t> type_, repformer_row_, by_row_, by_row_repformer_;
   Buffer<int> crowded_;  // their number, then the atoms of ListCrowded
@@ -335,8 +361,15 @@ class GpuBackend final : public Backend {
   Buffer<T> dgg1_;  // (repformer pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;
   Buffer<double> pair_force_;
-  Buffer<double> results_;  // energies (natoms), forces (nrows, 3), virials (nrows, 9): one transfer
+  // Totals of the pair list (2, kCounts), sums of frames (frames, kSums), energies (natoms), forces (nrows,
+  // 3), virials (nrows, 9): one transfer, which ends before the virials where these are not wanted.
+  Buffer<double> results_;
   HostBuffer<double> host_results_;
+  std::vector<int> frame_start_, first_tile_;  // of frames; (frames + 1) the first tile of each
+  std::vector<RowTile> host_tiles_;
+  Buffer<RowTile> tiles_;
+  Buffer<int> frame_tile_;
+  Buffer<double> tile_sums_;
 };
 
 }  // namespace DPA2MD_GPU

@@ -59,7 +59,7 @@ void GpuBackend<T>::group_rows() {
   row_candidate_.resize(sizes_.candidates);
   zero(candidate_row_count_.data(), candidate_row_count_.size() * sizeof(int));
   start(CountRowCandidates{v, candidate_row_count_.data()}, v.items());
-  const int most = scan_alone(n, candidate_row_count_, &candidate_row_scan_).most;
+  const int most = most_row_candidates_ = scan_alone(n, candidate_row_count_, &candidate_row_scan_).most;
   const std::int64_t* first = candidate_row_scan_.first.data();
   start(FillRowCandidates{v, first, candidate_row_count_.data(), row_candidate_.data()}, v.items());
   start(SortRowCandidates{n, most, first, row_candidate_.data()}, n);

@@ -157,7 +157,11 @@ T* GpuBackend<T>::slope(const Buffer<T>& kept, int l, Range a) const {
 template <class T>
 RowPairs GpuBackend<T>::row_pairs(int which, const Buffer<std::int32_t>& pairs, std::int64_t begin,
                                   std::int64_t end) const {
-  return {row_scan_.first.data() + static_cast<std::int64_t>(which) * (state_.nrows + 1), pairs.data(), begin,
+  return {candidate_row_scan_.first.data(),
+          row_count_.data() + static_cast<std::int64_t>(which) * state_.nrows,
+          pairs.data(),
+          chunks_.size() == 1,
+          begin,
           end};
 }
 

@@ -16,7 +16,7 @@ namespace DPA2MD_GPU {
 // Those of the pair list are there before the pairs are counted ...
 template <class T>
 std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
-  const std::size_t n = z.natoms, back = z.forces, rows = back * (z.nrows + 1);
+  const std::size_t n = z.natoms, back = z.forces;
   std::vector<Need> out = {
       need(&x_, 3 * z.positions),
       need(&position_type_, z.positions),
@@ -42,7 +42,7 @@ std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
       need(&bins_.zero_shift, z.frames),
       need(&bins_.bin_start, z.bins),
       need(&row_candidate_, back * z.candidates),
-      need(&row_count_, 2 * rows),
+      need(&row_count_, 2 * back * z.nrows),
   };
   const auto add = [&](ScanBuffers* s, std::size_t arrays, std::size_t count) {
     const std::size_t tiles = arrays * ((count + kTile - 1) / kTile);
@@ -53,7 +53,6 @@ std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
   add(&candidate_scan_, 1, n);
   add(&candidate_row_scan_, back, z.nrows);
   add(&atom_scan_, kCounts, n);
-  add(&row_scan_, 2 * back, z.nrows);
   return out;
 }
 
@@ -76,13 +75,14 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const std::size_t numbers = (2 * z.candidates * sizeof(std::int32_t) + sizeof(T) - 1) / sizeof(T);
   // Atoms whose [D | three-body], which a DPA-1 model's descriptor is, and whose moments are there at once.
   const std::size_t outputs = layers ? chunk : n, moments = layers ? n : chunk;
+  const std::size_t tiles = z.result_frames + z.nrows / kRowsOfTile;  // at most
   std::vector<Need> out = {
       need(&vec_, 3 * z.chunk_pairs),
       need(&r_, z.chunk_pairs),
       need(&type_, z.chunk_pairs),
       need(&repformer_row_, z.repformer),
-      need(&by_row_, back * z.pairs),
-      need(&by_row_repformer_, back * z.repformer),
+      need(&by_row_, back * z.candidates),
+      need(&by_row_repformer_, layers ? back * z.candidates : 0),
       need(&parameters_, n * fitting_.parameters),
       need(&crowded_, warp_pairs_ ? n + 1 : 0),
       need(&tabulated_, state_.embedding.table ? n : 0),
@@ -109,7 +109,10 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&dquery_, back * attention),
       need(&weighted_, attention),
       need(&pair_force_, back * 3 * z.chunk_pairs),
-      need(&results_, n + back * (3 + 9) * z.nrows),
+      need(&results_, 2 * kCounts + kSums * z.result_frames + n + back * (3 + 9) * z.nrows),
+      need(&tiles_, tiles),
+      need(&frame_tile_, z.result_frames + 1),
+      need(&tile_sums_, kSums * tiles),
   };
   const auto add = [&](EnvBuffers* env, std::size_t pairs) {
     for (const Need& x : {need(&env->em, 4 * pairs), need(&env->dem, back * 4 * pairs), need(&env->sw, pairs),
@@ -180,6 +183,7 @@ void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
       single() ? " or more GPUs" : ", more GPUs or precision float32");
   for (const Need& x : needs) x.storage->clear();
   list_version_ = 0;
+  bounds_known_ = reserved_ = false;
   throw Error(text);
 }
 
@@ -206,6 +210,7 @@ void GpuBackend<T>::reserve_scratch() {
 
 template <class T>
 void GpuBackend<T>::reserve() {
+  if (reserved_) return;
   State<T>& s = state_;
   g1_stride_ = g2_stride_ = h2_stride_ = 0;  // nothing is there yet
   reserve_scratch();
@@ -233,6 +238,7 @@ void GpuBackend<T>::reserve() {
   // The output of DPA-2's embeddings is no longer needed when its gradient comes.
   s.drep_out = rep().nlayers ? rep_out_.data() : drep_out_.data();
   s.dgg1 = dgg1_.data(), s.pair_force = pair_force_.data();
+  reserved_ = true;
 }
 
 }  // namespace DPA2MD_GPU

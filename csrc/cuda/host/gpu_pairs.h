@@ -14,20 +14,29 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 template <class T>
-bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, PairList* out) {
+bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, bool once, PairList* out) {
   use_device(device_);
   launches_.discard();  // of a step that failed, or had no atoms
-  check_atoms(model_, atoms);
+  if (state_.natoms != atoms.natoms || state_.nrows != atoms.nrows || state_.forces != forces)
+    bounds_known_ = false;
   state_.natoms = atoms.natoms, state_.nrows = atoms.nrows;
   state_.forces = forces;
   list_candidates(atoms, forces);
   upload_atoms(atoms);
   sizes_.natoms = atoms.natoms, sizes_.nrows = atoms.nrows, sizes_.positions = positions_;
-  sizes_.pairs = sizes_.repformer = 0;
   sizes_.forces = forces;
-  for (const Need& x : list_plan(sizes_)) x.storage->resize_bytes(x.bytes);
-  select_pairs();
-  describe_pairs(out);
+  // Pairs of a few chunks are not worth a guess: their kernels run long enough.
+  guesses_ = !once && atoms.natoms <= chunk_atoms();
+  if (!reserved_ || !bounds_known_) {
+    for (const Need& x : list_plan(sizes_)) x.storage->resize_bytes(x.bytes);
+  }
+  if (!guesses_ || !bounds_known_) measure_pairs();
+  if (guesses_) {
+    if (graphs_) launches_.record();
+    select_pairs(true);
+  }
+  out->natoms = atoms.natoms, out->nrows = atoms.nrows;
+  out->types_present = types_present_;
   return true;
 }
 
@@ -42,6 +51,9 @@ void GpuBackend<T>::list_candidates(const Atoms& atoms, bool forces) {
     host_row_.assign(atoms.row, atoms.row ? atoms.row + positions_ : nullptr);
     position_row_.upload(host_row_);
     list_version_ = c.version;
+    reserved_ = false;
+    const double more = static_cast<double>(sizes_.candidates) / static_cast<double>(bound_candidates_);
+    if (!(more > 0.9 && more < 1.05)) bounds_known_ = false;
   }
   if (forces && !rows_known_) group_rows();
   if (c.shift_vectors != host_shift_vectors_ || shift_vectors_.size() != c.shift_vectors.size()) {
@@ -78,11 +90,17 @@ bool GpuBackend<T>::host_row_known(const Atoms& atoms) const {
 // Positions, and types where they are others than before.
 template <class T>
 void GpuBackend<T>::upload_atoms(const Atoms& atoms) {
-  x_.upload(atoms.x, 3 * static_cast<std::size_t>(positions_));
+  const std::size_t size = 3 * static_cast<std::size_t>(positions_);
+  host_x_.resize(size);
+  std::copy_n(atoms.x, size, host_x_.data());
+  x_.resize(size);
+  copy_to_device_later(x_.data(), host_x_.data(), size * sizeof(double));
   if (static_cast<int>(host_type_.size()) == positions_ &&
       std::equal(host_type_.begin(), host_type_.end(), atoms.type) &&
       position_type_.size() == host_type_.size())
     return;
+  host_type_.clear();
+  check_atoms(model_, atoms);
   host_type_.assign(atoms.type, atoms.type + positions_);
   position_type_.upload(host_type_);
   types_present_.assign(model_.ntypes(), 0);
@@ -107,18 +125,20 @@ CandidateView GpuBackend<T>::candidates() const {
 
 // Running sums of `arrays` counts of n; see scan.h.
 template <class T>
-void GpuBackend<T>::scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to) {
-  const ScanView v{arrays,          n, count.data(), to->first.data(), to->tile.data(), to->tile_most.data(),
-                   to->total.data()};
+void GpuBackend<T>::scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to,
+                         const ScanLimit* limit) {
+  ScanView v{arrays,           n, count.data(), to->first.data(), to->tile.data(), to->tile_most.data(),
+             to->total.data(), {}};
+  if (limit) std::copy_n(limit, arrays, v.limit);
   if (v.tiles() <= 1) return start(ScanOnce{v}, 1);
   start(SumTiles{v}, v.tiles());
   start(ScanTiles{v}, 1);
   start(ScanCounts{v}, v.tiles());
 }
 
-// Marks, counts and numbers the pairs; their numbers come back.
+// Marks, counts and numbers the pairs; where their numbers are guesses, none of them if there are more.
 template <class T>
-void GpuBackend<T>::select_pairs() {
+void GpuBackend<T>::select_pairs(bool limited) {
   const int n = state_.natoms;
   const Block* blocks[kViewers] = {&model_.repinit, model_.has_three_body ? &model_.three_body : nullptr,
                                    rep().nlayers ? &rep() : nullptr};
@@ -127,18 +147,52 @@ void GpuBackend<T>::select_pairs() {
   for (int v = 0; v < kViewers; ++v) {
     if (blocks[v]) kernel.cutoff[v] = {blocks[v]->rcut, blocks[v]->room};
   }
-  start(kernel, warp_items(n));
-  scan(kCounts, n, count_, &atom_scan_);
-  std::int64_t total[2 * kCounts];
-  atom_scan_.total.download(total, 2 * kCounts);
-  const std::int64_t* most = total + kCounts;
-  sizes_.pairs = total[kRepinit], sizes_.repformer = total[kRepformer];
-  divide({total[kRepinit], total[kThreeBody], total[kRepformer]});
-  most_pairs_ = static_cast<int>(most[kRepinit]);
-  most_three_ = static_cast<int>(most[kThreeBody]);
-  most_repformer_ = static_cast<int>(most[kRepformer]);
-  any_overfull_ = overfull_count(static_cast<int>(most[kOverfull])) > 0;
-  if (most[kCoincidentPairs] == 0) return;
+  start(kernel, n);
+  if (!limited) return scan(kCounts, n, count_, &atom_scan_);
+  ScanLimit limit[kCounts];
+  limit[kRepinit] = {static_cast<std::int64_t>(sizes_.pairs), most_pairs_};
+  limit[kThreeBody] = {static_cast<std::int64_t>(sizes_.chunk_three), most_three_};
+  limit[kRepformer] = {static_cast<std::int64_t>(sizes_.repformer), most_repformer_};
+  limit[kCoincidentPairs] = {0, 0};
+  scan(kCounts, n, count_, &atom_scan_, limit);
+}
+
+// How many pairs there are. As bounds for the next steps they get some room.
+template <class T>
+void GpuBackend<T>::measure_pairs() {
+  select_pairs(false);
+  PairTotals t;
+  static_assert(sizeof(t) == 2 * kCounts * sizeof(std::int64_t));
+  atom_scan_.total.download(t.sum, 2 * kCounts);
+  refuse_coincident_atoms(t);
+  const auto bound = [&](int which) {
+    const std::int64_t n = t.sum[which];
+    return guesses_ ? n + std::min<std::int64_t>(n / 20, 65536) + 16 : n;
+  };
+  const PairNumbers numbers{bound(kRepinit), bound(kThreeBody), bound(kRepformer)};
+  sizes_.pairs = numbers.pairs, sizes_.repformer = numbers.repformer;
+  divide(numbers);
+  most_pairs_ = static_cast<int>(t.most[kRepinit]);
+  most_three_ = static_cast<int>(t.most[kThreeBody]);
+  most_repformer_ = static_cast<int>(t.most[kRepformer]);
+  bounds_known_ = guesses_;
+  bound_candidates_ = sizes_.candidates;
+  reserved_ = false;
+}
+
+// Whether select_pairs(true) left them as they are.
+template <class T>
+bool GpuBackend<T>::within_bounds(const PairTotals& t) const {
+  return t.sum[kRepinit] <= static_cast<std::int64_t>(sizes_.pairs) &&
+         t.sum[kThreeBody] <= static_cast<std::int64_t>(sizes_.chunk_three) &&
+         t.sum[kRepformer] <= static_cast<std::int64_t>(sizes_.repformer) &&
+         t.most[kRepinit] <= most_pairs_ && t.most[kThreeBody] <= most_three_ &&
+         t.most[kRepformer] <= most_repformer_ && t.most[kCoincidentPairs] == 0;
+}
+
+template <class T>
+void GpuBackend<T>::refuse_coincident_atoms(const PairTotals& t) const {
+  if (t.most[kCoincidentPairs] == 0) return;
   const std::vector<int> coincident = atom_counts(kCoincidentPairs);
   refuse_coincident(static_cast<int>(
       std::find_if(coincident.begin(), coincident.end(), [](int c) { return c > 0; }) - coincident.begin()));
@@ -156,14 +210,12 @@ std::vector<int> GpuBackend<T>::atom_counts(int which) const {
 
 // All that the host hears of a list whose pairs stay here.
 template <class T>
-void GpuBackend<T>::describe_pairs(PairList* out) const {
-  out->natoms = state_.natoms, out->nrows = state_.nrows;
-  out->size = static_cast<std::int64_t>(sizes_.pairs);
-  out->types_present = types_present_;
-  out->max_count = most_pairs_;
+void GpuBackend<T>::describe_pairs(const PairTotals& t, PairList* out) const {
+  out->size = t.sum[kRepinit];
+  out->max_count = static_cast<int>(t.most[kRepinit]);
   out->overfull_atom = -1;
   out->overfull_count = out->overfull_nsel = 0;
-  if (!any_overfull_) return;
+  if (overfull_count(static_cast<int>(t.most[kOverfull])) == 0) return;
   const std::vector<int> code = atom_counts(kOverfull);
   const auto most = std::max_element(code.begin(), code.end(),
                                      [](int a, int b) { return overfull_count(a) < overfull_count(b); });
@@ -173,7 +225,8 @@ void GpuBackend<T>::describe_pairs(PairList* out) const {
   out->overfull_nsel = nsel[overfull_viewer(*most)];
 }
 
-// Numbers the pairs, once there is room for what that needs, and groups them by row.
+// What the kernels see of the list, the pairs' numbers and their order by row; where all atoms are one chunk,
+// the pairs themselves, too.
 template <class T>
 void GpuBackend<T>::number_pairs() {
   State<T>& s = state_;
@@ -187,20 +240,17 @@ void GpuBackend<T>::number_pairs() {
   if (rep().nlayers) viewer(kRepformer, &s.repformer);
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
   list_crowded();
-  auto* pair_of = s.forces ? reinterpret_cast<std::int32_t*>(dg2_.data()) : nullptr;
-  auto* repformer_of = s.forces ? pair_of + sizes_.candidates : nullptr;
-  const int items = warp_items(s.natoms);
-  start(
-      NumberPairs{
-          {candidates()}, s.repinit.first, s.repformer.first, repformer_row_.data(), pair_of, repformer_of},
-      items);
+  fill_pairs({0, s.natoms}, true, chunks_.size() == 1);
   if (!s.forces) return;
-  const RowView rows{
-      s.nrows, candidate_row_scan_.first.data(), row_candidate_.data(), {pair_of, repformer_of}};
-  const int row_items = warp_items(s.nrows);
-  start(CountRows{rows, row_count_.data()}, row_items);
-  scan(2, s.nrows, row_count_, &row_scan_);
-  start(FillRows{rows, row_scan_.first.data(), by_row_.data(), by_row_repformer_.data()}, row_items);
+  launches_.beside(true);  // nobody waits for it before the reverse sweep
+  start(FillRows{most_row_candidates_,
+                 candidate_row_scan_.first.data(),
+                 row_candidate_.data(),
+                 {pair_of(), repformer_of()},
+                 {by_row_.data(), rep().nlayers ? by_row_repformer_.data() : nullptr},
+                 {row_count_.data(), row_count_.data() + s.nrows}},
+        s.nrows);
+  launches_.beside(false);
 }
 
 // Of the kernels with a warp for an atom, some serve atoms with many neighbours.
@@ -214,16 +264,31 @@ void GpuBackend<T>::list_crowded() {
 #endif
 }
 
-// Writes the pairs of a chunk down.
+// The numbers of atoms' pairs, or the pairs, or both.
 template <class T>
-void GpuBackend<T>::fill_pairs(Range a) {
-  const std::int64_t before = pairs_before(a.begin).pairs;
-  start(FillPairs{{candidates()},
-                  state_.repinit.first,
-                  moved(vec_.data(), before, 3),
-                  moved(r_.data(), before, 1),
-                  moved(type_.data(), before, 1)},
-        Range{a.begin / kWarpItems, warp_items(a.end)});
+void GpuBackend<T>::fill_pairs(Range a, bool numbers, bool pairs) {
+  const std::int64_t before = pairs ? pairs_before(a.begin).pairs : 0;
+  FillPairs kernel{candidates(),
+                   most_candidates_,
+                   state_.repinit.count,
+                   state_.repinit.first,
+                   state_.repformer.first,
+                   nullptr,
+                   nullptr,
+                   nullptr,
+                   nullptr,
+                   nullptr,
+                   nullptr};
+  if (numbers) {
+    kernel.repformer_row = repformer_row_.data();
+    if (state_.forces) kernel.pair_of = pair_of(), kernel.repformer_of = repformer_of();
+  }
+  if (pairs) {
+    kernel.vec = moved(vec_.data(), before, 3);
+    kernel.r = moved(r_.data(), before, 1);
+    kernel.type = moved(type_.data(), before, 1);
+  }
+  start(kernel, a);
 }
 
 }  // namespace DPA2MD_GPU

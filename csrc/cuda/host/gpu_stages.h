@@ -30,7 +30,7 @@ bool GpuBackend<T>::forks() const {
 // Those of the embeddings, and the repformers' own when `repformer`.
 template <class T>
 void GpuBackend<T>::env_mats(Range a, bool repformer) {
-  fill_pairs(a);
+  if (chunks_.size() > 1) fill_pairs(a, false, true);
   const State<T> s = here(a);
   start(EnvMat<T>{s, s.repinit}, a);
   if (model_.has_three_body) start(EnvMat<T>{s, s.three}, a);
@@ -198,16 +198,15 @@ template <class T>
 void GpuBackend<T>::fitting(Range a) {
   const bool dpa2 = model_.is_dpa2;
   const State<T> s = here(a);
+  launches_.join_beside();
   FittingKernel<T> k{s,
                      fitting_,
                      dpa2 ? rep().g1_dim : s.repinit_width,
                      dpa2 ? g1(rep().nlayers) : s.rep_out,
                      parameters_.data(),
                      dpa2 ? dg1(rep().nlayers) : s.drep_out,
-                     results_.data()};
+                     energy()};
   start(k, groups(a));
-  const bool done = !input_.forces && a.end == state_.natoms && !sizing_;
-  if (done) download_results();
 }
 
 // ---- backward

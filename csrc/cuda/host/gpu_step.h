@@ -35,20 +35,24 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   output_ = output;
   upload_parameters();
   build_tables(input.pairs->types_present);
+  const auto frames = static_cast<std::size_t>(input.frames());
+  if (sizes_.result_frames != frames) reserved_ = false;
+  sizes_.result_frames = frames;
   reserve();
+  divide_frames();
   first_made_ = false;
-  if (graphs_ && chunks_.size() == 1) launches_.record();
-  clear(force(), results_.size() - state_.natoms);
+  if (!guesses_ && graphs_ && chunks_.size() == 1) launches_.record();
   number_pairs();
 }
 
 // fparam, aparam (normalised) and the case embedding of every atom, as the fitting net reads them.
 template <class T>
 void GpuBackend<T>::upload_parameters() {
+  if (fitting_.parameters == 0) return;
   const Fitting& f = model_.fitting;
   std::vector<T> out;
   out.reserve(static_cast<std::size_t>(state_.natoms) * fitting_.parameters);
-  for (int i = 0; i < state_.natoms && fitting_.parameters; ++i) {
+  for (int i = 0; i < state_.natoms; ++i) {
     const int frame = input_.frame ? input_.frame[i] : 0;
     fitting_parameters(f, input_.fparam_of(frame, f.nfparam()), input_.aparam_of(i, f.naparam()),
                        [&](double p) { out.push_back(T(p)); });
@@ -62,18 +66,80 @@ template <class T>
 void GpuBackend<T>::forces(Range a) {
   const int items = warp_items(state_.nrows);
   const RowPairs pairs = row_pairs(0, by_row_, pairs_before(a.begin).pairs, pairs_before(a.end).pairs);
-  start(Forces<T>{here(a), a.begin, a.end, pairs, force(), virial()}, items);
-  if (a.end < state_.natoms) return;
-  download_results();
+  start(Forces<T>{here(a), a.begin, a.end, a.begin == 0, pairs, force(), virial()}, items);
+}
+
+// The rows of every frame, in pieces, where they are others than in the last step.
+template <class T>
+void GpuBackend<T>::divide_frames() {
+  const std::vector<int> all = {0, state_.nrows};
+  const std::vector<int>& start = input_.frame_start ? *input_.frame_start : all;
+  if (start == frame_start_ && tiles_.size() == host_tiles_.size()) return;
+  host_tiles_.clear();
+  first_tile_.clear();
+  for (std::size_t f = 0; f + 1 < start.size(); ++f) {
+    first_tile_.push_back(static_cast<int>(host_tiles_.size()));
+    int row = start[f];
+    do {
+      const int end = std::min(row + kRowsOfTile, start[f + 1]);
+      host_tiles_.push_back({row, end});
+      row = end;
+    } while (row < start[f + 1]);
+  }
+  first_tile_.push_back(static_cast<int>(host_tiles_.size()));
+  tiles_.upload(host_tiles_);
+  frame_tile_.upload(first_tile_);
+  frame_start_ = start;
 }
 
 template <class T>
-void GpuBackend<T>::download_results() {
+void GpuBackend<T>::sum_frames() {
+  const int tiles = static_cast<int>(host_tiles_.size()), frames = static_cast<int>(first_tile_.size()) - 1;
+  double* to = tiles == frames ? frame_sums() : tile_sums_.data();
+  const double* virials = state_.forces ? virial() : nullptr;
+  start(SumRows{state_.natoms, tiles_.data(), energy(), virials, to, 2 * kCounts, atom_scan_.total.data(),
+                results_.data()},
+        tiles);
+  if (tiles != frames) start(SumFrames{frame_tile_.data(), tile_sums_.data(), frame_sums()}, frames);
+}
+
+template <class T>
+bool GpuBackend<T>::finish(PairList* pairs) {
+  sum_frames();
   launches_.submit();
+  const double* from = download_results();
+  PairTotals t;
+  for (int k = 0; k < kCounts; ++k) {
+    t.sum[k] = static_cast<std::int64_t>(from[k]);
+    t.most[k] = static_cast<std::int64_t>(from[kCounts + k]);
+  }
+  if (guesses_ && !within_bounds(t)) return bounds_known_ = false;
+  describe_pairs(t, pairs);
+  copy_results(from + 2 * kCounts);
+  return true;
+}
+
+// All that is wanted, in memory of the host.
+template <class T>
+const double* GpuBackend<T>::download_results() {
+  const bool virials = state_.forces && output_.virial;
+  const double* end = virials ? results_.data() + results_.size() : state_.forces ? virial() : force();
+  const auto size = static_cast<std::size_t>(end - results_.data());
   host_results_.resize(results_.size());
-  copy_to_host(host_results_.data(), results_.data(), results_.size() * sizeof(double));
-  const double* from = host_results_.data();
-  const auto take = [&](double* to, std::size_t n) { std::copy_n(from, n, to), from += n; };
+  copy_to_host(host_results_.data(), results_.data(), size * sizeof(double));
+  return host_results_.data();
+}
+
+template <class T>
+void GpuBackend<T>::copy_results(const double* from) const {
+  for (std::size_t f = 0; f < sizes_.result_frames; ++f, from += kSums) {
+    if (output_.frame_energy) output_.frame_energy[f] = from[0];
+    if (output_.frame_virial && state_.forces) std::copy_n(from + 1, kSums - 1, output_.frame_virial + 9 * f);
+  }
+  const auto take = [&](double* to, std::size_t n) {
+    if (to) std::copy_n(from, n, to);
+    from += n;
+  };
   take(output_.energy, state_.natoms);
   if (!state_.forces) return;
   take(output_.force, 3 * static_cast<std::size_t>(state_.nrows));

@@ -18,6 +18,7 @@ void GpuBackend<T>::build_tables(const std::vector<char>& present) {
     tabulated_types_[t] |= present[t];
   }
   if (!grown) return;
+  reserved_ = false;
   tables_ = std::make_unique<WeightStore<T>>();
   build_repinit_tables();
   if (model_.has_three_body) build_three_body_tables();

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cuda/host/kernel_clock.h"
@@ -66,8 +67,8 @@ class Launches {
     if (clock_) return;
     recorded_ = 0;
     recording_ = true;
-    main_.clear(), side_.clear();
-    aside_ = joining_ = beside_ = false;
+    main_.clear(), side_.clear(), beside_.clear();
+    aside_ = joining_ = is_beside_ = joining_beside_ = twin_ = false;
   }
   // this: it starts all at once,
   void submit() {
@@ -95,8 +96,15 @@ class Launches {
   void fork() { side_ = main_; }
   void aside(bool yes) { aside_ = yes; }
   void join() { joining_ = true; }
+  // The same once a step, for what is launched between beside(true) and beside(false): it waits for what was
+  // launched before, and what follows join_beside() waits for it.
+  void beside(bool yes) {
+    if (yes) beside_ = main_;
+    is_beside_ = yes;
+  }
+  void join_beside() { joining_beside_ = true; }
   // What is launched next waits for no more than what was launched last, and what follows waits for both.
-  void beside() { beside_ = true; }
+  void twin() { twin_ = true; }
 
  private:
   struct Call {
@@ -143,18 +151,22 @@ class Launches {
 
   // Whom it comes after.
   void find_place(Call* call) {
-    std::vector<int>& last = aside_ ? side_ : main_;
+    std::vector<int>& last = is_beside_ ? beside_ : aside_ ? side_ : main_;
     const int own = static_cast<int>(recorded_);
-    if (beside_ && !last.empty()) {
+    const auto wait_for = [&](const std::vector<int>& calls) {
+      for (const int k : calls) {
+        if (std::find(call->after.begin(), call->after.end(), k) == call->after.end()) call->after.push_back(k);
+      }
+    };
+    if (std::exchange(twin_, false) && !last.empty()) {
       call->after = calls_[last.back()].after;
       last.push_back(own);
-    } else {
-      call->after = last;
-      if (joining_ && side_ != main_) call->after.insert(call->after.end(), side_.begin(), side_.end());
-      joining_ = false;
-      last = {own};
+      return;
     }
-    beside_ = false;
+    wait_for(last);
+    if (std::exchange(joining_, false)) wait_for(side_);
+    if (std::exchange(joining_beside_, false)) wait_for(std::exchange(beside_, {}));
+    last = {own};
   }
 
   void record(const Call& call, const char* object, std::size_t size) {
@@ -202,10 +214,11 @@ class Launches {
   std::vector<const void*> asked_;  // kernels that may have it
 
   std::unique_ptr<KernelClock> clock_;  // while kernels are measured
-  bool recording_ = false, aside_ = false, joining_ = false, beside_ = false;
-  std::vector<int> main_, side_;  // the last kernels
-  std::vector<Call> calls_;          // of this step, then of the last one
-  std::size_t recorded_ = 0;         // those of this step
+  bool recording_ = false, aside_ = false, joining_ = false, is_beside_ = false, joining_beside_ = false,
+       twin_ = false;
+  std::vector<int> main_, side_, beside_;  // the last kernels
+  std::vector<Call> calls_;                // of this step, then of the last one
+  std::size_t recorded_ = 0;               // those of this step
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };

@@ -25,6 +25,11 @@ inline void release_host(void* p) { cudaFreeHost(p); }
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
 }
+// The same once what was started before has run, while the host goes on: from memory of allocate_host, which
+// must stay as it is until the host has waited for the device.
+inline void copy_to_device_later(void* to, const void* from, std::size_t bytes) {
+  if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice));
+}
 inline void copy_to_host(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }

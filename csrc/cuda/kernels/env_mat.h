@@ -78,11 +78,13 @@ struct EnvMatBackward {
 };
 
 // The one place where forces and virial are made: to those of every row are added its own pairs, where it is
-// an atom of the chunk, and the chunk's pairs in which it is the neighbour. One warp a row.
+// an atom of the chunk, and the chunk's pairs in which it is the neighbour. The first chunk assigns them. One
+// warp a row.
 template <class T>
 struct Forces {
   State<T> s;
   int begin, end;  // the chunk's atoms
+  bool assigns;
   RowPairs pairs;
   double *force, *virial;  // (nrows, 3), (nrows, 9)
 
@@ -97,7 +99,7 @@ struct Forces {
     std::int64_t from, to;
     pairs.find(b, row, &from, &to);
     const bool own = begin <= row && row < end;
-    if (!own && from == to) return;
+    if (!assigns && !own && from == to) return;
     if (own) {
       const std::int64_t p0 = s.repinit.first[row];
       for (int k = b.lane; k < s.repinit.count[row]; k += b.lanes) add(p0 + k, 1.0, sum);
@@ -106,8 +108,9 @@ struct Forces {
     for (int c = 0; c < 12; ++c) {
       const double total = b.lane_sum(sum[c]);
       if (b.lane != 0) continue;
-      (c < 3 ? force[3 * static_cast<std::int64_t>(row) + c]
-             : virial[9 * static_cast<std::int64_t>(row) + c - 3]) += total;
+      double* to_row = c < 3 ? &force[3 * static_cast<std::int64_t>(row) + c]
+                             : &virial[9 * static_cast<std::int64_t>(row) + c - 3];
+      *to_row = assigns ? total : *to_row + total;
     }
   }
   DPA2MD_KERNEL void add(std::int64_t p, double sign, double* sum) const {

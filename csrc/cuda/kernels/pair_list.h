@@ -1,7 +1,7 @@
 // The pair list of a step on the device, from candidates that stay there until the host lists them anew. It
-// holds the same pairs as csrc/neighbors/pairs.cpp would: SelectPairs marks and counts them, NumberPairs says
-// which pair a candidate is, the row kernels group the pairs by their neighbour's row, and FillPairs writes
-// down what a chunk of atoms has. One warp an atom, or a row.
+// holds the same pairs as csrc/neighbors/pairs.cpp would: SelectPairs marks and counts them, FillPairs says
+// which pair a candidate is and writes down what a chunk of atoms has, FillRows groups the pairs by their
+// neighbour's row. One block an atom, or a row.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -16,6 +16,8 @@ enum { kRepinit, kThreeBody, kRepformer, kViewers };
 
 // What is counted for every atom: the pairs of each viewer, and what the host hears of.
 enum { kOverfull = kViewers, kCoincidentPairs, kCounts };
+
+constexpr int kWarps = 32;  // of a block, at most
 
 struct Cutoff {
   double rcut = 0;
@@ -48,6 +50,61 @@ struct CandidateView {
   }
 };
 
+// Entries of several lists among n things, in the order of the things. entry(k) has bit w set where thing k
+// belongs to list w; found(sizes) hears how many belong to each; visit(k, w, place) says its place in list w.
+// Warps count what their things have, one after another; the sums of these counts are where a warp begins.
+template <int LISTS>
+struct Places {
+  int* counts;  // (LISTS, warps' portions + 1)
+  int portions;
+
+  // Portions of the fewest lanes that a warp has.
+#if defined(__CUDACC__)
+  static constexpr int kLanes = 32;
+#else
+  static constexpr int kLanes = 1;
+#endif
+  DPA2MD_KERNEL Places(Scratch* scratch, int most)
+      : counts(scratch->take<int>(static_cast<std::size_t>(LISTS) * (most / kLanes + 2))) {}
+
+  template <class Entry, class Visit>
+  DPA2MD_KERNEL void visit(const ThreadBlock& b, int n, Entry entry, Visit visit) {
+    portions = (n + b.lanes - 1) / b.lanes;
+    b.each_warp(portions, [&](int p) {
+      const int k = p * b.lanes + b.lane, lists = k < n ? entry(k) : 0;
+      DPA2MD_UNROLL
+      for (int w = 0; w < LISTS; ++w) {
+        int before;
+        const int here = b.lane_count(lists >> w & 1, &before);
+        if (b.lane == 0) at(w, p) = here;
+      }
+    });
+    b.each_warp(LISTS, [&](int w) {
+      int sum = 0;
+      for (int p0 = 0; p0 < portions; p0 += b.lanes) {
+        const int p = p0 + b.lane, here = p < portions ? at(w, p) : 0, before = b.lane_before(here);
+        if (p < portions) at(w, p) = sum + before;
+        sum += b.lane_sum(here);
+      }
+      if (b.lane == 0) at(w, portions) = sum;
+    });
+    b.each_warp(portions, [&](int p) {
+      const int k = p * b.lanes + b.lane, lists = k < n ? entry(k) : 0;
+      DPA2MD_UNROLL
+      for (int w = 0; w < LISTS; ++w) {
+        int before;
+        b.lane_count(lists >> w & 1, &before);
+        if (lists >> w & 1) visit(k, w, at(w, p) + before);
+      }
+    });
+  }
+  // Of a list, once entries are visited.
+  DPA2MD_KERNEL int size(int w) const { return counts[w * (portions + 1) + portions]; }
+
+ private:
+  DPA2MD_KERNEL int& at(int w, int p) const { return counts[w * (portions + 1) + p]; }
+};
+
 // Marks the candidates that the model sees, and counts them.
 struct SelectPairs {
   CandidateView c;
@@ -56,57 +113,68 @@ struct SelectPairs {
   int most;                                        // candidates of one atom
   int *count, *zeroed;                             // (kCounts, natoms), (natoms)
 
+  static constexpr int kSums = kViewers + 2;  // pairs of each viewer, excluded ones, coincident ones
   struct Arrays {
-    double* r;  // (kWarpItems, most)
+    double* r;  // (most)
+    int *inside, *sums;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {scratch->take<double>(static_cast<std::size_t>(kWarpItems) * most)};
+    return {scratch->take<double>(most), scratch->take<int>(kWarps * kViewers),
+            scratch->take<int>(kWarps * kSums)};
   }
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const Arrays a = arrays(&scratch, 0);
-    each_of_item(b, item, c.natoms, [&](int i) { select(b, i, a.r + (i - item * kWarpItems) * most); });
-  }
-
- private:
-  DPA2MD_KERNEL void select(const ThreadBlock& b, int i, double* r) const {
-    int inside[kViewers] = {}, kept[kViewers] = {}, zero = 0, coincident = 0;
-    measure(b, i, r, inside);
     const std::int64_t c0 = c.first[i];
-    for (int k = b.lane; k < c.count(i); k += b.lanes) {
+    const int n = c.count(i);
+    int inside[kViewers] = {};
+    measure(b, i, n, a.r, inside);
+    add_up<kViewers>(b, a.inside, inside);
+    int sums[kSums] = {};
+    for (int k = b.thread; k < n; k += b.threads) {
       const int tj = c.type[c.atom[c0 + k]];
-      int mark = viewers(i, k, r, inside);
+      int mark = viewers(i, k, a.r, inside);
       if (mark && excluded(model_exclude, i, tj)) {
         mark = 0;
       } else if (mark && excluded(descriptor_exclude, i, tj)) {
-        zero += mark >> kRepinit & 1;
+        sums[kViewers] += mark >> kRepinit & 1;
         mark = 0;
       }
       c.mark[c0 + k] = static_cast<unsigned char>(mark);
-      coincident += mark && r[k] < kCoincident;
-      for (int v = 0; v < kViewers; ++v) kept[v] += mark >> v & 1;
+      sums[kViewers + 1] += mark && a.r[k] < kCoincident;
+      for (int v = 0; v < kViewers; ++v) sums[v] += mark >> v & 1;
     }
-    for (int v = 0; v < kViewers; ++v) kept[v] = b.lane_sum(kept[v]);
-    zero = b.lane_sum(zero);
-    coincident = b.lane_sum(coincident);
-    if (b.lane != 0) return;
+    add_up<kSums>(b, a.sums, sums);
+    if (b.thread != 0) return;
     const auto at = [&](int which) -> int& { return count[static_cast<std::int64_t>(which) * c.natoms + i]; };
-    for (int v = 0; v < kViewers; ++v) at(v) = kept[v];
+    for (int v = 0; v < kViewers; ++v) at(v) = sums[v];
     at(kOverfull) = overfull(inside);
-    at(kCoincidentPairs) = coincident;
-    zeroed[i] = zero;
+    at(kCoincidentPairs) = sums[kViewers + 1];
+    zeroed[i] = sums[kViewers];
   }
 
-  // Distances of the atom's candidates, and how many lie inside each cutoff.
-  DPA2MD_KERNEL void measure(const ThreadBlock& b, int i, double* r, int* inside) const {
+ private:
+  // Distances of the atom's candidates, and how many of the thread's lie inside each cutoff.
+  DPA2MD_KERNEL void measure(const ThreadBlock& b, int i, int n, double* r, int* inside) const {
     const std::int64_t c0 = c.first[i];
-    for (int k = b.lane; k < c.count(i); k += b.lanes) {
+    for (int k = b.thread; k < n; k += b.threads) {
       double v[3];
       const bool real = c.type[i] >= 0 && c.type[c.atom[c0 + k]] >= 0;
       r[k] = real ? c.vector(i, c0 + k, v) : INFINITY;
       for (int w = 0; w < kViewers; ++w) inside[w] += cutoff[w].room > 0 && r[k] <= cutoff[w].rcut;
     }
-    for (int w = 0; w < kViewers; ++w) inside[w] = b.lane_sum(inside[w]);
-    b.sync_lanes();
+  }
+  // Sums over the block's threads; `shared` (kWarps, N) is used once only. A barrier.
+  template <int N>
+  DPA2MD_KERNEL void add_up(const ThreadBlock& b, int* shared, int* x) const {
+    for (int k = 0; k < N; ++k) {
+      x[k] = b.lane_sum(x[k]);
+      if (b.lane == 0) shared[b.warp * N + k] = x[k];
+    }
+    b.sync();
+    for (int k = 0; k < N; ++k) {
+      x[k] = 0;
+      for (int w = 0; w < b.warps; ++w) x[k] += shared[w * N + k];
+    }
   }
 
   // Who sees candidate k: those whose cutoff it is in, and of an overfull list it must be among the nearest.
@@ -146,130 +214,90 @@ struct SelectPairs {
 inline int overfull_count(int code) { return code / kViewers; }
 inline int overfull_viewer(int code) { return code % kViewers; }
 
-// The marked candidates of an atom in their order as pairs: those that most viewers see first, else as they
-// are listed.
-struct PairOrder {
+// Numbers the pairs of an atom, those that most viewers see first, else as they are listed, and writes them
+// down.
+struct FillPairs {
   CandidateView c;
+  int most;                                     // candidates of one atom
+  const int* count;                             // (natoms) pairs
+  const std::int64_t *first, *repformer_first;  // (natoms + 1) of all pairs, of the repformers'
+  // null: not wanted now
+  std::int32_t* repformer_row;           // (repformer pairs) row of the neighbour
+  std::int32_t *pair_of, *repformer_of;  // (candidates) its pair, or -1
+  double *vec, *r;                       // (pairs, 3), (pairs)
+  std::int32_t* type;                    // (pairs) of the neighbour
 
-  // visit(candidate, place) for each of them.
-  template <class Visit>
-  DPA2MD_KERNEL void visit_pairs(const ThreadBlock& b, int i, Visit visit) const {
+  DPA2MD_KERNEL Places<kViewers> arrays(Scratch* scratch, int) const { return {scratch, most}; }
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
+    Places<kViewers> places = arrays(&scratch, 0);
     const std::int64_t c0 = c.first[i];
-    int done = 0;
-    for (int seen_by = kViewers; seen_by > 0; --seen_by) {
-      for (int k0 = 0; k0 < c.count(i); k0 += b.lanes) {
-        const int k = k0 + b.lane;
-        const bool here = k < c.count(i) && viewers(c.mark[c0 + k]) == seen_by;
-        const int place = done + b.lane_before(int(here));
-        if (here) visit(c0 + k, place);
-        done += b.lane_sum(int(here));
-      }
+    const int n = c.count(i);
+    // Of a guess that was wrong there are no pairs, whatever the marks say.
+    const bool none = count[i] == 0;
+    for (int k = b.thread; pair_of && k < n; k += b.threads) {
+      if (none || !c.mark[c0 + k]) pair_of[c0 + k] = -1;
+      if (none || !(c.mark[c0 + k] >> kRepformer & 1)) repformer_of[c0 + k] = -1;
     }
+    if (none) return;
+    places.visit(
+        b, n,
+        [&](int k) {
+          const int seen_by = viewers(c.mark[c0 + k]);
+          return seen_by ? 1 << (kViewers - seen_by) : 0;
+        },
+        [&](int k, int list, int place) {
+          for (int before = 0; before < list; ++before) place += places.size(before);
+          put(i, c0 + k, place);
+        });
   }
 
  private:
   DPA2MD_KERNEL static int viewers(int mark) {
     return (mark >> kRepinit & 1) + (mark >> kThreeBody & 1) + (mark >> kRepformer & 1);
   }
-};
-
-struct NumberPairs : PairOrder {
-  const std::int64_t *first, *repformer_first;  // (natoms + 1) of all pairs, of the repformers'
-  std::int32_t* repformer_row;                  // (repformer pairs) row of the neighbour
-  std::int32_t *pair_of, *repformer_of;         // (candidates) its pair, or -1; null without a reverse sweep
-
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    each_of_item(b, item, c.natoms, [&](int i) {
-      for (int k = b.lane; pair_of && k < c.count(i); k += b.lanes)
-        pair_of[c.first[i] + k] = repformer_of[c.first[i] + k] = -1;
-      b.sync_lanes();
-      visit_pairs(b, i, [&](std::int64_t candidate, int place) {
-        const bool repformer = c.mark[candidate] >> kRepformer & 1;
-        const int j = c.atom[candidate];
-        if (repformer) repformer_row[repformer_first[i] + place] = c.row ? c.row[j] : j;
-        if (pair_of) pair_of[candidate] = static_cast<std::int32_t>(first[i] + place);
-        if (pair_of && repformer)
-          repformer_of[candidate] = static_cast<std::int32_t>(repformer_first[i] + place);
-      });
-    });
-  }
-};
-
-struct FillPairs : PairOrder {
-  const std::int64_t* first;  // (natoms + 1)
-  double *vec, *r;            // (pairs, 3), (pairs)
-  std::int32_t* type;         // (pairs) of the neighbour
-
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    each_of_item(b, item, c.natoms, [&](int i) {
-      visit_pairs(b, i, [&](std::int64_t candidate, int place) {
-        const std::int64_t p = first[i] + place;
-        double v[3];
-        r[p] = c.vector(i, candidate, v);
-        for (int k = 0; k < 3; ++k) vec[3 * p + k] = v[k];
-        type[p] = c.type[c.atom[candidate]];
-      });
-    });
+  DPA2MD_KERNEL void put(int i, std::int64_t candidate, int place) const {
+    const std::int64_t p = first[i] + place;
+    const bool repformer = c.mark[candidate] >> kRepformer & 1;
+    const int j = c.atom[candidate];
+    if (pair_of) pair_of[candidate] = static_cast<std::int32_t>(p);
+    if (repformer && repformer_row) {
+      const std::int64_t q = repformer_first[i] + place;
+      repformer_row[q] = c.row ? c.row[j] : j;
+      if (repformer_of) repformer_of[candidate] = static_cast<std::int32_t>(q);
+    }
+    if (!vec) return;
+    double v[3];
+    r[p] = c.vector(i, candidate, v);
+    for (int x = 0; x < 3; ++x) vec[3 * p + x] = v[x];
+    type[p] = c.type[j];
   }
 };
 
 // ---- pairs by the row of their neighbour
 
-// The candidates by the row of their neighbour, which stay as they are while the list does, and their numbers
-// as pairs.
-struct RowView {
-  int nrows;
+// The candidates by the row of their neighbour stay as they are while the list does; what they are as pairs,
+// all or the repformers', is written from where a row's candidates begin.
+struct FillRows {
+  int most;                       // candidates of one row
   const std::int64_t* first;      // (nrows + 1)
   const std::int32_t* candidate;  // ascending within a row
   const std::int32_t* number[2];  // (candidates) among all pairs, among the repformers'; -1: not there
+  std::int32_t* pairs[2];         // (candidates) of the rows
+  int* count[2];                  // (nrows)
 
-  // Entries of a row among either; calls visit(which, number, place) for each of them.
-  template <class Visit>
-  DPA2MD_KERNEL void entries(const ThreadBlock& b, int row, int* count, Visit visit) const {
-    for (std::int64_t k0 = first[row]; k0 < first[row + 1]; k0 += b.lanes) {
-      const std::int64_t k = k0 + b.lane;
-      for (int which = 0; which < 2; ++which) {
-        const int at = k < first[row + 1] ? number[which][candidate[k]] : -1;
-        const int place = count[which] + b.lane_before(int(at >= 0));
-        if (at >= 0) visit(which, at, place);
-        count[which] += b.lane_sum(int(at >= 0));
-      }
-    }
-  }
-};
-
-struct CountRows {
-  RowView v;
-  int* count;  // (2, nrows)
-
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    each_of_item(b, item, v.nrows, [&](int row) {
-      int n[2] = {0, 0};
-      v.entries(b, row, n, [](int, int, int) {});
-      if (b.lane != 0) return;
-      for (int which = 0; which < 2; ++which)
-        count[static_cast<std::int64_t>(which) * v.nrows + row] = n[which];
-    });
-  }
-};
-
-struct FillRows {
-  RowView v;
-  const std::int64_t* first;      // (2, nrows + 1)
-  std::int32_t *all, *repformer;  // the pairs of the rows
-
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    each_of_item(b, item, v.nrows, [&](int row) {
-      const std::int64_t* at[2] = {first + row, first + v.nrows + 1 + row};
-      int n[2] = {0, 0};
-      v.entries(b, row, n, [&](int which, int number, int place) {
-        (which ? repformer : all)[*at[which] + place] = number;
-      });
-    });
+  DPA2MD_KERNEL Places<2> arrays(Scratch* scratch, int) const { return {scratch, most}; }
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int row, Scratch scratch) const {
+    Places<2> places = arrays(&scratch, 0);
+    const std::int64_t c0 = first[row];
+    places.visit(
+        b, static_cast<int>(first[row + 1] - c0),
+        [&](int k) {
+          const std::int32_t at = candidate[c0 + k];
+          return int(number[0][at] >= 0) + 2 * int(pairs[1] && number[1][at] >= 0);
+        },
+        [&](int k, int w, int place) { pairs[w][c0 + place] = number[w][candidate[c0 + k]]; });
+    if (b.thread < 2 && count[b.thread]) count[b.thread][row] = places.size(b.thread);
+    if (b.threads == 1 && count[1]) count[1][row] = places.size(1);
   }
 };
 

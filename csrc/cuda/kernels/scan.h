@@ -2,6 +2,7 @@
 // once, one warp an array; tile by tile, in three kernels, or of one tile in a single one.
 #pragma once
 
+#include <climits>
 #include <cstdint>
 
 #include "cuda/block/block.h"
@@ -10,15 +11,28 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 constexpr int kTile = 1024;  // counts of an item
+constexpr int kScanArrays = 5;
+
+// What the sum of an array's counts and the largest of them may be at most.
+struct ScanLimit {
+  std::int64_t sum = INT64_MAX;
+  int most = INT_MAX;
+};
 
 struct ScanView {
   int arrays, n;
-  const int* count;     // (arrays, n)
+  int* count;           // (arrays, n)
   std::int64_t* first;  // (arrays, n + 1) the sum of all counts before; at the end of all
   std::int64_t* tile;   // (arrays, tiles) sums of tiles, then of all tiles before
   int* tile_most;       // (arrays, tiles) their largest count
   std::int64_t* total;  // (2, arrays) the sum and the largest count
+  // Where any of them is exceeded all counts, and so the sums before them, become zeros, so that nothing is
+  // written beyond the room that there is; total stays as it was.
+  ScanLimit limit[kScanArrays];
 
+  DPA2MD_KERNEL bool fits(int a) const {
+    return total[a] <= limit[a].sum && total[arrays + a] <= limit[a].most;
+  }
   DPA2MD_KERNEL int tiles() const { return (n + kTile - 1) / kTile; }
   DPA2MD_KERNEL int tile_end(int t) const { return n - t * kTile < kTile ? n : (t + 1) * kTile; }
 };
@@ -46,6 +60,12 @@ struct SumTiles {
   }
 };
 
+DPA2MD_KERNEL inline bool all_fit(const ScanView& v) {
+  bool fit = true;
+  for (int a = 0; a < v.arrays; ++a) fit = fit && v.fits(a);
+  return fit;
+}
+
 // Running sums of the tiles; a single item.
 struct ScanTiles {
   ScanView v;
@@ -67,10 +87,12 @@ struct ScanTiles {
       }
       most = b.lane_max(most);
       if (b.lane != 0) return;
-      v.first[static_cast<std::int64_t>(a) * (v.n + 1) + v.n] = total;
       v.total[a] = total;
       v.total[v.arrays + a] = most;
     });
+    const bool fit = all_fit(v);
+    b.each(v.arrays,
+           [&](int a) { v.first[static_cast<std::int64_t>(a) * (v.n + 1) + v.n] = fit ? v.total[a] : 0; });
   }
 };
 
@@ -80,14 +102,18 @@ struct ScanCounts {
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int t, Scratch) const {
+    const bool fit = all_fit(v);
     b.each_warp(v.arrays, [&](int a) {
-      const int* count = v.count + static_cast<std::int64_t>(a) * v.n;
+      int* count = v.count + static_cast<std::int64_t>(a) * v.n;
       std::int64_t* first = v.first + static_cast<std::int64_t>(a) * (v.n + 1);
       std::int64_t sum = v.tile[a * v.tiles() + t];
       for (int k0 = t * kTile; k0 < v.tile_end(t); k0 += b.lanes) {
         const int k = k0 + b.lane;
         const std::int64_t here = k < v.tile_end(t) ? count[k] : 0, before = b.lane_before(here);
-        if (k < v.tile_end(t)) first[k] = sum + before;
+        if (k < v.tile_end(t)) {
+          first[k] = fit ? sum + before : 0;
+          if (!fit) count[k] = 0;
+        }
         sum += b.lane_sum(here);
       }
     });
@@ -119,6 +145,9 @@ struct ScanOnce {
       v.total[a] = sum;
       v.total[v.arrays + a] = most;
     });
+    if (all_fit(v)) return;
+    b.each(v.arrays * (v.n + 1), [&](int k) { v.first[k] = 0; });
+    b.each(v.arrays * v.n, [&](int k) { v.count[k] = 0; });
   }
 };
 

@@ -132,19 +132,24 @@ struct PairState {
 
 // The pairs of every row of neighbours, ascending, of which a kernel wants those of a chunk of atoms.
 struct RowPairs {
-  const std::int64_t* first;  // (nrows + 1)
+  const std::int64_t* first;  // (nrows) where a row's begin
+  const int* count;           // (nrows)
   const std::int32_t* pair;
+  bool all;                 // there is one chunk, else
   std::int64_t begin, end;  // numbers of the chunk's pairs
 
   // Where they stand: from … to - 1. All lanes of a warp call.
   DPA2MD_KERNEL void find(const ThreadBlock& b, int row, std::int64_t* from, std::int64_t* to) const {
+    *from = first[row];
+    *to = first[row] + count[row];
+    if (all) return;
     int before = 0, through = 0;
-    for (std::int64_t k = first[row] + b.lane; k < first[row + 1]; k += b.lanes) {
+    for (std::int64_t k = *from + b.lane; k < *to; k += b.lanes) {
       before += pair[k] < begin;
       through += pair[k] < end;
     }
-    *from = first[row] + b.lane_sum(before);
-    *to = first[row] + b.lane_sum(through);
+    *to = *from + b.lane_sum(through);
+    *from += b.lane_sum(before);
   }
 };
 

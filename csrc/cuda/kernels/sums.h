@@ -1,0 +1,70 @@
+// Energies and virials of all atoms added up over frames, always in the same order; and what the host is told
+// of the pair list, beside them.
+#pragma once
+
+#include "cuda/block/block.h"
+
+namespace dpa2md {
+namespace DPA2MD_GPU {
+
+constexpr int kSums = 10;         // energy, virial
+constexpr int kRowsOfTile = 256;  // at most
+
+// Rows of one frame.
+struct RowTile {
+  int begin, end;
+};
+
+// What a tile adds to its frame's sums; an item is a tile. Where every frame is one tile that is all.
+struct SumRows {
+  int natoms;
+  const RowTile* tiles;
+  const double *energy, *virial;  // (natoms), (rows, 9) or null
+  double* sums;                   // (tiles, kSums)
+  int count;                      // of totals,
+  const std::int64_t* total;      // which the host finds with the results
+  double* told;
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int t, Scratch) const {
+    const RowTile rows = tiles[t];
+    for (int k = b.thread; t == 0 && k < count; k += b.threads) told[k] = static_cast<double>(total[k]);
+    b.each_warp(kSums, [&](int c) {
+      double sum = 0;
+      DPA2MD_UNROLL
+      for (int k = 0; k < kRowsOfTile; k += b.lanes) {
+        const int row = rows.begin + k + b.lane;
+        if (row < rows.end) sum += part(row, c);
+      }
+      sum = b.lane_sum(sum);
+      if (b.lane == 0) sums[static_cast<std::int64_t>(t) * kSums + c] = sum;
+    });
+  }
+
+ private:
+  DPA2MD_KERNEL double part(int row, int c) const {
+    if (c == 0) return row < natoms ? energy[row] : 0.0;
+    return virial ? virial[9 * static_cast<std::int64_t>(row) + c - 1] : 0.0;
+  }
+};
+
+// The sums of frames from those of their tiles; an item is a frame.
+struct SumFrames {
+  const int* first;    // (frames + 1) tile
+  const double* tile;  // (tiles, kSums)
+  double* sums;        // (frames, kSums)
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int f, Scratch) const {
+    b.each_warp(kSums, [&](int c) {
+      double sum = 0;
+      for (int t = first[f] + b.lane; t < first[f + 1]; t += b.lanes)
+        sum += tile[static_cast<std::int64_t>(t) * kSums + c];
+      sum = b.lane_sum(sum);
+      if (b.lane == 0) sums[static_cast<std::int64_t>(f) * kSums + c] = sum;
+    });
+  }
+};
+
+}  // namespace DPA2MD_GPU
+}  // namespace dpa2md
