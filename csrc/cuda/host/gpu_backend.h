@@ -13,6 +13,7 @@
 #include "cuda/kernels/dense.h"
 #include "cuda/kernels/pair_list.h"
 #include "cuda/kernels/repformer_pair_attention.h"
+#include "cuda/kernels/repformer_node_warp.h"
 #include "engine/backend.h"
 #include "model/model.h"
 #include "neighbors/neighbor_bins.h"
@@ -116,6 +117,7 @@ class GpuBackend final : public Backend {
   void prepare_block(const Block& block, EnvView<T>* env);
   LayerView<T> prepare_layer(int l);
   void prepare_fitting();
+  void prepare_halves(int l);
 
   // ---- gpu_tables.h
   void build_tables(const std::vector<char>& present);
@@ -144,6 +146,12 @@ class GpuBackend final : public Backend {
   // ---- gpu_stages.h
   void env_mats(Range, bool repformer);
   bool forks() const;
+  bool warp_pair_step(int l, Range a, const PairState<T>& from, const PairState<T>& to);
+  bool warp_pair_step_backward(int l, Range a, const PairState<T>& x);
+  bool warp_pair_init(Range a, T* out);
+  bool warp_pair_init_backward(Range a);
+  bool warp_node_moments(int l, Range a);
+  bool warp_node_moments_backward(int l, Range a, bool clear_pairs);
 
   // ---- gpu_chunks.h
   const PairNumbers& pairs_before(int atom) const {
@@ -153,6 +161,7 @@ class GpuBackend final : public Backend {
   PairState<T> pair(int layer, Range);
   PairState<T> dpair(int layer) const;
   KeptAttention<T> kept_attention(int layer) const;
+  KeptAttention<T> attention_again(Range) const;
   NodeArrays<T> nodes(Range) const;
   NodeArrays<T> dnodes(Range) const;
   std::int64_t kept_g2(bool back) const { return rep().nlayers < 3 ? 0 : back ? rep().nlayers - 2 : 1; }
@@ -203,6 +212,15 @@ class GpuBackend final : public Backend {
     if (!sizing_)
       launches_.launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
   }
+#if defined(__CUDACC__)
+  // The same for a kernel with a warp for an atom.
+  template <class Kernel>
+  void start_warps(Kernel kernel, Range atoms) {
+    kernel.begin = atoms.begin, kernel.end = atoms.end;
+    kernel.warps = launches_.warps_for(atoms.size());
+    start(kernel, Range{0, (atoms.size() + kernel.warps - 1) / kernel.warps});
+  }
+#endif
   template <class Kernel>
   void start(const Kernel& kernel, int items) {
     start(kernel, Range{0, items});
@@ -230,6 +248,11 @@ class GpuBackend final : public Backend {
   Linear<T> transform_;
   const T *tebd_ = nullptr, *g2_embd_w_ = nullptr, *g2_embd_b_ = nullptr;
   std::vector<LayerView<T>> layers_;
+  // pair steps by repformer_pair_warp.h, moments of node steps by repformer_node_warp.h
+  bool warp_pairs_ = false, warp_nodes_ = false;
+#if defined(__CUDACC__)
+  std::vector<HalfLayer> half_layers_;
+#endif
   FittingView<T> fitting_;
   std::vector<char> tabulated_types_;  // (nt) that the tables know
   std::unique_ptr<WeightStore<T>> tables_;

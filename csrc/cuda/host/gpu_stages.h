@@ -67,12 +67,127 @@ void GpuBackend<T>::g1_transform(Range a) {
 template <class T>
 void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
 
+// By repformer_pair_warp.h, where it can; else false.
+template <class T>
+bool GpuBackend<T>::warp_pair_init(Range a, T* out) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (warp_pairs_) start_warps(WarpPairInit{{}, here(a), g2_embd_w_, g2_embd_b_, out}, a);
+    return warp_pairs_;
+  }
+#endif
+  (void)a, (void)out;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_init_backward(Range a) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (warp_pairs_) start_warps(WarpPairInitBackward{{}, here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a);
+    return warp_pairs_;
+  }
+#endif
+  (void)a;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, const PairState<T>& to) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_pairs_) return false;
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
+      kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept_attention(l);
+      kernel.out = to.g2;
+      start_warps(kernel, a);
+    };
+    with(WarpPairStep<2>{});
+    if (most_repformer_ > 32) with(WarpPairStep<3>{});
+    return true;
+  }
+#endif
+  (void)l, (void)a, (void)from, (void)to;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& x) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_pairs_) return false;
+    KeptAttention<T> kept = kept_attention(l);
+    const bool again = rep().has_g2_attn && !kept.norm;
+    if (again) kept = attention_again(a);
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
+      kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.kept = kept;
+      return kernel;
+    };
+    const auto forward = [&](auto kernel) { start_warps(with(kernel), a); };
+    const auto backward = [&](auto plain) {
+      auto kernel = with(plain);
+      kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
+      start_warps(kernel, a);
+    };
+    const bool many = most_repformer_ > 32;
+    if (again) forward(WarpPairStep<2>{});
+    if (again && many) forward(WarpPairStep<3>{});
+    backward(WarpPairStepBackward<2>{});
+    if (many) backward(WarpPairStepBackward<3>{});
+    return true;
+  }
+#endif
+  (void)l, (void)a, (void)x;
+  return false;
+}
+
 template <class T>
 void GpuBackend<T>::pair_step(int l, Range a) {
   const PairState<T> from = pair(l, a), to = pair(l + 1, a);
   launches_.aside(forks());
-  start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_repformer_);
+  if (!warp_pair_step(l, a, from, to))
+    start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_repformer_);
   launches_.aside(false);
+}
+
+// By repformer_node_warp.h, where it can; else false.
+template <class T>
+bool GpuBackend<T>::warp_node_moments(int l, Range a) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_nodes_) return false;
+    const PairState<T> x = pair(l, a);
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.half = half_layers_[l], kernel.a = nodes(a);
+      kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
+      start_warps(kernel, a);
+    };
+    with(WarpNodeMoments<2>{});
+    if (most_repformer_ > 32) with(WarpNodeMoments<3>{});
+    return true;
+  }
+#endif
+  (void)l, (void)a;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_node_moments_backward(int l, Range a, bool clear_pairs) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_nodes_) return false;
+    const PairState<T> x = pair(l, a);
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.half = half_layers_[l], kernel.a = nodes(a), kernel.d = dnodes(a);
+      kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
+      kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2, kernel.clear_pairs = clear_pairs;
+      start_warps(kernel, a);
+    };
+    with(WarpNodeMomentsBackward<2>{});
+    if (most_repformer_ > 32) with(WarpNodeMomentsBackward<3>{});
+    return true;
+  }
+#endif
+  (void)l, (void)a, (void)clear_pairs;
+  return false;
 }
 
 template <class T>
@@ -82,7 +197,7 @@ void GpuBackend<T>::node_step(int l, Range a) {
   const NodeArrays<T> x = nodes(a);
   if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
   launches_.join();
-  start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
+  if (!warp_node_moments(l, a)) start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
   start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
         groups(a));
 }
@@ -121,7 +236,8 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
       NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
       groups(a));
   launches_.join();
-  start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
+  if (!warp_node_moments_backward(l, a, last))
+    start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
   launches_.fork();
   if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
@@ -130,9 +246,12 @@ template <class T>
 void GpuBackend<T>::pair_step_backward(int l, Range a) {
   const PairState<T> x = pair(l, a);
   launches_.aside(forks());
-  start(
-      PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
-      a, most_repformer_);
+  if (!warp_pair_step_backward(l, a, x))
+    start(PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)},
+                              dpair(l + 1),
+                              dpair(l),
+                              dg1(l)},
+          a, most_repformer_);
   launches_.aside(false);
 }
 
@@ -148,6 +267,7 @@ void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
 template <class T>
 void GpuBackend<T>::pair_init_backward(Range a) {
   if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
+  if (warp_pair_init_backward(a)) return;
   start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_repformer_);
 }
 

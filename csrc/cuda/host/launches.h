@@ -26,6 +26,10 @@ class Launches {
   Launches& operator=(const Launches&) = delete;
   ~Launches() { forget(); }
 
+  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
+  // better.
+  int warps_for(int atoms) const { return atoms >= 16 * multiprocessors_ ? 4 : 1; }
+
   // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
   std::size_t slab_bytes(int items, std::size_t bytes) const {
     return bytes <= static_cast<std::size_t>(most_shared_) ? 0 : slab_blocks(items) * bytes;
@@ -42,6 +46,7 @@ class Launches {
     Call call;
     call.function = reinterpret_cast<const void*>(run_items<Kernel>);
     call.threads = few ? most : kThreads;
+    if constexpr (HasWarpAtoms<Kernel>::value) call.threads = 32 * kernel.warps;
     call.blocks = slab ? slab_blocks(items) : items;
     call.shared = slab ? 0 : bytes;
     call.items = {begin, end, slab, slab ? bytes : 0};
