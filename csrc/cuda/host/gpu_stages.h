@@ -16,6 +16,9 @@ namespace DPA2MD_GPU {
 // Items of the dense kernels; a chunk is whole groups, but for the last one.
 inline Range groups(Range a) { return {a.begin / kGroup, (a.end + kGroup - 1) / kGroup}; }
 
+// Items of kernels with a warp an atom; a chunk is whole items, but for the last one.
+inline Range warps(Range a) { return {a.begin / kWarpItems, warp_items(a.end)}; }
+
 // Whether g2 of the layers may be made beside the rest: it is kept, does not depend on g1, and no scratch is
 // shared. NodeMoments waits for it; backward, PairStepBackward waits for NodeMomentsBackward, and the next
 // one for both.
@@ -31,10 +34,7 @@ bool GpuBackend<T>::forks() const {
 template <class T>
 void GpuBackend<T>::env_mats(Range a, bool repformer) {
   if (chunks_.size() > 1) fill_pairs(a, false, true);
-  const State<T> s = here(a);
-  start(EnvMat<T>{s, s.repinit}, a);
-  if (model_.has_three_body) start(EnvMat<T>{s, s.three}, a);
-  if (repformer) start(EnvMat<T>{s, s.repformer}, a);
+  start(EnvMat<T>{here(a), a.end, repformer}, warps(a));
 }
 
 template <class T>
@@ -283,7 +283,7 @@ void GpuBackend<T>::repinit_backward(Range a) {
 
 template <class T>
 void GpuBackend<T>::env_mat_backward(Range a) {
-  start(EnvMatBackward<T>{here(a)}, a);
+  start(EnvMatBackward<T>{here(a), a.end}, warps(a));
 }
 
 }  // namespace DPA2MD_GPU

@@ -88,9 +88,12 @@ template <class T>
 void GpuBackend<T>::prepare_block(const Block& block, EnvView<T>* env) {
   env->rcut = block.rcut;
   env->rcut_smth = block.rcut_smth;
+  env->inverse_width = 1.0 / (block.rcut - block.rcut_smth);
   env->nsel = block.nsel;
   env->davg = doubles_.put(block.davg);
-  env->dstd = doubles_.put(block.dstd);
+  std::vector<double> inverse = block.dstd.data;
+  for (double& x : inverse) x = 1.0 / x;
+  env->inverse_std = doubles_.put(inverse);
 }
 
 template <class T>
