@@ -12,8 +12,8 @@
 #include "cuda/block/device.h"
 #include "cuda/kernels/dense.h"
 #include "cuda/kernels/pair_list.h"
-#include "cuda/kernels/repformer_pair_attention.h"
 #include "cuda/kernels/repformer_node_warp.h"
+#include "cuda/kernels/repformer_pair_attention.h"
 #include "cuda/kernels/scan.h"
 #include "cuda/kernels/sums.h"
 #include "engine/backend.h"
@@ -250,8 +250,8 @@ class GpuBackend final : public Backend {
     start(kernel, Range{0, kernel.blocks});
     return true;
   }
-  // For the atoms with few neighbours by the first kernel, which stays on its multiprocessors, or, where these
-  // are not filled, by the second one; for the others by the third.
+  // For the atoms with few neighbours by the first kernel, which stays on its multiprocessors, or, where
+  // these are not filled, by the second one; for the others by the third.
   template <class Staged, class Few, class Many>
   void start_by_neighbors(Range atoms, const Staged& staged, const Few& few, Many many) {
     if (launches_.warps_for(atoms.size()) == 1 || !start_warps(staged, atoms)) start_warps(few, atoms);

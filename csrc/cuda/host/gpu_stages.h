@@ -91,7 +91,8 @@ bool GpuBackend<T>::warp_pair_init_backward(Range a) {
   return false;
 }
 template <class T>
-bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* to, const KeptAttention<T>& kept) {
+bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* to,
+                                   const KeptAttention<T>& kept) {
 #if defined(__CUDACC__)
   if constexpr (sizeof(T) == 4) {
     if (!warp_pairs_) return false;
@@ -100,7 +101,8 @@ bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* 
       kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept, kernel.out = to;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpPairStep<2, 16>{}), with(WarpPairStep<2, 0>{}), with(WarpPairStep<3, 0>{}));
+    start_by_neighbors(a, with(WarpPairStep<2, 16>{}), with(WarpPairStep<2, 0>{}),
+                       with(WarpPairStep<3, 0>{}));
     return true;
   }
 #endif
@@ -228,7 +230,8 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
       groups(a));
   launches_.join();
   if (!warp_node_moments_backward(l, a, last))
-    start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
+    start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a,
+          most_repformer_);
   launches_.fork();
   if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
@@ -238,11 +241,10 @@ void GpuBackend<T>::pair_step_backward(int l, Range a) {
   const PairState<T> x = pair(l, a);
   launches_.aside(forks());
   if (!warp_pair_step_backward(l, a, x))
-    start(PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)},
-                              dpair(l + 1),
-                              dpair(l),
-                              dg1(l)},
-          a, most_repformer_);
+    start(
+        PairStepBackward<T>{
+            {here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
+        a, most_repformer_);
   launches_.aside(false);
 }
 

@@ -113,16 +113,14 @@ class Launches {
     std::size_t shared = 0;
     Items items{};
     std::vector<char> kernel;  // its object
-    std::vector<int> after;  // of the step's kernels
+    std::vector<int> after;    // of the step's kernels
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
       void* arguments[] = {const_cast<void*>(object), &items};
       check(cudaLaunchKernel(function, dim3(blocks), dim3(threads), arguments, shared, nullptr));
     }
-    bool same_node(const Call& other) const {
-      return function == other.function && after == other.after;
-    }
+    bool same_node(const Call& other) const { return function == other.function && after == other.after; }
     bool same(const Call& other, const char* object) const {
       return blocks == other.blocks && threads == other.threads && shared == other.shared &&
              items == other.items && std::memcmp(kernel.data(), object, kernel.size()) == 0;
@@ -155,7 +153,8 @@ class Launches {
     const int own = static_cast<int>(recorded_);
     const auto wait_for = [&](const std::vector<int>& calls) {
       for (const int k : calls) {
-        if (std::find(call->after.begin(), call->after.end(), k) == call->after.end()) call->after.push_back(k);
+        if (std::find(call->after.begin(), call->after.end(), k) == call->after.end())
+          call->after.push_back(k);
       }
     };
     if (std::exchange(twin_, false) && !last.empty()) {

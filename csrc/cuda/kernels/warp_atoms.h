@@ -47,9 +47,9 @@ struct ListCrowded {
 
 struct WarpAtoms {
   static constexpr bool kWarpAtoms = true;
-  int begin = 0, end = 0;  // atoms
-  int warps = 1;           // of a block
-  int blocks = 1;          // of the launch; an item is a block
+  int begin = 0, end = 0;                       // atoms
+  int warps = 1;                                // of a block
+  int blocks = 1;                               // of the launch; an item is a block
   const int *count = nullptr, *list = nullptr;  // of ListCrowded: only these atoms; null: all
 
   // f(atom) by a warp for its share of the atoms.
