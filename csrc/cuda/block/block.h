@@ -39,6 +39,18 @@ struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
   static constexpr int value = Kernel::kMostThreads;
 };
 
+// Kernels that often have nothing to do say so, on the device:
+//   bool none_left() const
+// They get few blocks, which go through the items if there is something.
+template <class Kernel, class = void>
+struct MayHaveNone {
+  static constexpr bool value = false;
+};
+template <class Kernel>
+struct MayHaveNone<Kernel, decltype(void(&Kernel::none_left))> {
+  static constexpr bool value = true;
+};
+
 // Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
 // on no order.
 DPA2MD_KERNEL inline int atomic_add(int* to, int n) {

@@ -47,6 +47,7 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
     const Arrays a = arrays(&scratch, n);
     const bool inside = s.center_type[i] >= 0 && this->find_places(b, i, a.places);
     if (b.thread == 0) s.tabulated[i] = inside;
+    if (b.thread == 0 && !inside) atomic_add(s.tabulated + s.natoms, 1);
     if (!inside) return;
     b.each(ng, [&](int m) {
       T sum[4] = {0, 0, 0, 0};

@@ -63,6 +63,7 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
     const Arrays a = arrays(&scratch, 0);
     const bool inside = this->in_reach(b, i);
     if (b.thread == 0) s.tabulated3[i] = inside;
+    if (b.thread == 0 && !inside) atomic_add(s.tabulated3 + s.natoms, 1);
     if (!inside) return;
     T* out = s.rep_out + static_cast<std::int64_t>(i + 1) * s.repinit_width - e.ng;
     for (int m0 = 0; m0 < e.ng; m0 += kTripleChannels) channels(b, i, m0, a.sum, out);
