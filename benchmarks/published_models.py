@@ -1,8 +1,10 @@
-"""The published DPA-2 configurations with random weights, as DeePMD-kit checkpoints to time.
+"""The published DPA-2 configurations with random weights, to time.
 
     python benchmarks/published_models.py OUTDIR [small medium large ...] [--precision float32 float64]
+    python benchmarks/published_models.py OUTDIR [small medium large dpa1] --dpa2
 
-Needs a Python that has deepmd-kit and torch. small, medium and large are DeePMD-kit's own examples of water
+The first line writes DeePMD-kit's checkpoints, NAME-PRECISION.pt, and needs a Python that has deepmd-kit and torch. The
+second writes NAME.dpa2 (float32; whatever runs it may choose another precision) without either. small, medium and large are DeePMD-kit's own examples of water
 (`examples/water/dpa2/input_torch_*.json`); gen2.0 is the first generation (12 layers, g1 attention, g2 that
 depends on g1, averaged updates), universal the medium one with 118 elements and strip embedding, dpa1 the
 distilled student without attention. Time does not depend on the weights.
@@ -12,7 +14,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Sequence
 from pathlib import Path
+
+from random_models import random_records
+
+WITHOUT_TORCH = ("small", "medium", "large", "dpa1")
 
 REPFORMER = {
     "rcut": 4.0,
@@ -84,10 +91,8 @@ def dpa2(repformer: dict, repinit: dict | None = None, **model: object) -> dict:
     }
 
 
-def configurations() -> dict[str, dict]:
-    """Name -> model section of a training input."""
-    from deepmd.utils.econf_embd import electronic_configuration_embedding
-
+def configurations(elements: Sequence[str]) -> dict[str, dict]:
+    """Name -> model section of a training input; `elements` are the universal model's."""
     student = {
         "type_map": ["O", "H"],
         "descriptor": {
@@ -109,9 +114,7 @@ def configurations() -> dict[str, dict]:
         "medium": dpa2({}),
         "large": dpa2({"nlayers": 12}),
         "gen2.0": dpa2(GEN20, {"use_three_body": False}),
-        "universal": dpa2(
-            {}, {"tebd_input_mode": "strip"}, type_map=list(electronic_configuration_embedding)
-        ),
+        "universal": dpa2({}, {"tebd_input_mode": "strip"}, type_map=list(elements)),
         "dpa1": student,
     }
 
@@ -135,6 +138,17 @@ def write(config: dict, precision: str, path: Path) -> None:
     torch.save({"model": wrapper.state_dict()}, path)
 
 
+def write_without_torch(name: str, folder: Path) -> Path:
+    """A model of dpa2md's own, in float32."""
+    from dpa2md.model_file import write_model
+
+    if name not in WITHOUT_TORCH:
+        raise SystemExit(f"--dpa2 makes {', '.join(WITHOUT_TORCH)}, not {name}.")
+    path = folder / f"{name}.dpa2"
+    write_model(path, random_records(configurations(["O", "H"])[name], "float32"))
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -142,9 +156,16 @@ def main() -> None:
     parser.add_argument("outdir", type=Path)
     parser.add_argument("names", nargs="*", help="default: all")
     parser.add_argument("--precision", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--dpa2", action="store_true", help="without torch, as NAME.dpa2")
     args = parser.parse_args()
     args.outdir.mkdir(parents=True, exist_ok=True)
-    every = configurations()
+    if args.dpa2:
+        for name in args.names or WITHOUT_TORCH:
+            print(write_without_torch(name, args.outdir))
+        return
+    from deepmd.utils.econf_embd import electronic_configuration_embedding
+
+    every = configurations(electronic_configuration_embedding)
     for name in args.names or every:
         for precision in args.precision:
             path = args.outdir / f"{name}-{precision}.pt"

@@ -115,7 +115,6 @@ def test_pictures_need_matplotlib(monkeypatch, capsys, tmp_path):
 def test_against_refuses_what_it_would_ignore(capsys):
     against = ["bench", "--against", "model.pth"]
     for option, value in (
-        ("--device", ["cuda"]),
         ("--low-memory", []),
         ("--stages", []),
         ("--threads", ["4"]),
@@ -123,3 +122,112 @@ def test_against_refuses_what_it_would_ignore(capsys):
     ):
         assert main([*against, option, *value]) == 2
         assert f"leave out {option}" in capsys.readouterr().err
+
+
+# ---- kernels of a GPU
+
+KERNEL = {"blocks": 12, "threads": 128, "registers": 90, "shared_bytes": 2048, "local_bytes": 24}
+SECONDS = {"PairStep": 3e-3, "Clear": 1e-3}  # of two launches a step
+
+
+class StandIn:
+    """The core of an engine on a GPU: every call is a step."""
+
+    def __init__(self, core):
+        self.core, self.steps, self.measured = core, 0, []
+
+    def __getattr__(self, name):
+        return getattr(self.core, name)
+
+    def compute(self, *args, **kwargs):
+        self.steps += 1
+        return self.core.compute(*args, **kwargs)
+
+    def measure_kernels(self, yes):
+        self.measured.append(yes)
+        self.steps = 0
+
+    def kernel_times(self):
+        steps, self.steps = self.steps, 0
+        return [
+            KERNEL | {"name": n, "launches": 2 * steps, "seconds": s * steps, "occupancy": 0.25}
+            for n, s in reversed(SECONDS.items())
+        ]
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Engines of `dpa2md bench --device cuda` compute on the CPU with a `StandIn`, which comes here."""
+    from dpa2md import cli_bench
+    from dpa2md.engine import Engine
+    from dpa2md.shipped import DEFAULT_MODEL
+
+    made = []
+
+    def load_engine(args):
+        engine = Engine(DEFAULT_MODEL, threads=1)
+        engine._core = StandIn(engine._core)
+        made.append(engine._core)
+        return engine
+
+    monkeypatch.setattr(cli_bench, "load_engine", load_engine)
+    return made
+
+
+def test_kernels(cores, capsys, tmp_path):
+    command = ["bench", "--device", "cuda", "--kernels", "--atoms", "192", "384", "--steps", "2"]
+    assert main([*command, "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    (core,) = cores
+    assert core.measured == [True, False, True, False]
+    assert [row["kernels ms"] for row in out["rows"]] == [4.0, 4.0]
+    assert all(row["ms/step"] > 0 for row in out["rows"])
+    small, large = out["kernels"]
+    assert (small["atoms"], large["atoms"]) == (192, 384)
+    longest, shortest = small["rows"]  # the core named them the other way round
+    assert longest | {"us/atom": 0} == {
+        "kernel": "PairStep",
+        "us/atom": 0,
+        "ms/step": 3.0,
+        "share %": 75.0,
+        "launches": 2.0,
+        "us each": 1500.0,
+        "blocks": 12,
+        "threads": 128,
+        "registers": 90,
+        "shared kB": 2.0,
+        "local B": 24,
+        "occupancy": 0.25,
+    }
+    assert longest["us/atom"] == pytest.approx(3e3 / 192, abs=1e-5)
+    assert shortest["kernel"] == "Clear" and large["rows"][0]["us/atom"] == pytest.approx(3e3 / 384)
+
+    table = tmp_path / "kernels.csv"
+    assert main([*command, "--csv", str(table)]) == 0
+    text = capsys.readouterr().out
+    assert "192 atoms, kernels one after the other" in text and "PairStep" in text
+    with open(table) as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["atoms"], line["kernel"]) for line in lines] == [
+        (atoms, name) for atoms in ("192", "384") for name in SECONDS
+    ]
+
+
+def test_kernels_without_a_clock(cores, capsys, monkeypatch):
+    """As of the emulated device, whose kernels have no times."""
+    monkeypatch.setattr(StandIn, "kernel_times", lambda self: [])
+    assert main(["bench", "--device", "cuda", "--kernels", "--atoms", "192"]) == 2
+    assert "has no clock for its kernels" in capsys.readouterr().err
+    assert cores[0].measured == [True, False]  # as it was before
+
+
+def test_kernels_are_those_of_a_gpu(capsys):
+    gpu = ["bench", "--device", "cuda", "--kernels"]
+    for command, words in (
+        (["bench", "--kernels"], "add --device cuda, or take --stages on the CPU"),
+        ([*gpu, "--stages"], "leave out --stages"),
+        ([*gpu, "--against", "model.pth"], "leave out --against"),
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1

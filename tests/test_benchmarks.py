@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -186,31 +188,113 @@ def test_missing_valgrind_is_said(tmp_path, monkeypatch):
     )
 
 
-def test_timings_of_a_gpu(tmp_path):
-    """The script's commands are those that the program knows; here a CPU stands in for the GPU."""
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text('#!/bin/sh\ncase "$*" in *name*) echo "Test GPU 1";; *) echo 9.0;; esac\n')
-    fake.chmod(0o755)
-    model = small_model(tmp_path).rename(tmp_path / "tiny.dpa2")
+def test_published_models_without_torch(tmp_path):
+    """They are models that the engine takes whole, and whose numbers float32 can hold."""
+    command = [sys.executable, BENCHMARKS / "published_models.py", "--dpa2", tmp_path]
+    done = subprocess.run(command, text=True, capture_output=True, check=True)
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.stem for path in paths] == ["small", "medium", "large", "dpa1"]
+    water = equilibrated_water()
+    layers = []
+    for path in paths:
+        exact, rounded = (
+            Engine(path, precision, threads=1).compute_atoms([water])[0]
+            for precision in ("float64", "float32")
+        )
+        assert np.abs(exact.forces).max() > 0.01
+        np.testing.assert_allclose(rounded.forces, exact.forces, atol=1e-5)
+        layers.append(read_model(path).get("repformer.nlayers"))
+    assert layers == [3, 6, 12, None]
+    done = subprocess.run([*command, "gen2.0"], text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "--dpa2 makes small, medium, large, dpa1, not gen2.0.\n"
+
+
+SMI = """#!/bin/sh
+case "$*" in *name*) echo "Test GPU 1";; *driver*) echo 580.1;; *) echo 9.0;; esac
+"""
+# memcheck finds something, racecheck takes long
+SANITIZER = """#!/bin/sh
+case "$*" in *memcheck*) echo "ERROR SUMMARY: 2 errors"; exit 9;; esac
+echo begun
+sleep 60
+"""
+
+
+@pytest.fixture
+def gpu_check(tmp_path):
+    """Runs the script with programs that stand in for a GPU's, and with a CPU; the files that it left, and the rest."""
+    for name, text in (("nvidia-smi", SMI), ("compute-sanitizer", SANITIZER)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
     results = tmp_path / "results"
     environment = os.environ | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHON": sys.executable,
         "RESULTS": str(results),
+        "TMPDIR": str(tmp_path),
         "DPA2MD_CHECK_DEVICE": "cpu",
         "DPA2MD_CHECK_ATOMS": "192",
         "DPA2MD_CHECK_MANY": "384",
+        "DPA2MD_CHECK_STEPS": "20",
     }
-    done = subprocess.run(
-        [BENCHMARKS / "gpu_check.sh", "--only", "time", model],
-        text=True,
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
+
+    def run(*arguments):
+        done = subprocess.run(
+            [BENCHMARKS / "gpu_check.sh", *arguments],
+            text=True,
+            capture_output=True,
+            env=environment,
+            check=False,
+        )
+        files = {path.name: path.read_text() for path in results.glob("*")}
+        return done, files
+
+    return run
+
+
+def test_timings_of_a_gpu(gpu_check, tmp_path):
+    """The script's commands are those that the programs know; here a CPU stands in for the GPU."""
+    model = small_model(tmp_path).rename(tmp_path / "tiny.dpa2")
+    done, files = gpu_check("--only", "kernels,bias,drift,many", "--limit", "200", model)
     assert done.returncode == 0, done.stdout + done.stderr
-    names = ["shipped-float32.csv", "shipped-float64.csv", "tiny-float32.csv", "tiny-float64.csv"]
-    names += ["tiny-memory.txt", "tiny-one-by-one.csv", "tiny-stages.txt"]
-    assert sorted(path.name for path in results.iterdir()) == [f"test-gpu-1-{n}" for n in names]
-    assert "repinit" in (results / "test-gpu-1-tiny-stages.txt").read_text()
-    assert "384" in (results / "test-gpu-1-tiny-memory.txt").read_text()
+    names = ["accuracy.txt", "kernels.json", "kernels.txt", "large.txt", "summary.txt"]
+    assert sorted(files) == [f"test-gpu-1-{name}" for name in names]
+    kernels = json.loads(files["test-gpu-1-kernels.json"])
+    assert [(s["model"], s["precision"], s["atoms"]) for s in kernels["systems"]] == [
+        ("tiny", "float32", 192),
+        ("tiny", "float64", 192),
+    ]
+    assert all(s["ms/step"] > 0 and "no clock" in s["no kernels"] for s in kernels["systems"])
+    assert "bias eV/atom" in files["test-gpu-1-accuracy.txt"]
+    assert "meV/atom in 10 ps" in files["test-gpu-1-accuracy.txt"]
+    assert "384 atoms, cpu" in files["test-gpu-1-large.txt"]
+    summary = files["test-gpu-1-summary.txt"]
+    assert summary in done.stdout and "Test GPU 1, compute capability 90, driver 580.1" in summary
+    results = re.findall(r"^(\w+) +ok +\d+ s  ", summary, flags=re.MULTILINE)
+    assert results == ["kernels", "bias", "drift", "many"]
+    assert re.search(r"^tiny +float32 +192 +[\d.]+ +[\d.]+ +nan", summary, flags=re.MULTILINE)
+
+
+def test_parts_of_a_gpu_check_that_fail(gpu_check, tmp_path):
+    """What one part found does not stop the others, nor does one that takes too long; all is said at the end."""
+    done, files = gpu_check(
+        "--only", "memcheck,racecheck,lammps,deepmd", "--limit", "6", tmp_path / "no.dpa2"
+    )
+    assert done.returncode == 1
+    summary = files["test-gpu-1-summary.txt"]
+    assert re.search(r"memcheck +failed \(9\) .*ERROR SUMMARY: 2 errors", summary)
+    assert re.search(r"racecheck +stopped .* begun", summary)
+    assert re.search(r"deepmd +not run", summary)
+    assert set(files) == {"test-gpu-1-summary.txt", "test-gpu-1-sanitizer.txt"}
+    assert "== racecheck\nbegun" in files["test-gpu-1-sanitizer.txt"]
+
+
+def test_a_gpu_check_refuses_what_it_does_not_know(gpu_check):
+    for arguments, words in (
+        (["--only", "time"], "There is no part time: build, kernels, parity"),
+        (["--all", "1"], "There is no option --all"),
+    ):
+        done, files = gpu_check(*arguments)
+        assert (done.returncode, files) == (2, {})
+        assert words in done.stderr

@@ -37,6 +37,10 @@ FAULTS = {
     12: "waits for threads that do not come",
     13: "races (write after write)",
     14: "the host copies what nothing has written",
+    15: "races (read after write)",
+    16: "races (write after read)",
+    17: "races (write after read)",
+    18: "waits for threads that do not come",
 }
 
 
@@ -54,6 +58,12 @@ def test_the_machine_finds_faults(fault, faults_program):
     else:
         assert done.returncode == 1
         assert FAULTS[fault] in done.stderr
+
+
+def test_instructions():
+    """Those of tests/ptx/instructions.cu give what plain loops do."""
+    done = run([str(program("instructions"))])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from dpa2md import doctor, doctor_core, doctor_lammps, lammps_plugin
+from dpa2md import doctor, doctor_core, doctor_cuda, doctor_lammps, lammps_plugin
 from dpa2md.cli import main
 
 LMP = """#!/bin/sh
@@ -77,7 +77,7 @@ def test_this_installation_has_a_sound_core(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # an import would raise
     monkeypatch.setattr(doctor_lammps, "probe_lammps", lambda: iter(()))
     _, topics = run(capsys)
-    for topic in ("core", "instructions", "self-check", "memory", "graphics"):
+    for topic in ("core", "instructions", "self-check", "memory", "CUDA"):
         assert all(f["verdict"] != "problem" for f in topics[topic]), topics[topic]
     assert len(topics["self-check"]) == 3
     assert "portable" in topics["instructions"][0]["text"]
@@ -170,6 +170,60 @@ def test_wrong_numbers_are_a_problem(monkeypatch):
     report = dict.fromkeys(facts, "") | {"sets": ["portable"], "threads": 2, "checks": checks}
     verdicts = [f.verdict for f in doctor._core_findings(report) if f.topic == "self-check"]
     assert verdicts == ["ok", "problem", "problem"]
+
+
+SMI = """#!/bin/sh
+case "$*" in
+*driver*) echo 580.159;;
+*compute_cap*) {capability};;
+*name*) echo NVIDIA H200;;
+esac
+"""
+WITHOUT = {"cuda_build": "", "cuda": "this dpa2md was built without CUDA."}
+BROKEN = {"cuda_build": "CUDA 13.0 for sm_90", "cuda": "the NVIDIA driver is for CUDA 11.0."}
+WORKING = BROKEN | {"cuda": "", "cuda_description": "cuda (GPU 0, NVIDIA H200, float32)"}
+
+
+@pytest.mark.parametrize("capability", ["echo 9.0", "exit 2"], ids=["", "an old nvidia-smi"])
+def test_a_gpu(tmp_path, monkeypatch, capability):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(SMI.format(capability=capability))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    card = "NVIDIA H200 (sm_90)" if capability == "echo 9.0" else "NVIDIA H200"
+    build, device = doctor_cuda.cuda_findings(WORKING)
+    assert (build.verdict, build.text) == ("ok", "built with CUDA 13.0 for sm_90")
+    assert device.verdict == "ok" and device.text.startswith(
+        f"cuda (GPU 0, NVIDIA H200, float32) works; {card}; NVIDIA driver 580.159"
+    )
+    _, device = doctor_cuda.cuda_findings(BROKEN)
+    assert device.verdict == "note" and "the NVIDIA driver is for CUDA 11.0; " in device.text
+    (without,) = doctor_cuda.cuda_findings(WITHOUT)
+    assert without.verdict == "note" and "pip install" in without.remedy
+    assert "nvcc" in without.remedy and card in without.text
+
+
+def test_what_a_gpu_computes(monkeypatch):
+    """Here a CPU's float32 stands in for it."""
+    gpu, exact = (doctor_core.Engine(doctor_core.MODEL, p, 1) for p in ("float32", "float64"))
+    found = doctor_core.gpu_check(gpu, exact)
+    assert found["cuda_description"] == gpu.description
+    assert all(0 < check["found"] < check["bound"] for check in found["gpu_checks"])
+
+    def refuse(atoms):
+        raise ValueError("this dpa2md was not built for this GPU's architecture")
+
+    monkeypatch.setattr(gpu, "compute_atoms", refuse)
+    assert "architecture" in doctor_core.gpu_check(gpu, exact)["cuda"]
+
+
+def test_no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(doctor_cuda, "nvidia_driver", lambda: "")
+    (without,) = doctor_cuda.cuda_findings(WITHOUT)
+    assert (without.verdict, without.remedy) == ("ok", "")
+    assert "no NVIDIA GPU is found; no NVIDIA driver is found" in without.text
+    assert [f.verdict for f in doctor_cuda.cuda_findings(BROKEN)] == ["ok", "ok"]
 
 
 def test_no_lammps_is_a_note(machine, monkeypatch):

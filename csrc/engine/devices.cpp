@@ -31,6 +31,14 @@ bool is_gpu_kind(const std::string& kind) {
 
 }  // namespace
 
+std::string cuda_build() {
+#ifdef DPA2MD_CUDA
+  return DPA2MD_CUDA_BUILD;
+#else
+  return "";
+#endif
+}
+
 DeviceName parse_device(const std::string& name) {
   if (name == "cpu") return {name};
   const std::size_t colon = name.find(':');

@@ -10,6 +10,9 @@ struct DeviceName {
   int number = -1;   // of the GPU; -1: none was named
 };
 
+// "CUDA 13.0 for sm_80, sm_90 with PTX", or "" of a build without CUDA.
+std::string cuda_build();
+
 // Reads "cpu", "cuda" or "cuda:1". Throws Error for anything else, and for a device that this build lacks.
 DeviceName parse_device(const std::string& name);
 

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "engine/devices.h"
 #include "engine/periodic_engine.h"
 
 namespace py = pybind11;
@@ -182,6 +183,7 @@ PYBIND11_MODULE(_core, module) {
   using namespace dpa2md;
   module.doc() = "Compiled core of dpa2md.";
   module.attr("__version__") = DPA2MD_VERSION;
+  module.attr("cuda_build") = cuda_build();
   // Its fields tell Python about which atom or frame it is, for better names than numbers.
   static py::exception<Error> core_error(module, "CoreError", PyExc_ValueError);
   py::register_exception_translator([](std::exception_ptr thrown) {

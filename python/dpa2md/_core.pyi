@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 
 __version__: str
+cuda_build: str
 
 class CoreError(ValueError):
     sentence: str  # with "{atom}" and "{of}" where names belong

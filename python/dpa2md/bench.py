@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from ase import Atoms
 from .engine import DEFAULT_SKIN, Engine
 from .errors import RunError
 
-# What either program runs: a line of JSON in, a line of JSON out. Processor time counts, so that other work on
-# the machine disturbs little.
+# What either program runs: a line of JSON in, a line of JSON out. On the CPU processor time counts, so that other
+# work on the machine disturbs little; on a GPU wall time.
 _LOOP = """
 import json, resource, sys, time
 import numpy as np
 {setup}
+now = time.process_time if sys.argv[-1] == "cpu" else time.perf_counter
 def peak_of_process():
     # of this program: what getrusage says begins with what its parent had
     try:
@@ -35,14 +36,15 @@ def peak_of_process():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for line in sys.stdin:
     x = json.loads(line)
-    start = time.process_time()
+    start = now()
     {step}
-    used = time.process_time() - start
+    used = now() - start
     peak = peak_of_process()
     print("result", json.dumps([used, energy, peak / 1024]), flush=True)
 """
 _OURS = _LOOP.format(
-    setup="from dpa2md.engine import Engine\nmodel = Engine(sys.argv[1], precision=sys.argv[2] or None, threads=1)",
+    setup="""from dpa2md.engine import Engine
+model = Engine(sys.argv[1], precision=sys.argv[2] or None, threads=1, device=sys.argv[3])""",
     step="""r = model.compute(np.array(x["x"]), x["types"], cell=np.array(x["cell"]), pbc=True)
     energy = float(r.energy)""",
 )
@@ -115,7 +117,7 @@ def replicated(atoms: Atoms, natoms: int) -> Atoms:
 def measure(
     engine: Engine, atoms: Atoms, steps: int, skin: float = DEFAULT_SKIN, *, by_stage: bool = True
 ) -> Timing:
-    """Times evaluations of energy, forces and virial, atoms moving 0.01 angstrom between them.
+    """Times `Engine.compute`: energy, forces and virial, atoms moving 0.01 angstrom between steps.
 
     Parameters
     ----------
@@ -135,24 +137,39 @@ def measure(
     Timing
         Wall time, and that of each stage.
     """
-    rng = np.random.default_rng(0)
     engine.forget_neighbors()
-    moved = atoms.copy()
+    step_of = evaluation(engine, atoms, skin)
     core = engine._core
     if by_stage:
         core.measure_stages()
     times: list[float] = []
     stages: dict[str, float] = {}
-    for step in range(_WARM_UP + steps):
-        moved.positions = atoms.positions + rng.normal(0, 0.01, atoms.positions.shape)
+    for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
         core.stage_seconds()
         start = time.perf_counter()
-        engine.compute_atoms([moved], skin=skin)
+        step_of(moved)
         if step >= _WARM_UP:
             times.append(time.perf_counter() - start)
             for name, seconds in core.stage_seconds().items():
                 stages[name] = stages.get(name, 0.0) + seconds / steps
     return Timing(len(atoms), times, stages, _peak())
+
+
+def moving(atoms: Atoms, steps: int) -> Iterator[Atoms]:
+    """`atoms`, each time 0.01 angstrom away from where they are."""
+    rng = np.random.default_rng(0)
+    moved = atoms.copy()
+    for _ in range(steps):
+        moved.positions = atoms.positions + rng.normal(0, 0.01, atoms.positions.shape)
+        yield moved
+
+
+def evaluation(engine: Engine, atoms: Atoms, skin: float) -> Callable[[Atoms], object]:
+    """What evaluates `atoms` when they have moved. Elements become types once, before: of 10,000 atoms that takes
+    as long as a tenth of a GPU's step."""
+    types = engine.types(atoms.get_chemical_symbols())
+    box = {"cell": atoms.cell.array, "pbc": atoms.pbc}
+    return lambda moved: engine.compute(moved.positions, types, skin=skin, **box)
 
 
 def compare(
@@ -162,8 +179,9 @@ def compare(
     precision: str | None,
     systems: Sequence[Atoms],
     steps: int,
+    device: str = "cpu",
 ) -> list[Timing]:
-    """Times both programs on one core, step by step in turn, processor time.
+    """Times both programs, step by step in turn: on one core, processor time, or on a GPU, wall time.
 
     DeePMD-kit gets large malloc thresholds: without them half of its time is page faults.
 
@@ -181,6 +199,8 @@ def compare(
         Structures.
     steps
         So many evaluations count, after a few that do not.
+    device
+        Of this program. DeePMD-kit takes a GPU where its torch finds one.
 
     Returns
     -------
@@ -193,16 +213,14 @@ def compare(
         When one of the programs stops.
     """
     types = Engine(model)
-    ours = _Program([sys.executable, "-c", _OURS, str(model), precision or ""])
-    peer = _Program([peer_python, "-c", _PEER, str(peer_model)])
+    ours = _Program([sys.executable, "-c", _OURS, str(model), precision or "", device])
+    peer = _Program([peer_python, "-c", _PEER, str(peer_model), device.partition(":")[0]])
     timings = []
     for atoms in systems:
-        rng = np.random.default_rng(0)
         timing = Timing(len(atoms), [])
-        for step in range(_WARM_UP + steps):
-            x = atoms.positions + rng.normal(0, 0.01, atoms.positions.shape)
+        for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
             request = {
-                "x": x.tolist(),
+                "x": moved.positions.tolist(),
                 "cell": atoms.cell.array.tolist(),
                 "types": types.types(atoms.get_chemical_symbols()).tolist(),
             }

@@ -33,7 +33,7 @@ class DPA2Calculator(Calculator):
     threads
         Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores).
     device
-        "cpu".
+        "cpu", or "cuda" (GPU 0), "cuda:1", ... in a build with CUDA, which `dpa2md doctor` tells.
     skin
         Angstrom; how far beyond the cutoff neighbours are listed. It changes the speed only.
     head

@@ -28,18 +28,19 @@ from .cli_options import (
 
 if TYPE_CHECKING:
     from .bench import Timing
+    from .kernels import KernelTiming
 
 _EXAMPLES = """\
 examples:
   dpa2md bench                              the shipped model, 192 and 768 atoms
   dpa2md bench model.dpa2 --atoms 192 768 6144 --stages
   dpa2md bench model.dpa2 metal.cif --csv times.csv --plot times.png
-  dpa2md bench --device cuda --atoms 192 12288
+  dpa2md bench --device cuda --atoms 192 12288 --kernels
   dpa2md bench --against model.pth --peer-python ~/deepmd/bin/python
 
 With --against, DeePMD-kit evaluates the same structures in turn, each program
-in a process of its own with one thread, and processor times are compared;
-without, wall times are shown.
+in a process of its own: with one thread, and processor times are compared, or
+with --device cuda on the GPU, and wall times are. Without, wall times are shown.
 """
 
 
@@ -68,6 +69,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--steps", type=int, default=10, metavar="N", help="counted steps (default: 10)"
     )
     parser.add_argument("--stages", action="store_true", help="the time of every stage, too")
+    parser.add_argument(
+        "--kernels", action="store_true", help="the time of every kernel of a GPU, too"
+    )
     parser.add_argument("--against", metavar="MODEL", help="a model that DeePMD-kit loads")
     parser.add_argument(
         "--peer-python",
@@ -75,7 +79,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="PYTHON",
         help="one that has deepmd-kit (default: this one)",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write the table (with --kernels: that of the kernels) there",
+    )
     parser.add_argument(
         "--plot",
         type=Path,
@@ -98,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
     sizes = args.atoms or ([len(atoms)] if structure else [192, 768])
     systems = [replicated(atoms, n) for n in sizes]
     where = machine()
+    kernels: list[KernelTiming] = []
     if args.against:
-        title = f"one core of {where}, processor time, {name}"
+        how = f"one core of {where}, processor time" if args.device == "cpu" else "GPU, wall time"
+        title = f"{how}, {name}"
         timings = compare(
             model_path(named_model(args)),
             Path(args.against),
@@ -107,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
             args.precision,
             systems,
             args.steps,
+            args.device,
         )
     else:
         engine = load_engine(args)
@@ -115,14 +127,20 @@ def run(args: argparse.Namespace) -> int:
         # On the CPU the clock costs nothing; on a GPU it makes the host wait.
         by_stage = args.stages or args.device == "cpu"
         timings = [measure(engine, system, args.steps, by_stage=by_stage) for system in systems]
+        if args.kernels:
+            from .kernels import measure_kernels
+
+            kernels = [measure_kernels(engine, system, args.steps) for system in systems]
     rows = [_row(timing, bool(args.against)) for timing in timings]
+    for row, timing in zip(rows, kernels, strict=False):
+        row["kernels ms"] = round(1e3 * timing.seconds, 3)
     if args.csv:
-        _write_csv(args.csv, where, rows)
+        _write_csv(args.csv, where, _kernel_lines(kernels) or rows)
     if args.plot:
         from .plots import plot_scaling
 
         plot_scaling(rows, args.plot, title)
-    _print(args, title, rows, timings)
+    _print(args, title, rows, timings, kernels)
     return 0
 
 
@@ -141,10 +159,11 @@ def _check(args: argparse.Namespace) -> None:
         from .plots import check_picture
 
         check_picture(args.plot)
+    if args.kernels:
+        _check_kernels(args)
     if not args.against:
         return
     for option, given, why in (
-        ("--device", args.device != "cpu", "compares processor times"),
         ("--threads", args.threads is not None, "gives each program one thread"),
         ("--low-memory", args.low_memory, "compares at full speed"),
         ("--stages", args.stages, "measures whole steps"),
@@ -162,8 +181,24 @@ def _check(args: argparse.Namespace) -> None:
     args.model = args.model or args.model_option or args.against
 
 
+def _check_kernels(args: argparse.Namespace) -> None:
+    if args.device == "cpu":
+        raise ValueError(
+            "--kernels times the kernels of a GPU: add --device cuda, or take --stages on the CPU."
+        )
+    for option, given in (("--against", args.against), ("--stages", args.stages)):
+        if given:
+            raise ValueError(f"--kernels measures alone: leave out {option}.")
+
+
+def _kernel_lines(timings: list[KernelTiming]) -> list[dict[str, Any]]:
+    from .kernels import kernel_rows
+
+    return [{"atoms": timing.natoms} | row for timing in timings for row in kernel_rows(timing)]
+
+
 def _row(timing: Timing, against: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"atoms": timing.natoms, "us/atom": round(timing.per_atom, 2)}
+    row: dict[str, Any] = {"atoms": timing.natoms, "us/atom": round(timing.per_atom, 3)}
     if against:
         ratios = timing.ratios
         return row | {
@@ -183,17 +218,28 @@ def _row(timing: Timing, against: bool) -> dict[str, Any]:
 
 
 def _print(
-    args: argparse.Namespace, title: str, rows: list[dict[str, Any]], timings: list[Timing]
+    args: argparse.Namespace,
+    title: str,
+    rows: list[dict[str, Any]],
+    timings: list[Timing],
+    kernels: list[KernelTiming],
 ) -> None:
+    from .kernels import kernel_rows
+
     stages = [{k: round(1e6 * v / t.natoms, 2) for k, v in t.stages.items()} for t in timings]
     if args.json:
         out: dict[str, Any] = {"title": title, "rows": rows}
         if args.stages:
             out["stages, us/atom"] = stages
+        if args.kernels:
+            out["kernels"] = [{"atoms": t.natoms, "rows": kernel_rows(t)} for t in kernels]
         print_json(out)
         return
     print(title)
     print_table(rows)
+    for timing in kernels:
+        print(f"\n{timing.natoms} atoms, kernels one after the other")
+        print_table(kernel_rows(timing))
     if args.stages:
         print("\nstages, us/atom, summed over threads")
         print_table(

@@ -1,4 +1,4 @@
-"""What ``dpa2md doctor`` looks at, apart from LAMMPS (doctor_lammps.py).
+"""What ``dpa2md doctor`` looks at, apart from LAMMPS (doctor_lammps.py) and CUDA (doctor_cuda.py).
 
 Nothing here may crash or hang: what could do so (the compiled core, drivers, ``lmp``) is asked in
 processes of their own, and each probe is guarded.
@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 CORE_SECONDS = 120  # the self-check takes one; a machine may be busy
-DRIVER_SECONDS = 20
 LOW_MEMORY = 1e9  # bytes: less than some thousand atoms need
 
 
@@ -119,7 +117,7 @@ def distribution_version(name: str) -> str | None:
         return None
 
 
-# ---- package, core, graphics processor
+# ---- package, core
 
 
 def probe_package() -> Iterator[Finding]:
@@ -134,7 +132,9 @@ def probe_package() -> Iterator[Finding]:
 
 
 def probe_core() -> Iterator[Finding]:
-    """The compiled core: does it load, what does it use, are its numbers right."""
+    """The compiled core: does it load, what does it use, are its numbers right, can it use a GPU."""
+    from .doctor_cuda import cuda_findings
+
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
     }
@@ -149,7 +149,7 @@ def probe_core() -> Iterator[Finding]:
         return
     report = json.loads(last_line(done.out))
     yield from _core_findings(report)
-    yield _graphics(report)
+    yield from cuda_findings(report)
 
 
 def _core_findings(report: dict[str, Any]) -> Iterator[Finding]:
@@ -171,47 +171,11 @@ def _core_findings(report: dict[str, Any]) -> Iterator[Finding]:
     if report["threads"] == 1 and cores > 1 and not os.environ.get("OMP_NUM_THREADS"):
         text = f"the core uses one thread of {cores}: it was compiled without OpenMP"
         yield Finding("threads", "note", text, "install a compiler with OpenMP, then dpa2md again")
-    for check in report["checks"]:
+    for check in report["checks"] + report.get("gpu_checks", []):
         good = check["found"] <= check["bound"]  # false for nan, too
         text = f"{check['name']}: {check['found']:.1e}{check['unit']}, at most {check['bound']:g}"
         remedy = "" if good else "the numbers are wrong; do not use this build, and report it"
         yield Finding("self-check", "ok" if good else "problem", text, remedy)
-
-
-def _graphics(report: dict[str, Any]) -> Finding:
-    driver = nvidia_driver()
-    found = f"NVIDIA driver: {driver}" if driver else "no NVIDIA driver is found"
-    if not report["cuda"]:
-        return Finding("graphics", "ok", f'device "cuda" works; {found}')
-    if "without CUDA" not in report["cuda"]:
-        text = f'device "cuda" does not work: {report["cuda"].rstrip(".")}; {found}'
-        return Finding("graphics", "note", text)
-    text = f"this dpa2md has no CUDA build and computes on the CPU; {found}"
-    return Finding("graphics", "note" if driver else "ok", text)
-
-
-_DRIVER = """
-import ctypes
-version = ctypes.c_int()
-ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-print(f"CUDA {version.value // 1000}.{version.value % 1000 // 10}")
-"""
-
-
-def nvidia_driver() -> str:
-    """What the driver supports and the cards it sees; empty without a driver."""
-    parts = []
-    library = ask([sys.executable, "-c", _DRIVER], DRIVER_SECONDS)
-    if library.status == 0:
-        parts.append(last_line(library.out))
-    tool = shutil.which("nvidia-smi")
-    if tool:
-        listed = ask([tool, "--query-gpu=name", "--format=csv,noheader"], DRIVER_SECONDS)
-        if listed.status == 0:
-            parts += [line.strip() for line in listed.out.splitlines() if line.strip()]
-        else:
-            parts.append("nvidia-smi fails")
-    return ", ".join(parts)
 
 
 # ---- threads and memory

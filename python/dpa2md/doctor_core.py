@@ -35,6 +35,7 @@ def main() -> None:
         "version": _core.__version__,
         "compiler": compiler(Path(_core.__file__)),
         "sets": instruction_sets(),
+        "cuda_build": _core.cuda_build,
         "cuda": refusal(device="cuda"),
         "refusal": refusal(),
         "checks": [],
@@ -45,6 +46,8 @@ def main() -> None:
         report["description"] = Engine(MODEL).description
         report["threads"] = int(threads[1]) if threads else 1
         report["checks"] = self_check(engine)
+    if not report["refusal"] and not report["cuda"]:
+        report |= gpu_check(Engine(MODEL, device="cuda"), engine)
     print(json.dumps(report))
 
 
@@ -98,6 +101,25 @@ def self_check(engine: Engine) -> list[dict[str, Any]]:
         _check("float32 against float64, largest force", force, " eV/angstrom", FORCE_BOUND),
         _check("forces against energy differences", abs(slope / work - 1), "", DERIVATIVE_BOUND),
     ]
+
+
+def gpu_check(gpu: Engine, exact: Engine) -> dict[str, Any]:
+    """What an engine on a GPU computes beside the CPU's float64: "cuda_description" and "gpu_checks", or "cuda"."""
+    atoms = equilibrated_water()
+    try:
+        found, right = (engine.compute_atoms([atoms])[0] for engine in (gpu, exact))
+    except (ValueError, MemoryError) as error:  # such as an architecture that was not built
+        return {"cuda": str(error)}
+    energy = abs(found.energy - right.energy) / len(atoms)
+    assert found.forces is not None and right.forces is not None
+    force = np.abs(found.forces - right.forces).max()
+    return {
+        "cuda_description": gpu.description,
+        "gpu_checks": [
+            _check("GPU against CPU, energy", energy, " eV/atom", ENERGY_BOUND),
+            _check("GPU against CPU, largest force", force, " eV/angstrom", FORCE_BOUND),
+        ],
+    }
 
 
 def _check(name: str, found: float, unit: str, bound: float) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Engine:
         Number of threads; None: what OpenMP offers (``OMP_NUM_THREADS``, or all cores; one in a
         process that was forked, as of `multiprocessing.Pool`).
     device
-        "cpu", or "cuda" (GPU 0), "cuda:1", ... in a build with CUDA.
+        "cpu", or "cuda" (GPU 0), "cuda:1", ... in a build with CUDA, which `dpa2md doctor` tells.
     head
         The head of a multi-task model file of DeePMD-kit.
     tables

@@ -21,12 +21,15 @@ PIPES = (
     "barrier",
 )
 COSTS = {
-    r"(mov|cvta|ld\.param|st\.param|neg|abs|ld|st|not\.pred)\b": (None, 0),
+    r"(mov|cvta|ld\.param|st\.param|neg|abs|ld|st|ldmatrix|stmatrix|not\.pred)\b": (None, 0),
+    r"(cp\.async|membar|fence)\b": (None, 0),
+    r"sqrt\.approx\.|div\.approx\.": ("special", 1),
     r"(add|sub|mul|fma|min|max)\..*f32": ("float", 1),
     r"(add|sub|mul|fma|min|max|setp|selp)\..*f64": ("double", 1),
     r"(div|sqrt)\..*f32": ("float", 8),
     r"rcp\.rn\.f32": ("float", 5),
-    r"(ex2|rcp\.approx)\.": ("special", 1),
+    r"(ex2|lg2|sin|cos|tanh|rsqrt|rcp\.approx)\.": ("special", 1),
+    r"(add|sub|mul|fma|min|max)\..*f16(x2)?$": ("float", 1),
     r"(div|sqrt)\..*f64": ("double", 16),
     r"rcp\.rn\.f64": ("double", 9),
     r"cvt\..*(f64|\.f32\.s|\.s\d+\.f32)": ("special", 1),
@@ -35,10 +38,9 @@ COSTS = {
     r"mul\.(lo|hi)\.[su]64": ("integer", 4),
     r"(add|sub|and|or|xor|shl|shr|setp\.\w+|selp|min|max)\.[sub]64": ("integer", 2),
     r"(bra|ret|call)\b": ("branch", 1),
-    r"(shfl|vote)\.": ("shuffle", 1),
-    r"popc\.": ("special", 1),
-    r"(atom|bar)\.": ("barrier", 1),
-    r"mma\..*tf32": ("tensor", 1),
+    r"(shfl|movmatrix|vote)\.": ("shuffle", 1),
+    r"(atom|bar|barrier)\.": ("barrier", 1),
+    r"mma\..*(tf32|f16)": ("tensor", 1),
     r"mma\..*f64": ("tensor_double", 1),
 }
 

@@ -4,6 +4,14 @@
 
 #include <cstdlib>
 
+// A lane's part of a matrix of 8 rows of 16 bytes.
+__device__ int matrix_row(const int* matrix) {
+  int out;
+  const auto row = static_cast<unsigned>(__cvta_generic_to_shared(matrix + threadIdx.x % 8 * 4));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(out) : "r"(row) : "memory");
+  return out;
+}
+
 __global__ void kernel(int fault, int* memory, int n) {
   extern __shared__ int shared[];
   const int t = threadIdx.x, warp = t / 32, lane = t % 32;
@@ -58,6 +66,25 @@ __global__ void kernel(int fault, int* memory, int n) {
     case 13:
       if (t == 0) *(volatile char*)memory = 1;  // beside an atomic of another block
       atomicAdd(memory, 1);
+      break;
+    case 15:
+      __syncwarp();
+      shared[t] = got;
+      got += matrix_row(shared + 32 * warp);  // all of the warp reads what one lane each has written
+      break;
+    case 16:
+      __syncwarp();
+      got += matrix_row(shared + 32 * warp);
+      shared[t] = got;  // other lanes may still read it
+      break;
+    case 17:
+      if (warp < 2) asm volatile("bar.sync 1, 64;" : : : "memory");
+      got += shared[(t + 96) % blockDim.x];  // warps 2 and 3 read what 1 and 2 write
+      if (warp < 2) asm volatile("bar.sync 1, 64;" : : : "memory");
+      shared[t] = got;
+      break;
+    case 18:
+      if (warp < 2) asm volatile("bar.sync 1, 96;" : : : "memory");
       break;
     default:
       break;

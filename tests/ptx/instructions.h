@@ -2,7 +2,9 @@
 // translate.py.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <cfenv>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -74,11 +76,83 @@ template <class T>
 T mul_lo_(T a, T b) {
   return T(Wraps<T>(a) * Wraps<T>(b));
 }
-// a's lowest bits in the place of `count` bits of b
+// a's lowest bits in the place of `count` bits of b; of `at` and `count` the last 8 bits are looked at
 template <class T>
 T bfi_(T a, T b, u32 at, u32 count) {
+  at &= 0xff, count &= 0xff;
+  if (at >= 8 * sizeof(T)) return b;
   const T mask = (count < 8 * sizeof(T) ? (T(1) << count) - 1 : ~T(0)) << at;
   return (b & ~mask) | ((a << at) & mask);
+}
+// `count` bits of a; above them zeros, or of signed ones the last of those that there are.
+template <class T>
+T bfe_(T a, u32 at, u32 count) {
+  constexpr u32 bits = 8 * sizeof(T);
+  at &= 0xff, count &= 0xff;
+  const u32 last = std::min(at + count, bits) - 1;  // also where count is 0
+  const bool sign = std::is_signed_v<T> && count && (a >> std::min(last, bits - 1) & 1);
+  T out = sign ? T(-1) : T(0);
+  for (u32 k = 0; k < count && k < bits && at + k < bits; ++k) {
+    const T bit = T(1) << k;
+    out = a >> (at + k) & 1 ? out | bit : out & ~bit;
+  }
+  return out;
+}
+template <class T>
+u32 popc_(T a) {
+  return std::popcount(a);
+}
+template <class T>
+u32 clz_(T a) {
+  return std::countl_zero(a);
+}
+template <class T>
+T brev_(T a) {
+  T out = 0;
+  for (u32 k = 0; k < 8 * sizeof(T); ++k) out = out << 1 | (a >> k & 1);
+  return out;
+}
+// the highest bit that is not the sign
+template <class T>
+u32 bfind_(T a) {
+  const auto bits = std::make_unsigned_t<T>(a < 0 ? ~a : a);
+  return bits ? 8 * sizeof(T) - 1 - std::countl_zero(bits) : 0xffffffffu;
+}
+// Of the 64 bits b, a (upper, lower): those that a shift leaves in the upper (l) or lower (r) half.
+template <class T>
+u32 shf_l_wrap_(u32 a, u32 b, u32 n) {
+  return u32(((u64(b) << 32 | a) << (n & 31)) >> 32);
+}
+template <class T>
+u32 shf_l_clamp_(u32 a, u32 b, u32 n) {
+  return u32(((u64(b) << 32 | a) << std::min(n, 32u)) >> 32);
+}
+template <class T>
+u32 shf_r_wrap_(u32 a, u32 b, u32 n) {
+  return u32((u64(b) << 32 | a) >> (n & 31));
+}
+template <class T>
+u32 shf_r_clamp_(u32 a, u32 b, u32 n) {
+  return u32((u64(b) << 32 | a) >> std::min(n, 32u));
+}
+// Bytes of b, a by the four nibbles of `which`; with the nibble's last bit, the byte's sign everywhere.
+template <class T>
+u32 prmt_(u32 a, u32 b, u32 which) {
+  u32 out = 0;
+  for (u32 k = 0; k < 4; ++k) {
+    const u32 n = which >> 4 * k & 15, byte = u32((u64(b) << 32 | a) >> 8 * (n & 7)) & 0xff;
+    out |= (n < 8 ? byte : byte & 0x80 ? 0xffu : 0u) << 8 * k;
+  }
+  return out;
+}
+// Bit by bit what the table says of those of a, b, c.
+template <class T>
+u32 lop3_(u32 a, u32 b, u32 c, u32 table) {
+  u32 out = 0;
+  for (u32 k = 0; k < 8; ++k) {
+    if (table >> k & 1) out |= (k & 4 ? a : ~a) & (k & 2 ? b : ~b) & (k & 1 ? c : ~c);
+  }
+  return out;
 }
 template <class T>
 T mad_lo_(T a, T b, T c) {
@@ -88,6 +162,10 @@ template <class T>
 T mul_hi_(T a, T b) {
   using Wide = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
   return T(Wide(a) * Wide(b) >> 8 * sizeof(T));
+}
+template <class T>
+T mad_hi_(T a, T b, T c) {
+  return add_(mul_hi_(a, b), c);
 }
 template <class W, class T>
 W mul_wide(T a, T b) {
@@ -146,6 +224,14 @@ T max_(T a, T b) {
   return a != a || b > a ? b : a;
 }
 template <class T>
+T min_NaN_(T a, T b) {
+  return a != a ? a : b != b ? b : min_(a, b);
+}
+template <class T>
+T max_NaN_(T a, T b) {
+  return a != a ? a : b != b ? b : max_(a, b);
+}
+template <class T>
 T copysign_(T sign, T size) {
   return std::copysign(size, sign);
 }
@@ -161,14 +247,16 @@ template <class T>
 T fma_(T a, T b, T c) {
   return std::fma(a, b, c);
 }
-// towards minus infinity
-template <class T>
-T fma_down_(T a, T b, T c) {
-  static_assert(std::is_same_v<T, float>);
-  const double exact = double(a) * b + c;  // but for a rounding far below float's
-  const float near = float(exact);
-  return near > exact ? std::nextafter(near, -std::numeric_limits<float>::infinity()) : near;
+// Rounded by the host another way than to the nearest.
+template <class T, class F, class... X>
+__attribute__((noinline)) T directed(int how, F f, X... x) {
+  std::fesetround(how);
+  volatile T out = f(*const_cast<volatile X*>(&x)...);
+  std::fesetround(FE_TONEAREST);
+  return out;
 }
+// .ftz: no denormal numbers
+inline float flushed(float a) { return std::abs(a) < std::numeric_limits<float>::min() ? a * 0 : a; }
 template <class T>
 T ex2_approx_(T a) {
   return std::exp2(a);
@@ -177,6 +265,36 @@ T ex2_approx_(T a) {
 template <class T>
 T rcp_approx_(T a) {
   return sizeof(T) == 4 ? T(1) / a : T(as<double>(as<u64>(double(T(1) / a)) & ~u64(0xffffffff)));
+}
+
+template <class T>
+T rsqrt_approx_(T a) {
+  return rcp_approx_(T(std::sqrt(a)));
+}
+// Better than a GPU's, whose last bits differ.
+template <class T>
+T sqrt_approx_(T a) {
+  return std::sqrt(a);
+}
+template <class T>
+T div_approx_(T a, T b) {
+  return a / b;
+}
+template <class T>
+T lg2_approx_(T a) {
+  return std::log2(a);
+}
+template <class T>
+T sin_approx_(T a) {
+  return std::sin(a);
+}
+template <class T>
+T cos_approx_(T a) {
+  return std::cos(a);
+}
+template <class T>
+T tanh_approx_(T a) {
+  return std::tanh(a);
 }
 
 // The whole width or more shifts everything out.
@@ -240,7 +358,17 @@ bool compare_geu(T a, T b) {
   return !(a < b);
 }
 
-// Floats become integers towards zero (rzi, the only way that is used), those beyond the last one the last.
+// both numbers, or one a NaN
+template <class T>
+bool compare_num(T a, T b) {
+  return a == a && b == b;
+}
+template <class T>
+bool compare_nan(T a, T b) {
+  return a != a || b != b;
+}
+
+// Floats become integers towards zero, those beyond the last one the last.
 template <class To, class From>
 To converted(From x) {
   if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
@@ -253,12 +381,96 @@ To converted(From x) {
 // to the nearest integer, of two the even one
 template <class To, class From>
 To rounded(From x) {
-  return std::nearbyint(x);
+  return converted<To, From>(std::nearbyint(x));
+}
+template <class To, class From>
+To truncated(From x) {
+  return converted<To, From>(std::trunc(x));
+}
+template <class To, class From>
+To floored(From x) {
+  return converted<To, From>(std::floor(x));
+}
+template <class To, class From>
+To ceiled(From x) {
+  return converted<To, From>(std::ceil(x));
 }
 // to [0, 1]
 template <class To, class From>
 To saturated(From x) {
   return x > 0 ? (x < 1 ? To(x) : To(1)) : To(0);
+}
+
+// ---- numbers of 16 bits and of 19
+
+// A number that halves of `digits` bits behind the point with exponents from `lowest` to `highest` can hold,
+// as these store it: to the nearest, of two the even one, or towards zero.
+template <int digits, int lowest, int highest>
+u16 short_bits(double x, bool toward_zero) {
+  constexpr u32 infinity = u32(highest - lowest + 2) << digits;
+  if (x != x) return u16(0x7fff);
+  const double size = std::abs(x);
+  const u32 sign = std::signbit(x) ? 0x8000u : 0;
+  if (std::isinf(size)) return u16(sign | infinity);
+  const int exponent = size > 0 ? std::max(std::ilogb(size), lowest) : lowest;
+  const double steps = std::scalbn(size, digits - exponent);
+  const double whole = toward_zero ? std::trunc(steps) : std::nearbyint(steps);
+  const u64 bits = (u64(exponent - lowest) << digits) + u64(whole);  // a carry raises the exponent
+  if (bits >= infinity) return u16(sign | (toward_zero ? infinity - 1 : infinity));
+  return u16(sign | u32(bits));
+}
+template <int digits, int lowest, int highest>
+double short_value(u16 bits) {
+  const int exponent = (bits & 0x7fff) >> digits, rest = bits & ((1 << digits) - 1);
+  double size =
+      std::scalbn(double(rest + (exponent ? 1 << digits : 0)), std::max(exponent, 1) - 1 + lowest - digits);
+  if (exponent == highest - lowest + 2) {
+    size = rest ? std::numeric_limits<double>::quiet_NaN() : std::numeric_limits<double>::infinity();
+  }
+  return bits & 0x8000 ? -size : size;
+}
+struct Half {
+  static u16 bits(double x, bool toward_zero = false) { return short_bits<10, -14, 15>(x, toward_zero); }
+  static double value(u16 bits) { return short_value<10, -14, 15>(bits); }
+};
+struct Brain {  // bf16
+  static u16 bits(double x, bool toward_zero = false) { return short_bits<7, -126, 127>(x, toward_zero); }
+  static double value(u16 bits) { return short_value<7, -126, 127>(bits); }
+};
+
+// Their arithmetic, in doubles: what rounds these to 11 bits sees, by the last bit, that a sum is not exact.
+inline double add_exact(double a, double b) {
+  const double sum = a + b;
+  if (!std::isfinite(sum)) return sum;
+  const double of_b = sum - a, lost = (a - (sum - of_b)) + (b - of_b);
+  const u64 bits = as<u64>(sum);
+  if (lost == 0 || bits & 1) return sum;
+  return as<double>((lost > 0) == (sum > 0) ? bits + 1 : bits - 1);
+}
+inline double sub_exact(double a, double b) { return add_exact(a, -b); }
+inline double mul_exact(double a, double b) { return a * b; }
+inline double fma_exact(double a, double b, double c) { return add_exact(a * b, c); }
+inline double min_exact(double a, double b) { return min_(a, b); }
+inline double max_exact(double a, double b) { return max_(a, b); }
+inline double abs_exact(double a) { return std::abs(a); }
+inline double neg_exact(double a) { return -a; }
+
+template <class N, class F, class... X>
+u16 of_one(F f, X... x) {
+  return N::bits(f(N::value(x)...));
+}
+template <class N, class F, class... X>
+u32 of_two(F f, X... x) {
+  return u32(of_one<N>(f, u16(x >> 16)...)) << 16 | of_one<N>(f, u16(x)...);
+}
+
+// tf32: a float with 10 bits behind the point; of two neighbours equally far the larger (rna), the even one
+// (rn), or towards zero.
+inline u32 tf32_rz(float x) { return as<u32>(x) & 0xffffe000u; }
+inline u32 tf32_rna(float x) { return std::isfinite(x) ? (as<u32>(x) + 0x1000u) & 0xffffe000u : as<u32>(x); }
+inline u32 tf32_rn(float x) {
+  const u32 bits = as<u32>(x);
+  return std::isfinite(x) ? (bits + 0xfffu + (bits >> 13 & 1)) & 0xffffe000u : bits;
 }
 
 }  // namespace ptx

@@ -91,14 +91,18 @@ class Block {
     u64 generation = 0;
     const Site* site = nullptr;
     bool any = false, result = false;
+    u32 most_passed = 0, passed = 0;  // barriers, of those that meet here; of those that have met
     union {
       u32 values[32];
+      u64 long_values[32];
       MmaTf32 single[32];
+      MmaF16 halves[32];
       MmaF64 both[32];
     };
     Barrier() : single{} {}
   };
   Barrier* all() { return &all_; }
+  Barrier* named(u32 number) { return &named_[number & 15]; }
   Barrier* warp(const Thread& t) { return &warps_[t.warp()]; }
 
   void wait(Barrier* b, const Thread& t, const Site* site) {
@@ -107,14 +111,20 @@ class Block {
     } else if (b->site != site) {
       report("meets threads that wait elsewhere", t, site);
     }
+    arrive(b, t, site, true);
+  }
+  void arrive(Barrier* b, const Thread& t, const Site* site, bool waits) {
     const u64 generation = b->generation;
+    b->most_passed = std::max(b->most_passed, t.barriers);
     if (++b->arrived == b->size) {
       b->arrived = 0;
+      b->passed = b->most_passed + 1;
       b->result = b->any;
       b->any = false;
       ++b->generation;
       return;
     }
+    if (!waits) return;
     Fiber& f = fibers_[t.tid];
     f.waits_for = b, f.generation = generation, f.site = site;
     dpa2md_switch_stacks(&f.state, scheduler_);
@@ -155,7 +165,7 @@ class Block {
   unsigned char* const* parameters_;
   std::vector<Fiber> fibers_;
   std::vector<Barrier> warps_;
-  Barrier all_;
+  Barrier all_, named_[16];
   void* scheduler_ = nullptr;
   Fiber* running_ = nullptr;
 };
@@ -175,10 +185,23 @@ u32 Thread::atomic_add(u64 at, u32 value, const Site* site) {
   return before;
 }
 
+bool Thread::in_shared(u64 at) const { return ptx::in_shared(at); }
+
 void Thread::barrier(const Site* site) {
-  if (profiling && block->all()->arrived + 1 == ntid) profile_together();
-  block->wait(block->all(), *this, site);
-  ++barriers;
+  Block::Barrier* b = block->all();
+  if (profiling && b->arrived + 1 == ntid) profile_together();
+  block->wait(b, *this, site);
+  barriers = b->passed;
+}
+void Thread::named_barrier(u32 number, u32 count, bool waits, const Site* site) {
+  Block::Barrier* b = block->named(number);
+  if (b->arrived == 0) {
+    b->size = count;
+  } else if (b->size != count) {
+    report("meets threads that wait for another number of threads", *this, site);
+  }
+  block->arrive(b, *this, site, waits);
+  if (waits) barriers = b->passed;
 }
 bool Thread::any(bool value, const Site* site) {
   block->all()->any |= value;
@@ -188,6 +211,28 @@ bool Thread::any(bool value, const Site* site) {
 void Thread::warp_barrier(const Site* site) {
   block->wait(block->warp(*this), *this, site);
   ++warp_barriers;
+}
+
+void Thread::exchange(u32 value, u32 mask, u32* all, const Site* site) {
+  if ((mask & this->mask()) != this->mask()) report("talks to some lanes only", *this, site);
+  Block::Barrier* w = block->warp(*this);
+  w->values[lane()] = value;
+  block->wait(w, *this, site);
+  std::copy_n(w->values, 32, all);
+  block->wait(w, *this, site);
+}
+u32 Thread::ballot(bool value, u32 mask, const Site* site) {
+  u32 all[32], out = 0;
+  exchange(value, mask, all, site);
+  for (u32 k = 0; k < 32; ++k) out |= mask_of(k) && all[k] ? 1u << k : 0;
+  return out;
+}
+u32 Thread::equal(u64 value, u32 mask, const Site* site) {
+  u32 low[32], high[32], out = 0;
+  exchange(u32(value), mask, low, site);
+  exchange(u32(value >> 32), mask, high, site);
+  for (u32 k = 0; k < 32; ++k) out |= mask_of(k) && (u64(high[k]) << 32 | low[k]) == value ? 1u << k : 0;
+  return out;
 }
 
 // The value of lane `from`, or the own one.
@@ -212,15 +257,18 @@ u32 Thread::shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, 
   return shuffle(value, static_cast<u32>(from), *inside, mask, site);
 }
 
-u32 Thread::ballot(bool value, u32 mask, const Site* site) {
-  if (mask != 0xffffffffu) report("votes within some lanes only", *this, site);
-  Block::Barrier* w = block->warp(*this);
-  w->values[lane()] = value;
-  block->wait(w, *this, site);
-  u32 who = 0;
-  for (u32 l = 0; l < w->size; ++l) who |= u32(w->values[l] != 0) << l;
-  block->wait(w, *this, site);
-  return who;
+// clamp: the last lane of a segment (with upper bits: of those with the same upper bits), and these bits
+u32 Thread::shuffle_down(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site) {
+  const u32 segments = clamp >> 8 & 31, last = (lane() & segments) | (clamp & 31 & ~segments);
+  const u32 from = lane() + (lanes & 31);
+  *inside = from <= last;
+  return shuffle(value, from, *inside, mask, site);
+}
+u32 Thread::shuffle_idx(u32 value, u32 from, u32 clamp, u32 mask, bool* inside, const Site* site) {
+  const u32 segments = clamp >> 8 & 31, first = lane() & segments, last = first | (clamp & 31 & ~segments);
+  from = first | (from & 31 & ~segments);
+  *inside = from <= last;
+  return shuffle(value, from, *inside, mask, site);
 }
 
 // PTX ISA, "Matrix Fragments for mma.m16n8k8" with .tf32: with g = lane / 4, t = lane % 4
@@ -244,6 +292,26 @@ void Thread::multiply(MmaTf32* m, const Site* site) {
   }
   block->wait(w, *this, site);
 }
+// "Matrix Fragments for mma.m16n8k16 with floating point type", .f16; two columns of a, or rows of b, in a
+// number, the first one below:
+//   a0..a3: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8);  b0, b1: (2t, g), (2t + 8, g);  c as above
+void Thread::multiply(MmaF16* m, const Site* site) {
+  Block::Barrier* w = block->warp(*this);
+  w->halves[lane()] = *m;
+  block->wait(w, *this, site);
+  const auto half = [](u32 two, u32 k) { return Half::value(u16(two >> 16 * (k % 2))); };
+  for (u32 e = 0; e < 4; ++e) {
+    const u32 row = lane() / 4 + e / 2 * 8, column = lane() % 4 * 2 + e % 2;
+    double sum = m->c[e];
+    for (u32 k = 0; k < 16; ++k) {
+      const u32 a = w->halves[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
+      const u32 b = w->halves[column * 4 + k % 8 / 2].b[k / 8];
+      sum += half(a, k) * half(b, k);
+    }
+    m->d[e] = float(sum);
+  }
+  block->wait(w, *this, site);
+}
 // "Matrix Fragments for mma.m8n8k4" with .f64: a (g, t), b (t, g), c0, c1: (g, 2t), (g, 2t + 1).
 void Thread::multiply(MmaF64* m, const Site* site) {
   Block::Barrier* w = block->warp(*this);
@@ -256,6 +324,69 @@ void Thread::multiply(MmaF64* m, const Site* site) {
     m->d[e] = sum;
   }
   block->wait(w, *this, site);
+}
+
+// Of each matrix a lane has columns 2t, 2t + 1 of row g, the first one below; transposed, rows 2t, 2t + 1 of
+// column g. Lane 8 q + r has the address of row r of matrix q. A row is read by all of the warp: a write of
+// any lane needs a barrier before and after.
+void Thread::load_matrices(u64 row, u32 count, bool transposed, u32* m, const Site* site) {
+  if (lane() < 8 * count) look(&row, 16, *this, site, Access::load, true);
+  Block::Barrier* w = block->warp(*this);
+  w->long_values[lane()] = row;
+  block->wait(w, *this, site);
+  const u32 g = lane() / 4, t = lane() % 4;
+  for (u32 q = 0; q < count; ++q) {
+    const u64* rows = w->long_values + 8 * q;
+    m[q] = transposed ? u32(read<u16>(rows[2 * t + 1] + 2 * g)) << 16 | read<u16>(rows[2 * t] + 2 * g)
+                      : read<u32>(rows[g] + 4 * t);
+  }
+  block->wait(w, *this, site);
+}
+void Thread::store_matrices(u64 row, u32 count, bool transposed, const u32* m, const Site* site) {
+  if (lane() < 8 * count) look(&row, 16, *this, site, Access::store, true);
+  Block::Barrier* w = block->warp(*this);
+  w->long_values[lane()] = row;
+  block->wait(w, *this, site);
+  const u32 g = lane() / 4, t = lane() % 4;
+  for (u32 q = 0; q < count; ++q) {
+    const u64* rows = w->long_values + 8 * q;
+    if (transposed) {
+      write<u16>(rows[2 * t] + 2 * g, u16(m[q]));
+      write<u16>(rows[2 * t + 1] + 2 * g, u16(m[q] >> 16));
+    } else {
+      write<u32>(rows[g] + 4 * t, m[q]);
+    }
+  }
+  block->wait(w, *this, site);
+}
+u32 Thread::transpose(u32 m, const Site* site) {
+  u32 all[32];
+  exchange(m, 0xffffffffu, all, site);
+  const u32 g = lane() / 4, t = lane() % 4;
+  const auto at = [&](u32 row, u32 column) {
+    return all[row * 4 + column / 2] >> 16 * (column % 2) & 0xffff;
+  };
+  return at(2 * t + 1, g) << 16 | at(2 * t, g);
+}
+
+void Thread::copy(u64 to, u64 from, u32 bytes, u32 taken, const Site* site) {
+  if (taken > bytes) report("copies more than it may", *this, site);
+  look(&from, bytes, *this, site, Access::load);
+  look(&to, bytes, *this, site, Access::store);
+  copies.push_back({to, from, bytes, std::min(taken, bytes), copy_groups});
+}
+void Thread::wait_for_copies(int groups_left, const Site* site) {
+  std::vector<Copy> left;
+  for (Copy& c : copies) {
+    if (groups_left >= 0 && c.group + groups_left >= copy_groups) {
+      left.push_back(c);
+      continue;
+    }
+    look(&c.to, c.bytes, *this, site, Access::store);
+    std::memset(reinterpret_cast<void*>(c.to), 0, c.bytes);
+    std::memcpy(reinterpret_cast<void*>(c.to), reinterpret_cast<const void*>(c.from), c.taken);
+  }
+  copies = std::move(left);
 }
 
 namespace {

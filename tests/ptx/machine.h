@@ -20,8 +20,13 @@ struct Site {
   int line;
 };
 
-// Operands of all lanes of mma.sync.m16n8k8 (tf32) and mma.sync.m8n8k4 (f64), and a lane's results.
+// Operands of all lanes of mma.sync.m16n8k8 (tf32), m16n8k16 (f16) and m8n8k4 (f64), and a lane's results.
 struct MmaTf32 {
+  u32 a[4], b[2];
+  float c[4];
+  float d[4];
+};
+struct MmaF16 {  // two halves in a number of a and b
   u32 a[4], b[2];
   float c[4];
   float d[4];
@@ -34,16 +39,31 @@ struct MmaF64 {
 class Block;
 struct Run;
 
+// cp.async that nothing has waited for
+struct Copy {
+  u64 to, from;
+  u32 bytes, taken;  // zeros behind those taken
+  u32 group;
+};
+
 struct Thread {
   u32 tid, ntid, ctaid, nctaid;
   unsigned char* shared;
   Block* block;
-  u32 barriers = 0, warp_barriers = 0;  // passed
+  // passed; a barrier of some warps leaves all of them with the same number, one beyond the largest
+  u32 barriers = 0, warp_barriers = 0;
+  std::vector<Copy> copies = {};
+  u32 copy_groups = 0;
 
   u32 lane() const { return tid % 32; }
   u32 warp() const { return tid / 32; }
 
+  u32 mask() const { return ntid - tid / 32 * 32 >= 32 ? 0xffffffffu : (1u << ntid % 32) - 1; }
+
   bool on_stack(u64 at) const;
+  bool in_shared(u64 at) const;
+  bool in_local(u64 at) const { return on_stack(at); }
+  bool in_global(u64 at) const { return !in_shared(at) && !on_stack(at); }
   // Goes through instructions between two branches (profile.h).
   void visit(const Run* run);
 
@@ -54,15 +74,41 @@ struct Thread {
   u32 atomic_add(u64 at, u32 value, const Site* site);
 
   void barrier(const Site* site);
+  // bar.sync and bar.arrive of `count` threads
+  void named_barrier(u32 number, u32 count, bool waits, const Site* site);
   bool any(bool value, const Site* site);
   void warp_barrier(const Site* site);
   u32 shuffle_bfly(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
   u32 shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
-  u32 ballot(bool value, u32 mask, const Site* site);  // the lanes that have it
+  u32 shuffle_down(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
+  u32 shuffle_idx(u32 value, u32 from, u32 clamp, u32 mask, bool* inside, const Site* site);
+  // Which lanes' values are true, or equal to the own one.
+  u32 ballot(bool value, u32 mask, const Site* site);
+  u32 equal(u64 value, u32 mask, const Site* site);
+  template <class T>
+  u32 reduce(T (*f)(T, T), u32 value, u32 mask, const Site* site) {
+    u32 all[32];
+    exchange(value, mask, all, site);
+    T out = T(all[0]);
+    for (u32 k = 1; k < 32 && mask_of(k); ++k) out = f(out, T(all[k]));
+    return u32(out);
+  }
   void multiply(MmaTf32* m, const Site* site);
+  void multiply(MmaF16* m, const Site* site);
   void multiply(MmaF64* m, const Site* site);
+  // ldmatrix, stmatrix: `count` matrices of 8 x 8 halves; lane r of eight has the address of row r
+  void load_matrices(u64 row, u32 count, bool transposed, u32* m, const Site* site);
+  void store_matrices(u64 row, u32 count, bool transposed, const u32* m, const Site* site);
+  u32 transpose(u32 m, const Site* site);
+
+  // cp.async: the copies are made when they are waited for, as late as a GPU may make them.
+  void copy(u64 to, u64 from, u32 bytes, u32 taken, const Site* site);
+  void commit_copies() { ++copy_groups; }
+  void wait_for_copies(int groups_left, const Site* site);  // -1: also for those without a group
 
  private:
+  bool mask_of(u32 lane) const { return mask() >> lane & 1; }
+  void exchange(u32 value, u32 mask, u32* all, const Site* site);
   u32 shuffle(u32 value, u32 from, bool inside, u32 mask, const Site* site);
 };
 

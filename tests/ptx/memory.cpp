@@ -28,15 +28,15 @@ struct Accesses {
   u16 thread = 0;
   bool several_blocks = false, several_warps = false, several_lanes = false;
 
-  // Whether one of them and an access by t now are ordered by nothing.
-  bool race(const Thread& t) const {
+  // Whether one of them and an access now, by t or all of its warp, are ordered by nothing.
+  bool race(const Thread& t, bool whole_warp) const {
     if (launch != now.number) return false;
     if (several_blocks || block != t.ctaid) return true;
     if (barriers != t.barriers) return false;
     if (several_warps || thread / 32u != t.warp()) return true;
-    return warp_barriers == t.warp_barriers && (several_lanes || thread != t.tid);
+    return warp_barriers == t.warp_barriers && (whole_warp || several_lanes || thread != t.tid);
   }
-  void add(const Thread& t, const Site* where) {
+  void add(const Thread& t, const Site* where, bool whole_warp) {
     if (launch != now.number) {
       *this = {};
     } else if (block != t.ctaid) {
@@ -51,6 +51,7 @@ struct Accesses {
     } else if (thread != t.tid) {
       several_lanes = true;
     }
+    several_lanes |= whole_warp;
     site = where, launch = now.number, block = t.ctaid, thread = static_cast<u16>(t.tid);
     barriers = t.barriers, warp_barriers = t.warp_barriers;
   }
@@ -100,18 +101,18 @@ std::string against(const Accesses& other) {
          std::to_string(other.block) + " thread " + std::to_string(other.thread);
 }
 
-void look_at(Grain* w, const Thread& t, const Site* site, Access access) {
+void look_at(Grain* w, const Thread& t, const Site* site, Access access, bool whole_warp) {
   if (access != Access::store && !w->written) {
     report("reads what nothing has written", t, site);
     w->written = true;
   }
-  if (!(access == Access::atomic && w->atomic) && w->writes.race(t)) {
+  if (!(access == Access::atomic && w->atomic) && w->writes.race(t, whole_warp)) {
     report(access == Access::load ? "races (read after write)" : "races (write after write)", t, site,
            against(w->writes));
   }
-  if (access == Access::load) return w->reads.add(t, site);
-  if (w->reads.race(t)) report("races (write after read)", t, site, against(w->reads));
-  w->writes.add(t, site);
+  if (access == Access::load) return w->reads.add(t, site, whole_warp);
+  if (w->reads.race(t, whole_warp)) report("races (write after read)", t, site, against(w->reads));
+  w->writes.add(t, site, whole_warp);
   w->written = true;
   w->atomic = access == Access::atomic;
 }
@@ -129,7 +130,9 @@ bool in_parameters(u64 at, u64 bytes) {
 
 }  // namespace
 
-void look(u64* at, u32 bytes, const Thread& t, const Site* site, Access access) {
+bool in_shared(u64 at) { return shared_memory.holds(at, 1); }
+
+void look(u64* at, u32 bytes, const Thread& t, const Site* site, Access access, bool whole_warp) {
   if (*at % bytes) {
     report("is not aligned", t, site);
     *at = u64(elsewhere);
@@ -144,7 +147,7 @@ void look(u64* at, u32 bytes, const Thread& t, const Site* site, Access access) 
   }
   if (profiling) profile_access(t, site, *at, bytes, access != Access::load, region == &shared_memory);
   if (bytes < region->size) region->split();
-  region->each(*at, bytes, [&](Grain* g) { look_at(g, t, site, access); });
+  region->each(*at, bytes, [&](Grain* g) { look_at(g, t, site, access, whole_warp); });
 }
 
 void* allocate(std::size_t bytes, bool on_host) {

@@ -22,8 +22,9 @@ void report(const char* what, const Thread& t, const Site* site, const std::stri
 
 enum class Access { load, store, atomic };
 
-// Checks an access; one that cannot be done goes elsewhere.
-void look(u64* at, u32 bytes, const Thread& t, const Site* site, Access access);
+// Checks an access, of one thread or of all of its warp; one that cannot be done goes elsewhere.
+void look(u64* at, u32 bytes, const Thread& t, const Site* site, Access access, bool whole_warp = false);
+bool in_shared(u64 at);
 
 // Fresh shared memory, where it begins.
 unsigned char* clear_shared(std::size_t bytes);

@@ -23,36 +23,81 @@ TYPES = {
     "f32": "float",
     "f64": "double",
     "pred": "bool",
+    # as bits
+    **dict.fromkeys(("f16", "bf16"), "u16"),
+    **dict.fromkeys(("f16x2", "bf16x2", "tf32"), "u32"),
 }
 SIZES = {"float": 4, "double": 8} | {f"{kind}{8 * n}": n for kind in "su" for n in (1, 2, 4, 8)}
-SPECIAL = {"%tid.x": "t.tid", "%ntid.x": "t.ntid", "%ctaid.x": "t.ctaid", "%nctaid.x": "t.nctaid"}
+SPECIAL = {
+    "%tid.x": "t.tid",
+    "%ntid.x": "t.ntid",
+    "%ctaid.x": "t.ctaid",
+    "%nctaid.x": "t.nctaid",
+    **{f"%{name}.{axis}": "u32(0)" for name in ("tid", "ctaid") for axis in "yz"},
+    **{f"%{name}.{axis}": "u32(1)" for name in ("ntid", "nctaid") for axis in "yz"},
+    "%laneid": "t.lane()",
+    "%warpid": "t.warp()",
+    "%lanemask_eq": "(u32(1) << t.lane())",
+    "%lanemask_lt": "((u32(1) << t.lane()) - 1)",
+    "%lanemask_le": "~(~u32(1) << t.lane())",
+    "%lanemask_gt": "(~u32(1) << t.lane())",
+    "%lanemask_ge": "(~u32(0) << t.lane())",
+    "WARP_SZ": "u32(32)",
+}
 # Plain arithmetic: result and operands are of the instruction's (last) type.
 PLAIN = {
     "abs",
     "add",
     "and",
-    "bfi",
     "copysign",
+    "cos",
     "div",
     "ex2",
     "fma",
+    "lg2",
+    "mad.hi",
     "mad.lo",
     "max",
+    "max.NaN",
     "min",
+    "min.NaN",
     "mul",
     "mul.hi",
     "mul.lo",
     "neg",
     "not",
     "or",
-    "popc",
     "rcp",
     "rem",
+    "rsqrt",
+    "sin",
     "sqrt",
     "sub",
+    "tanh",
     "xor",
 }
-ROUNDING = {"rn", "rm", "approx", "ftz", "full"}
+# Of two halves in a register, or one.
+OF_HALVES = {"add", "sub", "mul", "fma", "min", "max", "abs", "neg"}
+HALVES = ("f16", "f16x2", "bf16", "bf16x2")
+# Bits of integers: result and operands that count are u32, the others of the instruction's type.
+OF_BITS = {
+    "bfe": 1,
+    "bfi": 2,
+    "popc": 1,
+    "clz": 1,
+    "brev": 1,
+    "bfind": 1,  # operands of the type
+    "shf": 0,
+    "prmt": 0,
+    "lop3": 0,
+}
+ROUNDING = {"rn", "rm", "rz", "rp", "approx", "ftz", "full"}
+DIRECTED = {"rm": "FE_DOWNWARD", "rz": "FE_TOWARDZERO", "rp": "FE_UPWARD"}
+# cvt's ways to an integer
+TO_INTEGER = {"rni": "rounded", "rzi": "truncated", "rmi": "floored", "rpi": "ceiled"}
+# Of unsigned integers, as of others.
+COMPARISONS = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
+SPACES = ("param", "local", "global", "shared")
 
 
 def split_operands(text: str) -> list[str]:
@@ -78,6 +123,7 @@ class Function:
         self.symbols = {p for p, _, _ in params}  # what has an address
         self.shared: set[str] = set()
         self.run: Counter[str] | None = None  # costs since the last label or branch
+        self.targets: dict[str, list[str]] = {}  # of brx, by name
 
     def operand(self, text: str, kind: str) -> str:
         """A source operand as a C++ expression of the type."""
@@ -110,6 +156,8 @@ class Function:
         return f"{self.operand(base, 'u64')} + u64({offset or 0}ll)"
 
     def set(self, to: str, value: str) -> str:
+        if to == "_":
+            return f"(void)({value});"
         return f"put({self.register(to)}, {value});"
 
     # -- statements
@@ -119,8 +167,8 @@ class Function:
         if match := re.fullmatch(r"\.reg \.(\w+) %(\w+)<(\d+)>", text):
             kind, name, count = TYPES[match[1]], match[2], int(match[3])
             names = [f"{name}{k}" for k in range(1, count)]
-        elif match := re.fullmatch(r"\.reg \.(\w+) %?(\w+)", text):
-            kind, names = TYPES[match[1]], [match[2]]
+        elif match := re.fullmatch(r"\.reg \.(\w+) ([\w%, ]+)", text):
+            kind, names = TYPES[match[1]], [n.strip(" %") for n in match[2].split(",")]
         elif match := re.fullmatch(r"\.local \.align (\d+) \.b8 (\w+)\[(\d+)\]", text):
             self.symbols.add(match[2])
             self.lines.append(f"alignas({match[1]}) unsigned char {match[2]}[{match[3]}];")
@@ -140,7 +188,7 @@ class Function:
 
     def instruction(self, text: str, site: int, location: str, runs: list) -> None:
         guard = ""
-        if match := re.match(r"@(!?)%(\w+)\s+", text):
+        if match := re.match(r"@(!?)%?(\w+)\s+", text):
             guard, text = f"if ({match[1]}{match[2]}) ", text[match.end() :]
         opcode, _, rest = text.partition(" ")
         if self.run is None:
@@ -150,75 +198,184 @@ class Function:
         pipe, times = cost(opcode)
         if pipe:
             self.run[pipe] += times
-        if opcode.startswith(("bra", "call", "ret")):
+        if opcode.startswith(("bra", "brx", "call", "ret", "exit")):
             self.run = None
         code = self.translated(opcode.split("."), split_operands(rest), site)
         self.lines.append(f"{guard}{{ {code} }}" if guard else code)
 
     def translated(self, op: list[str], operands: list[str], site: int) -> str:
         name, kind = op[0], TYPES.get(op[-1], "")
-        if name in ("ld", "st"):
+        if name in ("ld", "st", "ldu"):
             return self.memory(op, operands, kind, site)
         if name == "bra":
             return f"goto {label(operands[0])};"
-        if name == "ret":
+        if name == "ret" or (name == "exit" and self.entry):
             return "return;"
+        if name in ("membar", "fence"):  # which order no two threads by themselves
+            return ";"
         if name == "mov":
             return self.move(operands, kind)
-        if name == "setp":
-            compare, (to, *args) = op[1], operands
-            return self.set(to, f"compare_{compare}<{kind}>({self.values(args, kind)})")
         if name == "selp":
             to, a, b, p = operands
             chosen = (
                 f"{self.operand(p, 'bool')} ? {self.operand(a, kind)} : {self.operand(b, kind)}"
             )
             return self.set(to, chosen)
-        if name == "cvt":
-            source, target = kind, TYPES[op[-2]]
-            how = {"sat": "saturated", "rni": "rounded", "rzi": "converted", "rn": "converted"}
-            how = how[op[1]] if len(op) == 4 else "converted"
-            return self.set(
-                operands[0], f"{how}<{target}, {source}>({self.values(operands[1:], source)})"
-            )
-        if name == "cvta":
-            value = self.operand(operands[1], "u64")
-            return self.set(operands[0], f"u64(t.shared) + {value}" if op[1] == "shared" else value)
         if name in ("shl", "shr"):
             to, a, n = operands
             return self.set(
                 to, f"{name}<{kind}>({self.operand(a, kind)}, {self.operand(n, 'u32')})"
             )
-        if op[:2] == ["mul", "wide"]:
-            to, *args = operands
+        if op[1:2] == ["wide"]:
+            to, a, b, *c = operands
             wide = f"{kind[0]}{2 * int(kind[1:])}"
-            return self.set(to, f"mul_wide<{wide}>({self.values(args, kind)})")
-        if name in ("bar", "shfl", "vote", "mma", "atom", "call"):
+            product = f"mul_wide<{wide}>({self.values([a, b], kind)})"
+            if c:  # mad
+                product = f"add_<{wide}>({product}, {self.operand(c[0], wide)})"
+            return self.set(to, product)
+        if name in OF_BITS:
+            return self.bits(op, operands, kind)
+        if name in OF_HALVES and op[-1] in HALVES:
+            return self.halves(op, operands)
+        if name == "cp" and op[1] == "async":
+            return self.cp_async(op, operands, site)
+        if name in ("ldmatrix", "stmatrix", "movmatrix"):
+            return self.matrix(op, operands, site)
+        if name in METHODS:
             return getattr(self, name)(op, operands, kind, site)
         parts = [p for p in op[:-1] if p not in ROUNDING]
         if ".".join(parts) in PLAIN:
-            rounded = "_down" if "rm" in op else "_approx" if "approx" in op else ""
-            to, *args = operands
-            return self.set(to, f"{'_'.join(parts)}{rounded}_<{kind}>({self.values(args, kind)})")
+            return self.plain(parts, op, operands, kind)
         raise ValueError(f"no such instruction: {'.'.join(op)} {operands}")
+
+    def plain(self, parts: list[str], op: list[str], operands: list[str], kind: str) -> str:
+        to, *args = operands
+        function, values = "_".join(parts), self.floats(op, args, kind)
+        directed = next((DIRECTED[p] for p in op if p in DIRECTED), None)
+        if directed:
+            arithmetic = f"[](auto... x) {{ return {function}_<{kind}>({kind}(x)...); }}"
+            call = f"directed<{kind}>({directed}, {arithmetic}, {values})"
+        else:
+            call = f"{function}{'_approx' if 'approx' in op else ''}_<{kind}>({values})"
+        return self.set(to, f"flushed({call})" if flushes(op, kind) else call)
+
+    def floats(self, op: list[str], args: list[str], kind: str) -> str:
+        """Values, with ftz zeros for denormal numbers."""
+        values = [self.operand(a, kind) for a in args]
+        return (
+            ", ".join(f"flushed({v})" for v in values) if flushes(op, kind) else ", ".join(values)
+        )
+
+    def bits(self, op: list[str], operands: list[str], kind: str) -> str:
+        to, *args = operands
+        typed = OF_BITS[op[0]]
+        values = [self.operand(a, kind if k < typed else "u32") for k, a in enumerate(args)]
+        if ".".join(op[:-1]) not in KNOWN_BITS:
+            raise ValueError(f"no such instruction: {'.'.join(op)}")
+        return self.set(to, f"{'_'.join(op[:-1])}_<{kind}>({', '.join(values)})")
+
+    def halves(self, op: list[str], operands: list[str]) -> str:
+        to, *args = operands
+        number = "Brain" if op[-1].startswith("bf") else "Half"
+        if {"sat", "relu", "NaN", "ftz", *DIRECTED} & set(op):
+            raise ValueError(f"no such instruction: {'.'.join(op)}")
+        count = "two" if op[-1].endswith("x2") else "one"
+        bits = "u32" if count == "two" else "u16"
+        call = f"of_{count}<{number}>([](auto... x) {{ return {op[0]}_exact(x...); }}, {self.values(args, bits)})"
+        return self.set(to, call)
+
+    def setp(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        to, a, b, *also = operands
+        compare = COMPARISONS.get(op[1], op[1])
+        if op[-1] in ("f16", "bf16"):
+            number = "Brain" if op[-1] == "bf16" else "Half"
+            kind = "double"
+            values = ", ".join(f"{number}::value({self.operand(x, 'u16')})" for x in (a, b))
+        elif op[-1] in HALVES:
+            raise ValueError(f"no such instruction: {'.'.join(op)}")
+        else:
+            values = self.floats(op, [a, b], kind)
+        truth = f"compare_{compare}<{kind}>({values})"
+        first, _, second = to.partition("|")
+        if not (second or also):
+            return self.set(to, truth)
+        how = {"and": "&", "or": "|", "xor": "^"}
+        combined = f" {how[op[2]]} {self.operand(also[0], 'bool')}" if also else ""
+        out = f"bool truth = {truth}, first = truth{combined}, second = !truth{combined};"
+        out += self.set(first, "first") + (self.set(second, "second") if second else "")
+        return f"{{ {out} }}"
+
+    def cvt(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        target, source, ways = op[-2], op[-1], set(op[1:-2])
+        to, *args = operands
+        if not ways <= {"rn", "rna", "rz", "ftz", "sat", *TO_INTEGER}:
+            raise ValueError(f"no such instruction: {'.'.join(op)}")
+        if target in HALVES and source == "f32":  # of two, the first one becomes the upper half
+            number = "Brain" if target.startswith("bf") else "Half"
+            toward_zero = "true" if "rz" in ways else "false"
+            bits = [
+                f"{number}::bits({v}, {toward_zero})"
+                for v in self.floats(op, args, "float").split(", ")
+            ]
+            return self.set(to, bits[0] if len(bits) == 1 else f"u32({bits[0]}) << 16 | {bits[1]}")
+        if target == "tf32":
+            way = next(w for w in ("rna", "rn", "rz") if w in ways)
+            return self.set(to, f"tf32_{way}({self.operand(args[0], 'float')})")
+        value = self.operand(args[0], kind)
+        if source in HALVES:
+            value, kind = f"{'Brain' if source == 'bf16' else 'Half'}::value({value})", "double"
+        if target == "f16" and ways <= {"rn", "rz"}:
+            return self.set(to, f"Half::bits({value}, {'true' if 'rz' in ways else 'false'})")
+        if "rz" in ways or "rna" in ways or target in HALVES:
+            raise ValueError(f"no such instruction: {'.'.join(op)}")
+        if flushes(op, kind):
+            value = f"flushed({value})"
+        how = next((TO_INTEGER[w] for w in ways if w in TO_INTEGER), "converted")
+        if "sat" in ways:
+            if target not in ("f32", "f64"):
+                raise ValueError(f"no such instruction: {'.'.join(op)}")
+            how = "saturated"
+        value = f"{how}<{TYPES[target]}, {kind}>({value})"
+        return self.set(to, f"flushed({value})" if flushes(op, TYPES[target]) else value)
+
+    def cvta(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        value = self.operand(operands[1], "u64")
+        if op[1] == "shared":
+            value = f"u64(t.shared) + {value}"
+        elif op[1:3] == ["to", "shared"]:
+            value = f"{value} - u64(t.shared)"
+        return self.set(operands[0], value)
+
+    def isspacep(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        value = self.operand(operands[1], "u64")
+        return self.set(operands[0], f"t.in_{op[1].partition('::')[0]}({value})")
+
+    def brx(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        cases = [f"case {k}: goto {label(x)};" for k, x in enumerate(self.targets[operands[1]])]
+        return f"switch ({self.operand(operands[0], 'u32')}) {{ {' '.join(cases)} }}"
 
     def values(self, args: list[str], kind: str) -> str:
         return ", ".join(self.operand(a, kind) for a in args)
 
     def move(self, operands: list[str], kind: str) -> str:
         to, source = operands
-        if to.startswith("{"):
-            low, high = split_operands(to.strip("{}"))
-            value = self.operand(source, "u64")
-            return self.set(low, f"u32({value})") + self.set(high, f"u32({value} >> 32)")
-        if source.startswith("{"):
-            low, high = split_operands(source.strip("{}"))
-            value = f"u64({self.operand(low, 'u32')}) | u64({self.operand(high, 'u32')}) << 32"
-            return self.set(to, value)
+        if to.startswith("{"):  # apart
+            parts = split_operands(to.strip("{}"))
+            bits = 8 * SIZES[kind] // len(parts)
+            sets = [self.set(r, f"u{bits}(bits >> {k * bits})") for k, r in enumerate(parts)]
+            return f"{{ {kind} bits = {self.operand(source, kind)}; {' '.join(sets)} }}"
+        if source.startswith("{"):  # together
+            parts = split_operands(source.strip("{}"))
+            bits = 8 * SIZES[kind] // len(parts)
+            values = [
+                f"{kind}({self.operand(r, f'u{bits}')}) << {k * bits}" for k, r in enumerate(parts)
+            ]
+            return self.set(to, f"{kind}({' | '.join(values)})")
         return self.set(to, self.operand(source, kind))
 
     def memory(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
-        space = op[1] if op[1] in ("param", "local", "global", "shared") else "generic"
+        spaces = (p.partition("::")[0] for p in op[1:-1])
+        space = next((p for p in spaces if p in SPACES), "generic")
         width = {"v2": 2, "v4": 4}.get(op[-2], 1)
         to_memory = op[0] == "st"
         address, registers = operands if to_memory else reversed(operands)
@@ -238,14 +395,21 @@ class Function:
         return "{ " + " ".join(out) + " }"
 
     def bar(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
-        if op[1] == "sync":
-            return f"t.barrier(sites + {site});"
-        if op[1] == "warp":
+        parts = [p for p in op[1:] if p not in ("aligned", "cta")]
+        if parts in (["sync"], ["arrive"]):
+            number, *count = (self.operand(o, "u32") for o in operands)
+            if parts == ["sync"] and operands == ["0"]:
+                return f"t.barrier(sites + {site});"
+            values = f"{number}, {count[0] if count else 't.ntid'}, {'false' if parts == ['arrive'] else 'true'}"
+            return f"t.named_barrier({values}, sites + {site});"
+        if parts[0] == "warp":
             return f"t.warp_barrier(sites + {site});"
         to, _, value = operands  # bar.red.or.pred
-        if op[1:3] != ["red", "or"]:
+        if parts[:2] != ["red", "or"]:
             raise ValueError(f"no such instruction: {op}")
         return self.set(to, f"t.any({self.operand(value, 'bool')}, sites + {site})")
+
+    barrier = bar
 
     def shfl(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         to, a, b, c, mask = operands
@@ -257,23 +421,80 @@ class Function:
 
     def vote(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         to, value, mask = operands
-        if op[1:] != ["sync", "ballot", "b32"]:
+        ballot = (
+            f"t.ballot({self.operand(value, 'bool')}, {self.operand(mask, 'u32')}, sites + {site})"
+        )
+        results = {"ballot": "b", "any": "b != 0", "all": "b == t.mask()"}
+        results["uni"] = f"b == 0 || {results['all']}"
+        return f"{{ u32 b = {ballot}; {self.set(to, results[op[2]])} }}"
+
+    def match(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        to, value, mask = operands
+        to, _, also = to.partition("|")
+        compared = self.operand(value, "u64" if kind == "u64" else "u32")
+        equal = f"t.equal({compared}, {self.operand(mask, 'u32')}, sites + {site})"
+        if op[1] == "any":
+            return self.set(to, equal)
+        out = f"u32 b = {equal}; {self.set(to, 'b == t.mask() ? b : u32(0)')}"
+        return f"{{ {out} {self.set(also, 'b == t.mask()') if also else ''} }}"
+
+    def redux(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        to, value, mask = operands
+        if op[2] not in ("add", "min", "max", "and", "or", "xor") or kind == "float":
             raise ValueError(f"no such instruction: {op}")
-        who = f"t.ballot({self.operand(value, 'bool')}, {self.operand(mask, 'u32')}, sites + {site})"
-        return self.set(to, who)
+        values = f"{self.operand(value, 'u32')}, {self.operand(mask, 'u32')}"
+        call = f"t.reduce<{kind}>({op[2]}_<{kind}>, {values}, sites + {site})"
+        return self.set(to, call)
+
+    def activemask(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
+        return self.set(operands[0], "t.mask()")  # as if no lane went another way
 
     def mma(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         shape, types = op[3], op[6:]
-        single = (shape, types) == ("m16n8k8", ["f32", "tf32", "tf32", "f32"])
-        if not single and (shape, types) != ("m8n8k4", ["f64"] * 4):
+        found = MMA.get((shape, *types))
+        if not found or op[4:6] != ["row", "col"]:
             raise ValueError(f"no such instruction: {op}")
+        which, of_factors, of_sum = found
         d, a, b, c = (split_operands(o.strip("{}")) for o in operands)
-        of_factors, of_sum = ("u32", "float") if single else ("double", "double")
         lists = ", ".join(
             f"{{{self.values(x, k)}}}" for x, k in ((a, of_factors), (b, of_factors), (c, of_sum))
         )
         sets = " ".join(self.set(r, f"m.d[{k}]") for k, r in enumerate(d))
-        return f"{{ Mma{'Tf32' if single else 'F64'} m{{{lists}}}; t.multiply(&m, sites + {site}); {sets} }}"
+        return f"{{ {which} m{{{lists}}}; t.multiply(&m, sites + {site}); {sets} }}"
+
+    def matrix(self, op: list[str], operands: list[str], site: int) -> str:
+        """ldmatrix, stmatrix, movmatrix: 8 x 8 of 16 bits."""
+        if "m8n8" not in op or op[-1] != "b16":
+            raise ValueError(f"no such instruction: {op}")
+        transposed = "true" if "trans" in op else "false"
+        if op[0] == "movmatrix":
+            to, value = operands
+            return self.set(to, f"t.transpose({self.operand(value, 'u32')}, sites + {site})")
+        count = next({"x1": 1, "x2": 2, "x4": 4}[p] for p in op if p in ("x1", "x2", "x4"))
+        load = op[0] == "ldmatrix"
+        registers, address = operands if load else reversed(operands)
+        names = split_operands(registers.strip("{}"))
+        generic = not any(p.partition("::")[0] == "shared" for p in op)
+        arguments = (
+            f"{self.address(address, not generic)}, {count}, {transposed}, m, sites + {site}"
+        )
+        if load:
+            sets = " ".join(self.set(r, f"m[{k}]") for k, r in enumerate(names))
+            return f"{{ u32 m[4]; t.load_matrices({arguments}); {sets} }}"
+        return f"{{ u32 m[4] = {{{self.values(names, 'u32')}}}; t.store_matrices({arguments}); }}"
+
+    def cp_async(self, op: list[str], operands: list[str], site: int) -> str:
+        if op[2] == "commit_group":
+            return "t.commit_copies();"
+        if op[2] in ("wait_group", "wait_all"):
+            return f"t.wait_for_copies({operands[0] if op[2] == 'wait_group' else -1}, sites + {site});"
+        if op[2] not in ("ca", "cg") or op[3].partition("::")[0] != "shared" or op[4] != "global":
+            raise ValueError(f"no such instruction: {op}")
+        to, source, bytes, *valid = operands
+        if len(valid) > 1:
+            raise ValueError(f"no such instruction: {op} {operands}")
+        taken = self.operand(valid[0], "u32") if valid else f"{bytes}u"
+        return f"t.copy({self.address(to, True)}, {self.address(source)}, {bytes}, {taken}, sites + {site});"
 
     def atom(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         if op[1:3] != ["global", "add"] or kind not in ("u32", "s32"):
@@ -320,21 +541,38 @@ def parameter(text: str) -> tuple[str, str, int]:
     return match[2], match[1], SIZES[TYPES[match[1]]] * int(match[3] or 1)
 
 
+def flushes(op: list[str], kind: str) -> bool:
+    return "ftz" in op and kind == "float"
+
+
 def lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered, without comments, and with the braces of scopes in lines of their own."""
+    """Numbered, without comments."""
     for number, line in enumerate(text.splitlines(), 1):
-        line = re.sub(r"//.*", "", line).strip()
-        line = re.sub(r"^\{\s*(?=\S)", "{\n", line)
-        line = re.sub(r";\s*\}$", ";\n}", line)
-        yield from ((number, piece) for piece in line.split("\n"))
+        yield number, re.sub(r"//.*", "", line).strip()
 
 
 # Instructions that the machine has something to say about.
-SEEN = re.compile(r"(@!?%\w+ )?(ld|st|bar|shfl|vote|mma|atom)\.")
+SEEN = re.compile(
+    r"(@!?%?\w+ )?(ld|st|bar|barrier|shfl|mma|atom|ldmatrix|stmatrix|movmatrix|vote|match|redux|cp)\."
+)
+METHODS = {
+    *("bar", "barrier", "shfl", "mma", "atom", "call", "vote", "match", "redux", "activemask"),
+    *("setp", "cvt", "cvta", "isspacep", "brx"),
+}
+KNOWN_BITS = {
+    *("bfe", "bfi", "popc", "clz", "brev", "bfind", "prmt", "lop3"),
+    *(f"shf.{side}.{way}" for side in "lr" for way in ("wrap", "clamp")),
+}
+# Operands' struct, types of its factors and of its sum.
+MMA = {
+    ("m16n8k8", "f32", "tf32", "tf32", "f32"): ("MmaTf32", "u32", "float"),
+    ("m16n8k16", "f32", "f16", "f16", "f32"): ("MmaF16", "u32", "float"),
+    ("m8n8k4", "f64", "f64", "f64", "f64"): ("MmaF64", "double", "double"),
+}
 
 HEADER = re.compile(
     r"(?:\.visible |\.weak )?\.(entry|func) (?:\(([^)]*)\) )?(\w+) ?\(([^)]*)\)"
-    r"(?: \.noreturn)?(?: ?\.maxntid (\d+), 1, 1)?(?: ?\.minnctapersm \d+)? ?$"
+    r"(?: \.noreturn)?(?: ?\.(?:max|req)ntid (\d+)(?:, 1, 1)?)?(?: ?\.minnctapersm \d+)? ?$"
 )
 
 
@@ -355,26 +593,34 @@ class Module:
                 continue
             if re.match(r"\.(file|loc)\s", line):
                 self.locate(line)
-            elif function and (match := re.fullmatch(r"(\$?\w+):", line)):
-                function.lines.append(f"{label(match[1])}:;")
-                function.run = None
-            elif line == "{" and function is None:
-                function, statement, depth = self.begin(statement), "", 1
-            elif line == "{":
-                function.lines.append("{")
-                depth += 1
-            elif line == "}":
-                depth -= 1
-                if depth:
-                    function.lines.append("}")
-                else:
-                    function = None
-            else:
-                first = first if statement else number
-                statement += line + " "
-                if line.endswith(";"):
-                    self.finish(function, re.sub(r"\s+", " ", statement).strip(" ;"), first)
+                continue
+            for piece in re.findall(r"[{};]|[^{};]+", line):
+                pending = re.sub(r"\s+", " ", statement).strip()
+                if piece == "{" and function is None:
+                    function, statement, depth = self.begin(pending), "", 1
+                elif piece == "{" and not pending:  # a scope; else of a vector
+                    function.lines.append("{")
+                    depth += 1
+                elif piece == "}" and not pending:
+                    depth -= 1
+                    if depth:
+                        function.lines.append("}")
+                    else:
+                        function = None
+                elif piece == ";":
+                    self.finish(function, pending, first)
                     statement = ""
+                else:
+                    first = first if pending else number
+                    statement += piece
+            statement += " "
+            if function and (match := re.fullmatch(r"(\$?\w+):", statement.strip())):
+                self.place_label(function, match[1])
+                statement = ""
+
+    def place_label(self, function: Function, name: str) -> None:
+        function.lines.append(f"{label(name)}:;")
+        function.run = None
 
     def locate(self, line: str) -> None:
         if match := re.match(r'\.file\s+(\d+)\s+"([^"]*)"', line):
@@ -402,6 +648,11 @@ class Module:
                 self.shared.add(match[1])
             elif not HEADER.match(statement):  # a declaration
                 raise ValueError(f"no such statement: {statement}")
+        elif match := re.fullmatch(r"(\$?\w+): \.branchtargets (.*)", statement):
+            function.targets[match[1]] = split_operands(match[2])
+        elif match := re.match(r"(\$?\w+): ", statement):
+            self.place_label(function, match[1])
+            self.finish(function, statement[match.end() :], line)
         elif statement.startswith("."):
             function.declare(statement)
         else:

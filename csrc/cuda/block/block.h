@@ -51,6 +51,28 @@ struct MayHaveNone<Kernel, decltype(void(&Kernel::none_left))> {
   static constexpr bool value = true;
 };
 
+// Kernels with a warp for an atom, whose blocks may have any number of warps (warp_atoms.h):
+//   static constexpr bool kWarpAtoms = true;
+template <class Kernel, class = void>
+struct HasWarpAtoms {
+  static constexpr bool value = false;
+};
+template <class Kernel>
+struct HasWarpAtoms<Kernel, decltype(void(Kernel::kWarpAtoms))> {
+  static constexpr bool value = Kernel::kWarpAtoms;
+};
+
+// Blocks of a kernel that a multiprocessor must have registers for: three of kThreads unless it says otherwise
+//   static constexpr int kMinBlocks
+template <class Kernel, class = void>
+struct MinBlocks {
+  static constexpr int value = 3 * kThreads / MostThreads<Kernel>::value;
+};
+template <class Kernel>
+struct MinBlocks<Kernel, decltype(void(Kernel::kMinBlocks))> {
+  static constexpr int value = Kernel::kMinBlocks;
+};
+
 // Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
 // on no order.
 DPA2MD_KERNEL inline int atomic_add(int* to, int n) {

@@ -13,6 +13,7 @@
 #include "cuda/kernels/dense.h"
 #include "cuda/kernels/pair_list.h"
 #include "cuda/kernels/repformer_pair_attention.h"
+#include "cuda/kernels/repformer_node_warp.h"
 #include "cuda/kernels/scan.h"
 #include "cuda/kernels/sums.h"
 #include "engine/backend.h"
@@ -125,6 +126,7 @@ class GpuBackend final : public Backend {
   void prepare_block(const Block& block, EnvView<T>* env);
   LayerView<T> prepare_layer(int l);
   void prepare_fitting();
+  void prepare_halves(int l);
 
   // ---- gpu_tables.h
   void build_tables(const std::vector<char>& present);
@@ -151,6 +153,7 @@ class GpuBackend final : public Backend {
   std::vector<int> atom_counts(int which) const;
   void describe_pairs(const PairTotals& t, PairList* out) const;
   void number_pairs();
+  void list_crowded();
   void fill_pairs(Range, bool numbers, bool pairs);
   // Before the reverse sweep, the candidates' numbers as pairs are where its gradients will be.
   std::int32_t* pair_of() const { return reinterpret_cast<std::int32_t*>(dg2_.data()); }
@@ -159,6 +162,12 @@ class GpuBackend final : public Backend {
   // ---- gpu_stages.h
   void env_mats(Range, bool repformer);
   bool forks() const;
+  bool warp_pair_step(int l, Range a, const PairState<T>& from, T* to, const KeptAttention<T>& kept);
+  bool warp_pair_step_backward(int l, Range a, const PairState<T>& x);
+  bool warp_pair_init(Range a, T* out);
+  bool warp_pair_init_backward(Range a);
+  bool warp_node_moments(int l, Range a);
+  bool warp_node_moments_backward(int l, Range a, bool clear_pairs);
 
   // ---- gpu_chunks.h
   const PairNumbers& pairs_before(int atom) const {
@@ -168,6 +177,7 @@ class GpuBackend final : public Backend {
   PairState<T> pair(int layer, Range);
   PairState<T> dpair(int layer) const;
   KeptAttention<T> kept_attention(int layer) const;
+  KeptAttention<T> attention_again(Range) const;
   NodeArrays<T> nodes(Range) const;
   NodeArrays<T> dnodes(Range) const;
   std::int64_t kept_g2(bool back) const { return rep().nlayers < 3 ? 0 : back ? rep().nlayers - 2 : 1; }
@@ -223,6 +233,34 @@ class GpuBackend final : public Backend {
     if (!sizing_)
       launches_.launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
   }
+#if defined(__CUDACC__)
+  // The same for a kernel with a warp for an atom; false when its blocks would find no room.
+  template <class Kernel>
+  bool start_warps(Kernel kernel, Range atoms) {
+    kernel.begin = atoms.begin, kernel.end = atoms.end;
+    constexpr int most = MostThreads<Kernel>::value / 32;
+    const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
+    kernel.warps = stays ? most : kernel.list ? 1 : launches_.warps_for(atoms.size());
+    kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
+    if (stays) kernel.blocks = std::min(kernel.blocks, launches_.multiprocessors());
+    if (kernel.list) kernel.blocks = std::min(kernel.blocks, 8 * launches_.multiprocessors());
+    Scratch bytes(nullptr);
+    kernel.arrays(&bytes, 0);
+    if (bytes.used() > launches_.most_shared()) return false;
+    start(kernel, Range{0, kernel.blocks});
+    return true;
+  }
+  // For the atoms with few neighbours by the first kernel, which stays on its multiprocessors, or, where these
+  // are not filled, by the second one; for the others by the third.
+  template <class Staged, class Few, class Many>
+  void start_by_neighbors(Range atoms, const Staged& staged, const Few& few, Many many) {
+    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(staged, atoms)) start_warps(few, atoms);
+    if (most_repformer_ <= kFewNeighbors) return;
+    many.count = crowded_.data(), many.list = crowded_.data() + 1;
+    launches_.twin();
+    start_warps(many, atoms);
+  }
+#endif
   template <class Kernel>
   void start(const Kernel& kernel, int items) {
     start(kernel, Range{0, items});
@@ -250,6 +288,11 @@ class GpuBackend final : public Backend {
   Linear<T> transform_;
   const T *tebd_ = nullptr, *g2_embd_w_ = nullptr, *g2_embd_b_ = nullptr;
   std::vector<LayerView<T>> layers_;
+  // pair steps by repformer_pair_warp.h, moments of node steps by repformer_node_warp.h
+  bool warp_pairs_ = false, warp_nodes_ = false;
+#if defined(__CUDACC__)
+  std::vector<HalfLayer> half_layers_;
+#endif
   FittingView<T> fitting_;
   std::vector<char> tabulated_types_;  // (nt) that the tables know
   std::unique_ptr<WeightStore<T>> tables_;
@@ -299,6 +342,7 @@ class GpuBackend final : public Backend {
   ScanBuffers atom_scan_;
   Buffer<double> vec_, r_;
   Buffer<std::int32_t> type_, repformer_row_, by_row_, by_row_repformer_;
+  Buffer<int> crowded_;  // their number, then the atoms of ListCrowded
   Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 

@@ -98,7 +98,7 @@ PairState<T> GpuBackend<T>::pair(int l, Range a) {
   PairState<T> p{nullptr, directions(state_.repformer.em)};
   if (l == 0) {
     p.g2 = moved(g2_first_.data(), before, d);
-    if (!first_made_) start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
+    if (!first_made_ && !warp_pair_init(a, p.g2)) start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
     first_made_ = chunks_.size() == 1 && !sizing_;
     return p;
   }
@@ -122,6 +122,13 @@ template <class T>
 KeptAttention<T> GpuBackend<T>::kept_attention(int l) const {
   if (!sizes_.keep_attention || !state_.forces || !rep().has_g2_attn) return {};
   return {kept_norm_.data() + l * g2_stride_, kept_rstd_.data() + l * sizes_.repformer};
+}
+
+// Where a chunk's is made again.
+template <class T>
+KeptAttention<T> GpuBackend<T>::attention_again(Range a) const {
+  const std::int64_t before = pairs_before(a.begin).repformer;
+  return {moved(kept_norm_.data(), before, rep().g2_dim), moved(kept_rstd_.data(), before, 1)};
 }
 
 template <class T>

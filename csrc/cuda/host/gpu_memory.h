@@ -69,6 +69,8 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const std::size_t attention = f.has_g1_attn ? node_chunk * f.g1_dim * f.attn1_nhead : 0;
   const bool keep = back && z.keep_attention && f.has_g2_attn && layers > 1;
   const std::size_t attentions = keep ? layers - 1 : 0;
+  // Of a chunk, where the reverse sweep makes it again before it reads it.
+  const std::size_t again = back && !z.keep_attention && warp_pairs_ && f.has_g2_attn && layers > 1;
   // Before the reverse sweep the candidates' numbers as pairs are there.
   const std::size_t numbers = (2 * z.candidates * sizeof(std::int32_t) + sizeof(T) - 1) / sizeof(T);
   // Atoms whose [D | three-body], which a DPA-1 model's descriptor is, and whose moments are there at once.
@@ -84,6 +86,7 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&parameters_, n * fitting_.parameters),
       need(&tabulated_, state_.embedding.table ? n + 1 : 0),
       need(&tabulated3_, state_.embedding3.table ? n + 1 : 0),
+      need(&crowded_, warp_pairs_ ? n + 1 : 0),
       need(&moment_, moments * 4 * model_.repinit.ng),
       need(&rep_out_, outputs * state_.repinit_width),
       need(&drep_out_, layers ? 0 : back * chunk * state_.repinit_width),
@@ -95,8 +98,8 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&g2_, kept_g2(z.forces) * g2 + (layers > 1 ? g2_chunk : 0)),
       need(&g2_first_, layers ? g2_chunk : 0),
       need(&dg2_, back * std::max(layers ? g2 : 0, numbers)),
-      need(&kept_norm_, attentions * g2),
-      need(&kept_rstd_, attentions * z.repformer),
+      need(&kept_norm_, attentions * g2 + again * g2_chunk),
+      need(&kept_rstd_, attentions * z.repformer + again * z.chunk_repformer),
       need(&h2_, layers ? (layers - 1) * h2 : 0),
       need(&dh2_, back * std::min<std::size_t>(layers, 2) * h2),
       need(&dgg1_, back * z.chunk_repformer * f.g1_dim),

@@ -239,6 +239,7 @@ void GpuBackend<T>::number_pairs() {
   if (model_.has_three_body) viewer(kThreeBody, &s.three);
   if (rep().nlayers) viewer(kRepformer, &s.repformer);
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
+  list_crowded();
   fill_pairs({0, s.natoms}, true, chunks_.size() == 1);
   if (!s.forces) return;
   launches_.beside(true);  // nobody waits for it before the reverse sweep
@@ -250,6 +251,17 @@ void GpuBackend<T>::number_pairs() {
                  {row_count_.data(), row_count_.data() + s.nrows}},
         s.nrows);
   launches_.beside(false);
+}
+
+// Of the kernels with a warp for an atom, some serve atoms with many neighbours.
+template <class T>
+void GpuBackend<T>::list_crowded() {
+#if defined(__CUDACC__)
+  if (!warp_pairs_ || most_repformer_ <= kFewNeighbors) return;
+  clear(crowded_.data(), 1);
+  start(ListCrowded{state_.natoms, state_.repformer.count, crowded_.data(), crowded_.data() + 1},
+        (state_.natoms + ListCrowded::kPiece - 1) / ListCrowded::kPiece);
+#endif
 }
 
 // The numbers of atoms' pairs, or the pairs, or both.

@@ -16,6 +16,9 @@ namespace DPA2MD_GPU {
 // Items of the dense kernels; a chunk is whole groups, but for the last one.
 inline Range groups(Range a) { return {a.begin / kGroup, (a.end + kGroup - 1) / kGroup}; }
 
+// Items of kernels with a warp an atom; a chunk is whole items, but for the last one.
+inline Range warps(Range a) { return {a.begin / kWarpItems, warp_items(a.end)}; }
+
 // Whether g2 of the layers may be made beside the rest: it is kept, does not depend on g1, and no scratch is
 // shared. NodeMoments waits for it; backward, PairStepBackward waits for NodeMomentsBackward, and the next
 // one for both.
@@ -31,10 +34,7 @@ bool GpuBackend<T>::forks() const {
 template <class T>
 void GpuBackend<T>::env_mats(Range a, bool repformer) {
   if (chunks_.size() > 1) fill_pairs(a, false, true);
-  const State<T> s = here(a);
-  start(EnvMat<T>{s, s.repinit}, a);
-  if (model_.has_three_body) start(EnvMat<T>{s, s.three}, a);
-  if (repformer) start(EnvMat<T>{s, s.repformer}, a);
+  start(EnvMat<T>{here(a), a.end, repformer}, warps(a));
 }
 
 template <class T>
@@ -67,12 +67,119 @@ void GpuBackend<T>::g1_transform(Range a) {
 template <class T>
 void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
 
+// By repformer_pair_warp.h, where it can; else false.
+template <class T>
+bool GpuBackend<T>::warp_pair_init(Range a, T* out) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (warp_pairs_) start_warps(WarpPairInit{{}, here(a), g2_embd_w_, g2_embd_b_, out}, a);
+    return warp_pairs_;
+  }
+#endif
+  (void)a, (void)out;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_init_backward(Range a) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (warp_pairs_) start_warps(WarpPairInitBackward{{}, here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a);
+    return warp_pairs_;
+  }
+#endif
+  (void)a;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* to, const KeptAttention<T>& kept) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_pairs_) return false;
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
+      kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept, kernel.out = to;
+      return kernel;
+    };
+    start_by_neighbors(a, with(WarpPairStep<2, 16>{}), with(WarpPairStep<2, 0>{}), with(WarpPairStep<3, 0>{}));
+    return true;
+  }
+#endif
+  (void)l, (void)a, (void)from, (void)to, (void)kept;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& x) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_pairs_) return false;
+    KeptAttention<T> kept = kept_attention(l);
+    if (rep().has_g2_attn && !kept.norm) {
+      kept = attention_again(a);
+      warp_pair_step(l, a, x, nullptr, kept);
+    }
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.w = layers_[l], kernel.half = half_layers_[l];
+      kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.kept = kept;
+      kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
+      return kernel;
+    };
+    start_by_neighbors(a, with(WarpPairStepBackward<2, 12>{}), with(WarpPairStepBackward<2, 0>{}),
+                       with(WarpPairStepBackward<3, 0>{}));
+    return true;
+  }
+#endif
+  (void)l, (void)a, (void)x;
+  return false;
+}
+
 template <class T>
 void GpuBackend<T>::pair_step(int l, Range a) {
   const PairState<T> from = pair(l, a), to = pair(l + 1, a);
   launches_.aside(forks());
-  start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_repformer_);
+  if (!warp_pair_step(l, a, from, to.g2, kept_attention(l)))
+    start(PairStep<T>{{here(a), layers_[l], from, g1(l), kept_attention(l)}, to}, a, most_repformer_);
   launches_.aside(false);
+}
+
+// By repformer_node_warp.h, where it can; else false.
+template <class T>
+bool GpuBackend<T>::warp_node_moments(int l, Range a) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_nodes_) return false;
+    const PairState<T> x = pair(l, a);
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.half = half_layers_[l], kernel.a = nodes(a);
+      kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
+      return kernel;
+    };
+    start_by_neighbors(a, with(WarpNodeMoments<2, 16>{}), with(WarpNodeMoments<2, 0>{}),
+                       with(WarpNodeMoments<3, 0>{}));
+    return true;
+  }
+#endif
+  (void)l, (void)a;
+  return false;
+}
+template <class T>
+bool GpuBackend<T>::warp_node_moments_backward(int l, Range a, bool clear_pairs) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    if (!warp_nodes_) return false;
+    const PairState<T> x = pair(l, a);
+    const auto with = [&](auto kernel) {
+      kernel.s = here(a), kernel.half = half_layers_[l], kernel.a = nodes(a), kernel.d = dnodes(a);
+      kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
+      kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2, kernel.clear_pairs = clear_pairs;
+      return kernel;
+    };
+    start_by_neighbors(a, with(WarpNodeMomentsBackward<2, 12>{}), with(WarpNodeMomentsBackward<2, 0>{}),
+                       with(WarpNodeMomentsBackward<3, 0>{}));
+    return true;
+  }
+#endif
+  (void)l, (void)a, (void)clear_pairs;
+  return false;
 }
 
 template <class T>
@@ -82,7 +189,7 @@ void GpuBackend<T>::node_step(int l, Range a) {
   const NodeArrays<T> x = nodes(a);
   if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
   launches_.join();
-  start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
+  if (!warp_node_moments(l, a)) start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
   start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
         groups(a));
 }
@@ -120,7 +227,8 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
       NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
       groups(a));
   launches_.join();
-  start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
+  if (!warp_node_moments_backward(l, a, last))
+    start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
   launches_.fork();
   if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
@@ -129,9 +237,12 @@ template <class T>
 void GpuBackend<T>::pair_step_backward(int l, Range a) {
   const PairState<T> x = pair(l, a);
   launches_.aside(forks());
-  start(
-      PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
-      a, most_repformer_);
+  if (!warp_pair_step_backward(l, a, x))
+    start(PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)},
+                              dpair(l + 1),
+                              dpair(l),
+                              dg1(l)},
+          a, most_repformer_);
   launches_.aside(false);
 }
 
@@ -147,6 +258,7 @@ void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
 template <class T>
 void GpuBackend<T>::pair_init_backward(Range a) {
   if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
+  if (warp_pair_init_backward(a)) return;
   start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_repformer_);
 }
 
@@ -171,7 +283,7 @@ void GpuBackend<T>::repinit_backward(Range a) {
 
 template <class T>
 void GpuBackend<T>::env_mat_backward(Range a) {
-  start(EnvMatBackward<T>{here(a)}, a);
+  start(EnvMatBackward<T>{here(a), a.end}, warps(a));
 }
 
 }  // namespace DPA2MD_GPU

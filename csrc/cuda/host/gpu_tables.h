@@ -1,7 +1,11 @@
 // GpuBackend: tables of the embedding nets for the types that have come up.
 #pragma once
 
+#include <cmath>
+
 #include "cuda/host/gpu_backend.h"
+#include "cuda/kernels/repinit_tables.h"
+#include "cuda/kernels/three_body_tables.h"
 #include "model/embedding_tables.h"
 
 namespace dpa2md {
@@ -26,15 +30,41 @@ void GpuBackend<T>::build_tables(const std::vector<char>& present) {
 
 namespace {
 
-// A table in T with its rows padded to `channels` numbers.
-template <class T>
-TableView<T> upload_table(const FunctionTable& from, int channels, WeightStore<T>* store) {
-  if (from.empty()) return {};
-  std::vector<double> node(static_cast<std::size_t>(from.cells + 1) * 4 * channels, 0.0);
-  for (std::size_t row = 0; row < 4 * static_cast<std::size_t>(from.cells + 1); ++row) {
-    for (int m = 0; m < from.channels; ++m) node[row * channels + m] = from.node[row * from.channels + m];
+// The polynomial of a cell and channel: `piece` (kPowers) by the place in it, from -1/2 to 1/2.
+inline void find_polynomial(const FunctionTable& from, int cell, int channel, double* piece) {
+  const int n = from.channels;
+  const double* x = &from.node[static_cast<std::size_t>(cell) * 4 * n + channel];
+  const double f = x[0], d = x[n], s0 = x[2 * n], c0 = x[3 * n], s1 = x[6 * n], c1 = x[7 * n];
+  // of the place from 0 to 1 ...
+  double p[kPowers] = {f,
+                       s0,
+                       0.5 * c0,
+                       10 * d - 6 * s0 - 4 * s1 - 1.5 * c0 + 0.5 * c1,
+                       -15 * d + 8 * s0 + 7 * s1 + 1.5 * c0 - c1,
+                       6 * d - 3 * s0 - 3 * s1 - 0.5 * c0 + 0.5 * c1};
+  // ... moved by 1/2
+  for (int k = 0; k < kPowers; ++k) {
+    for (int m = kPowers - 2; m >= k; --m) p[m] += 0.5 * p[m + 1];
   }
-  return {from.lower, 1.0 / from.width, from.cells, store->put(node)};
+  std::copy(p, p + kPowers, piece);
+}
+
+// A table in T with its channels padded to `channels`; at(power, channel) is the place of a coefficient in
+// those of its cell.
+template <class T, class At>
+TableView<T> upload_table(const FunctionTable& from, int channels, WeightStore<T>* store, At at) {
+  if (from.empty()) return {};
+  const std::size_t size = static_cast<std::size_t>(kPowers) * channels;
+  std::vector<double> pieces(from.cells * size, 0.0);
+  for (int cell = 0; cell < from.cells; ++cell) {
+    for (int m = 0; m < from.channels; ++m) {
+      double p[kPowers];
+      find_polynomial(from, cell, m, p);
+      for (int k = 0; k < kPowers; ++k) pieces[cell * size + at(k, m)] = p[k];
+    }
+  }
+  return {T(1.0 / from.width), static_cast<int>(std::lround(from.lower / from.width)), from.cells,
+          store->put(pieces)};
 }
 
 }  // namespace
@@ -42,23 +72,25 @@ TableView<T> upload_table(const FunctionTable& from, int channels, WeightStore<T
 template <class T>
 const TableView<T>* GpuBackend<T>::upload_views(const std::vector<TableView<T>>& views) {
   for (const TableView<T>& v : views) {
-    if (v.node) return tables_->put_array(views.data(), views.size());
+    if (v.piece) return tables_->put_array(views.data(), views.size());
   }
   return nullptr;
 }
 
 template <class T>
 void GpuBackend<T>::build_repinit_tables() {
-  const int nt = model_.ntypes();
+  const int nt = model_.ntypes(), channels = (model_.repinit.ng + 3) / 4 * 4;
   std::vector<TableView<T>> views(static_cast<std::size_t>(nt) * nt);
   for (const RepinitTable& t : tabulate_repinit(model_, tabulated_types_, table_tolerance(single()))) {
-    const TableView<T> view = upload_table(t.table, model_.repinit.ng, tables_.get());
+    if (nt > kMostTabulatedTypes || t.table.cells > 1 << kCellBits) continue;
+    const TableView<T> view =
+        upload_table(t.table, channels, tables_.get(), [&](int k, int m) { return k * channels + m; });
     for (int b = 0; b < nt; ++b) {
       if (t.neighbor < 0 || t.neighbor == b) views[t.center * nt + b] = view;
     }
   }
   state_.embedding.table = upload_views(views);
-  state_.embedding.table_channels = model_.repinit.ng;
+  state_.embedding.table_channels = channels;
 }
 
 template <class T>
@@ -68,7 +100,11 @@ void GpuBackend<T>::build_three_body_tables() {
   const ThreeBodyTables made = tabulate_three_body(model_, tabulated_types_, table_tolerance(single()));
   std::vector<TableView<T>> views(static_cast<std::size_t>(nt) * nt);
   for (const ThreeBodyTable& t : made.tables) {
-    const TableView<T> view = upload_table(t.table, channels, tables_.get());
+    const TableView<T> view = upload_table(t.table, channels, tables_.get(), [](int k, int m) {
+      const int lane = m % kTripleChannels,
+                of_lane = k < 4 ? 4 * lane + k : 4 * kTripleChannels + 2 * lane + k - 4;
+      return m / kTripleChannels * kTriplePiece + of_lane;
+    });
     for (int a = 0; a < nt && t.a < 0; ++a) {
       for (int b = 0; b < nt; ++b) views[a * nt + b] = view;
     }

@@ -4,11 +4,21 @@
 #include <algorithm>
 #include <utility>
 
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
 #include "cuda/host/gpu_backend.h"
 #include "model/folding.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
+
+// DPA2MD_CUDA_WARPS=0: only the kernels that serve every model, to compare with.
+inline bool wants_warp_kernels() {
+  const char* text = std::getenv("DPA2MD_CUDA_WARPS");
+  return !text || std::string(text) != "0";
+}
 
 // Every (rows, columns) matrix of the tensor's last two axes as (columns, rows).
 inline Tensor transpose(const Tensor& w) {
@@ -78,9 +88,12 @@ template <class T>
 void GpuBackend<T>::prepare_block(const Block& block, EnvView<T>* env) {
   env->rcut = block.rcut;
   env->rcut_smth = block.rcut_smth;
+  env->inverse_width = 1.0 / (block.rcut - block.rcut_smth);
   env->nsel = block.nsel;
   env->davg = doubles_.put(block.davg);
-  env->dstd = doubles_.put(block.dstd);
+  std::vector<double> inverse = block.dstd.data;
+  for (double& x : inverse) x = 1.0 / x;
+  env->inverse_std = doubles_.put(inverse);
 }
 
 template <class T>
@@ -113,6 +126,83 @@ LayerView<T> GpuBackend<T>::prepare_layer(int l) {
   v.ln_b = weights_.put(m.ln_b);
   v.h2_head = weights_.put(m.attn2_h2_head);
   return v;
+}
+
+#if defined(__CUDACC__)
+// `count` matrices (k, n) as HalfWeight; of any shape, filled up with zeros.
+inline HalfWeight half_weight(const Tensor& w, int limit, WeightStore<float>* store) {
+  if (w.empty()) return {};
+  const std::int64_t k = w.shape[w.shape.size() - 2], n = w.shape.back();
+  const std::int64_t count = static_cast<std::int64_t>(w.data.size()) / (k * n), columns = (n + 7) / 8;
+  double most = 0;
+  for (const double x : w.data) most = std::max(most, std::fabs(x));
+  int exponent = 0;
+  std::frexp(most, &exponent);  // most < 2^exponent
+  const double up = std::ldexp(1.0, limit - exponent);
+  std::vector<uint4> tiles;
+  for (std::int64_t h = 0; h < count; ++h) {
+    const auto at = [&](std::int64_t row, std::int64_t column) {
+      return row < k && column < n ? static_cast<float>(up * w.data[(h * k + row) * n + column]) : 0.0f;
+    };
+    const auto halves = [&](std::int64_t row, std::int64_t column, unsigned* high, unsigned* low) {
+      *high = *low = 0;
+      for (int e = 0; e < 2; ++e) {
+        const float x = at(row + e, column);
+        const __half a = __float2half_rn(x), b = __float2half_rn(x - __half2float(a));
+        std::uint16_t bits[2];
+        std::memcpy(&bits[0], &a, 2);
+        std::memcpy(&bits[1], &b, 2);
+        *high |= static_cast<unsigned>(bits[0]) << 16 * e;
+        *low |= static_cast<unsigned>(bits[1]) << 16 * e;
+      }
+    };
+    for (std::int64_t k0 = 0; k0 < k; k0 += 16) {
+      for (std::int64_t j = 0; j < columns; ++j) {
+        for (int lane = 0; lane < 32; ++lane) {
+          const std::int64_t row = k0 + 2 * (lane % 4), column = 8 * j + lane / 4;
+          uint4 x;
+          halves(row, column, &x.x, &x.z);
+          halves(row + 8, column, &x.y, &x.w);
+          tiles.push_back(x);
+        }
+      }
+    }
+  }
+  return {store->put_array(tiles.data(), tiles.size()), static_cast<int>(columns),
+          static_cast<float>(std::ldexp(1.0, exponent - limit))};
+}
+#endif
+
+// The layer's weights for kernels with a warp an atom, where its shapes are theirs.
+template <class T>
+void GpuBackend<T>::prepare_halves(int l) {
+  (void)l;
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    const Repformer& f = rep();
+    warp_pairs_ = f.g2_dim == kPairChannels && f.nsel <= kManyNeighbors && !f.update_h2 && !f.has_g1g1 &&
+                  model_.smooth && f.attn2_gate && !model_.all_neighbors && warp_kernels_know(f.act) &&
+                  wants_warp_kernels();
+    warp_nodes_ = warp_pairs_ && f.g1_dim == kNodeChannels && f.axis == kNodeAxis && f.has_conv && f.g1_out_conv &&
+                  f.g1_out_mlp && f.has_grrg && f.has_drrd && !f.has_g1_attn;
+    if (!warp_pairs_) return;
+    const FoldedLayer w = fold_layer(f, l);
+    const auto half = [&](const Tensor& x) { return half_weight(x, kWeightLimit, &weights_); };
+    HalfLayer h;
+    h.linear2 = half(f.layers[l].linear2.w), h.linear2_t = half(transpose(f.layers[l].linear2.w));
+    h.map = half(w.attn2_map), h.map_t = half(transpose(w.attn2_map));
+    h.value = half(w.attn2_value), h.value_t = half(transpose(w.attn2_value));
+    if (warp_nodes_) {
+      Tensor ordered = w.conv;
+      for (std::size_t k = 0; k < w.conv.data.size(); ++k) {
+        const int place = static_cast<int>(k % kNodeChannels);
+        ordered.data[k] = w.conv.data[k - place + conv_order(place)];
+      }
+      h.conv = half(ordered), h.conv_t = half(transpose(ordered));
+    }
+    half_layers_.push_back(h);
+  }
+#endif
 }
 
 template <class T>
@@ -167,7 +257,10 @@ void GpuBackend<T>::prepare() {
   v.crowds = m.all_neighbors && m.smooth;
   v.ln_eps = f.ln_eps;
   v.act = f.act;
-  for (int l = 0; l < f.nlayers; ++l) layers_.push_back(prepare_layer(l));
+  for (int l = 0; l < f.nlayers; ++l) {
+    layers_.push_back(prepare_layer(l));
+    prepare_halves(l);
+  }
 }
 
 }  // namespace DPA2MD_GPU

@@ -27,6 +27,12 @@ class Launches {
   Launches& operator=(const Launches&) = delete;
   ~Launches() { forget(); }
 
+  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
+  // better.
+  int multiprocessors() const { return multiprocessors_; }
+  std::size_t most_shared() const { return static_cast<std::size_t>(most_shared_); }  // of a block
+  int warps_for(int atoms) const { return atoms >= 16 * multiprocessors_ ? 4 : 1; }
+
   // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
   std::size_t slab_bytes(int items, std::size_t bytes) const {
     return bytes <= static_cast<std::size_t>(most_shared_) ? 0 : slab_blocks(items) * bytes;
@@ -43,6 +49,7 @@ class Launches {
     Call call;
     call.function = reinterpret_cast<const void*>(run_items<Kernel>);
     call.threads = few ? most : kThreads;
+    if constexpr (HasWarpAtoms<Kernel>::value) call.threads = 32 * kernel.warps;
     call.blocks = slab || MayHaveNone<Kernel>::value ? slab_blocks(items) : items;
     call.shared = slab ? 0 : bytes;
     call.items = {begin, end, slab, slab ? bytes : 0};
@@ -60,8 +67,8 @@ class Launches {
     if (clock_) return;
     recorded_ = 0;
     recording_ = true;
-    main_ = side_ = beside_ = kNone;
-    aside_ = joining_ = is_beside_ = joining_beside_ = false;
+    main_.clear(), side_.clear(), beside_.clear();
+    aside_ = joining_ = is_beside_ = joining_beside_ = twin_ = false;
   }
   // this: it starts all at once,
   void submit() {
@@ -96,17 +103,17 @@ class Launches {
     is_beside_ = yes;
   }
   void join_beside() { joining_beside_ = true; }
+  // What is launched next waits for no more than what was launched last, and what follows waits for both.
+  void twin() { twin_ = true; }
 
  private:
-  static constexpr int kNone = -1;  // no kernel
-
   struct Call {
     const void* function = nullptr;
     int blocks = 0, threads = 0;
     std::size_t shared = 0;
     Items items{};
     std::vector<char> kernel;  // its object
-    int after[3] = {kNone, kNone, kNone};
+    std::vector<int> after;  // of the step's kernels
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
@@ -114,7 +121,7 @@ class Launches {
       check(cudaLaunchKernel(function, dim3(blocks), dim3(threads), arguments, shared, nullptr));
     }
     bool same_node(const Call& other) const {
-      return function == other.function && std::equal(after, after + 3, other.after);
+      return function == other.function && after == other.after;
     }
     bool same(const Call& other, const char* object) const {
       return blocks == other.blocks && threads == other.threads && shared == other.shared &&
@@ -145,12 +152,22 @@ class Launches {
 
   // Whom it comes after.
   void find_place(Call* call) {
-    int* last = is_beside_ ? &beside_ : aside_ ? &side_ : &main_;
-    call->after[0] = *last;
-    if (joining_ && side_ != main_) call->after[1] = side_;
-    if (joining_beside_ && beside_ != kNone) call->after[2] = std::exchange(beside_, kNone);
-    joining_ = joining_beside_ = false;
-    *last = static_cast<int>(recorded_);
+    std::vector<int>& last = is_beside_ ? beside_ : aside_ ? side_ : main_;
+    const int own = static_cast<int>(recorded_);
+    const auto wait_for = [&](const std::vector<int>& calls) {
+      for (const int k : calls) {
+        if (std::find(call->after.begin(), call->after.end(), k) == call->after.end()) call->after.push_back(k);
+      }
+    };
+    if (std::exchange(twin_, false) && !last.empty()) {
+      call->after = calls_[last.back()].after;
+      last.push_back(own);
+      return;
+    }
+    wait_for(last);
+    if (std::exchange(joining_, false)) wait_for(side_);
+    if (std::exchange(joining_beside_, false)) wait_for(std::exchange(beside_, {}));
+    last = {own};
   }
 
   void record(const Call& call, const char* object, std::size_t size) {
@@ -181,11 +198,7 @@ class Launches {
     check(cudaGraphCreate(&graph_, 0));
     for (Call& call : calls_) {
       std::vector<cudaGraphNode_t> before;
-      for (const int k : call.after) {
-        if (k == kNone) continue;
-        const cudaGraphNode_t node = calls_[k].node;
-        if (std::find(before.begin(), before.end(), node) == before.end()) before.push_back(node);
-      }
+      for (const int k : call.after) before.push_back(calls_[k].node);
       call.with_parameters([&](cudaKernelNodeParams* p) {
         check(cudaGraphAddKernelNode(&call.node, graph_, before.data(), before.size(), p));
       });
@@ -202,10 +215,11 @@ class Launches {
   std::vector<const void*> asked_;  // kernels that may have it
 
   std::unique_ptr<KernelClock> clock_;  // while kernels are measured
-  bool recording_ = false, aside_ = false, joining_ = false, is_beside_ = false, joining_beside_ = false;
-  int main_ = kNone, side_ = kNone, beside_ = kNone;  // the last kernels
-  std::vector<Call> calls_;                           // of this step, then of the last one
-  std::size_t recorded_ = 0;                          // those of this step
+  bool recording_ = false, aside_ = false, joining_ = false, is_beside_ = false, joining_beside_ = false,
+       twin_ = false;
+  std::vector<int> main_, side_, beside_;  // the last kernels
+  std::vector<Call> calls_;                // of this step, then of the last one
+  std::size_t recorded_ = 0;               // those of this step
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };

@@ -6,74 +6,107 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist; always from double distances.
-template <class T>
-struct EnvMat {
-  State<T> s;
-  EnvView<T> env;
+// What both kernels need of a pair's distance; always in double, and without divisions but this one.
+struct PairDistance {
+  double r, v[3], inverse;  // 1 / (r + protection)
 
-  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch) const {
-    const int type = s.center_type[i] < 0 ? 0 : s.center_type[i];
-    const double *avg = env.davg + 4 * type, *std = env.dstd + 4 * type;
-    const std::int64_t p0 = s.repinit.first[i], q0 = env.first[i];
-    b.each(env.count[i], [&](int k) {
-      const double r = s.r[p0 + k];
-      const double* v = s.vec + 3 * (p0 + k);
-      double sw, dsw;
-      switch_function(r, env.rcut_smth, env.rcut, &sw, &dsw);
-      env.sw[q0 + k] = T(sw);
-      T* em = env.em + 4 * (q0 + k);
-      if (env.direct) {
-        em[0] = T(r / env.rcut);
-        for (int c = 0; c < 3; ++c) em[1 + c] = T(v[c] / env.rcut);
-      } else {
-        const double inv = 1.0 / (r + s.protection);
-        em[0] = T((sw * inv - avg[0]) / std[0]);
-        for (int c = 0; c < 3; ++c) em[1 + c] = T((sw * v[c] * inv * inv - avg[1 + c]) / std[1 + c]);
-      }
-    });
+  DPA2MD_KERNEL PairDistance(const double* r_of, const double* vec, std::int64_t p, double protection)
+      : r(r_of[p]), v{vec[3 * p], vec[3 * p + 1], vec[3 * p + 2]}, inverse(1.0 / (r + protection)) {}
+
+  template <class T>
+  DPA2MD_KERNEL void switch_of(const EnvView<T>& env, double* sw, double* dsw) const {
+    switch_polynomial(math::clamp((r - env.rcut_smth) * env.inverse_width, 0.0, 1.0), 1.0, sw, dsw);
+    *dsw *= env.inverse_width;
   }
 };
 
-// dE/d(r_j - r_i) of every pair, from the gradients of em and sw in all blocks.
+// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist, for all who see a pair. A warp
+// an atom.
 template <class T>
-struct EnvMatBackward {
+struct EnvMat {
   State<T> s;
+  int end;         // of the atoms
+  bool repformer;  // the repformers' own, too
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
-  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch) const {
-    const std::int64_t p0 = s.repinit.first[i];
-    b.each(s.repinit.count[i], [&](int k) {
-      double f[3] = {0, 0, 0};
-      for (const EnvView<T>* env : {&s.repinit, &s.three, &s.repformer}) {
-        if (env->count && k < env->count[i]) add(*env, i, p0 + k, env->first[i] + k, f);
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+    each_of_item(b, item, end, [&](int i) {
+      const int type = s.center_type[i] < 0 ? 0 : s.center_type[i];
+      const int three = s.three.count ? s.three.count[i] : 0;
+      const int nearest = repformer ? s.repformer.count[i] : 0;
+      for (int k = b.lane; k < s.repinit.count[i]; k += b.lanes) {
+        const PairDistance at(s.r, s.vec, s.repinit.first[i] + k, s.protection);
+        put(s.repinit, type, at, s.repinit.first[i] + k);
+        if (k < three) put(s.three, type, at, s.three.first[i] + k);
+        if (k < nearest) put(s.repformer, type, at, s.repformer.first[i] + k);
       }
-      for (int c = 0; c < 3; ++c) s.pair_force[3 * (p0 + k) + c] = f[c];
     });
   }
 
  private:
-  DPA2MD_KERNEL void add(const EnvView<T>& env, int i, std::int64_t p, std::int64_t q, double* f) const {
-    const double r = s.r[p];
-    const double *v = s.vec + 3 * p, *std = env.dstd + 4 * s.center_type[i];
-    const T* dem = env.dem + 4 * q;
-    double sw, dsw, along, across, scale[3];  // f += along * v/r + across * dem_vector
-    switch_function(r, env.rcut_smth, env.rcut, &sw, &dsw);
+  DPA2MD_KERNEL void put(const EnvView<T>& env, int type, const PairDistance& at, std::int64_t q) const {
+    double sw, dsw;
+    at.switch_of(env, &sw, &dsw);
+    env.sw[q] = T(sw);
     if (env.direct) {
-      along = dem[0] / env.rcut;
-      across = 1.0 / env.rcut;
-      for (double& x : scale) x = 1.0;
-    } else {
-      const double inv = 1.0 / (r + s.protection), inv2 = inv * inv;
-      for (int c = 0; c < 3; ++c) scale[c] = 1.0 / std[1 + c];
-      double dot = 0;
-      for (int c = 0; c < 3; ++c) dot += dem[1 + c] * scale[c] * v[c];
-      along = dem[0] / std[0] * (dsw * inv - sw * inv2) + dot * (dsw * inv2 - 2.0 * sw * inv2 * inv);
-      across = sw * inv2;
+      const double scale = 1.0 / env.rcut;
+      four(env.em + 4 * q) = {T(at.r * scale), T(at.v[0] * scale), T(at.v[1] * scale), T(at.v[2] * scale)};
+      return;
     }
-    along += env.dsw[q] * dsw;
-    for (int c = 0; c < 3; ++c) f[c] += along * v[c] / r + across * dem[1 + c] * scale[c];
+    const double *avg = env.davg + 4 * type, *scale = env.inverse_std + 4 * type;
+    const double radial = sw * at.inverse, along = radial * at.inverse;
+    four(env.em + 4 * q) = {T((radial - avg[0]) * scale[0]), T((along * at.v[0] - avg[1]) * scale[1]),
+                            T((along * at.v[1] - avg[2]) * scale[2]),
+                            T((along * at.v[2] - avg[3]) * scale[3])};
+  }
+};
+
+// dE/d(r_j - r_i) of every pair, from the gradients of em and sw in all blocks. A warp an atom.
+template <class T>
+struct EnvMatBackward {
+  State<T> s;
+  int end;
+
+  DPA2MD_KERNEL void arrays(Scratch*, int) const {}
+  DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
+    each_of_item(b, item, end, [&](int i) {
+      const int three = s.three.count ? s.three.count[i] : 0;
+      const int nearest = s.repformer.count ? s.repformer.count[i] : 0;
+      for (int k = b.lane; k < s.repinit.count[i]; k += b.lanes) {
+        const std::int64_t p = s.repinit.first[i] + k;
+        const PairDistance at(s.r, s.vec, p, s.protection);
+        double along = 0, across[3] = {0, 0, 0};  // f = along * v / r + across
+        add(s.repinit, i, at, p, &along, across);
+        if (k < three) add(s.three, i, at, s.three.first[i] + k, &along, across);
+        if (k < nearest) add(s.repformer, i, at, s.repformer.first[i] + k, &along, across);
+        along *= s.protection == 0 ? at.inverse : 1.0 / at.r;
+        for (int c = 0; c < 3; ++c) s.pair_force[3 * p + c] = along * at.v[c] + across[c];
+      }
+    });
+  }
+
+ private:
+  DPA2MD_KERNEL void add(const EnvView<T>& env, int i, const PairDistance& at, std::int64_t q, double* along,
+                         double* across) const {
+    const Four<T> dem = four(env.dem + 4 * q);
+    double sw, dsw;
+    at.switch_of(env, &sw, &dsw);
+    *along += env.dsw[q] * dsw;
+    if (env.direct) {
+      const double scale = 1.0 / env.rcut;
+      *along += dem.x[0] * scale;
+      for (int c = 0; c < 3; ++c) across[c] += dem.x[1 + c] * scale;
+      return;
+    }
+    const double* scale = env.inverse_std + 4 * s.center_type[i];
+    const double inv = at.inverse, inv2 = inv * inv;
+    double dot = 0;
+    for (int c = 0; c < 3; ++c) {
+      const double d = dem.x[1 + c] * scale[1 + c];
+      dot += d * at.v[c];
+      across[c] += sw * inv2 * d;
+    }
+    *along += dem.x[0] * scale[0] * (dsw * inv - sw * inv2) + dot * (dsw * inv2 - 2.0 * sw * inv2 * inv);
   }
 };
 

@@ -19,6 +19,22 @@ struct EmbeddingChunk {
   T *raw, *g, *dg, *slope;  // (n, ng) before and after the gate; slope of a compressed table
 };
 
+// d M of an atom from d D, and what it takes to make it.
+template <class T>
+struct MomentGradient {
+  static constexpr int kParts = 8;  // of the sum over ng, which are added up afterwards
+  int ld;
+  T* d;     // (4, ld), zero beyond ng
+  T* rows;  // (ng, 4): M
+  T* part;  // (parts, axis, 4)
+
+  DPA2MD_KERNEL MomentGradient(Scratch* scratch, int channels, int axis)
+      : ld(channels),
+        d(scratch->take<T>(4 * channels)),
+        rows(scratch->take<T>(4 * channels)),
+        part(scratch->take<T>(kParts * 4 * axis)) {}
+};
+
 template <class T>
 struct RepinitBase {
   State<T> s;
@@ -37,11 +53,11 @@ struct RepinitBase {
     return c;
   }
 
-  DPA2MD_KERNEL const T* gate(int i, std::int64_t pair) const {
+  DPA2MD_KERNEL const T* gate_of_types(int i, int type) const {
     const EmbeddingView<T>& e = s.embedding;
-    return e.gate +
-           ((e.one_side ? 0 : static_cast<std::int64_t>(s.center_type[i]) * s.nt) + s.type[pair]) * e.ng;
+    return e.gate + ((e.one_side ? 0 : static_cast<std::int64_t>(s.center_type[i]) * s.nt) + type) * e.ng;
   }
+  DPA2MD_KERNEL const T* gate(int i, std::int64_t pair) const { return gate_of_types(i, s.type[pair]); }
   DPA2MD_KERNEL T opening(std::int64_t pair) const { return s.smooth ? s.repinit.sw[pair] : T(1); }
 
   // Afterwards g holds the embedding of neighbours j0 … of atom i, and raw what it is without the gate.
@@ -73,39 +89,86 @@ struct RepinitBase {
     });
   }
 
-  // From the sum of em^T g over neighbours (overwritten) to M, which is kept, and D.
-  DPA2MD_KERNEL void finish(const ThreadBlock& b, int i, T* moment) const {
+  // From the sum (4) of em^T g_m over neighbours to M of channel m, which is kept, and goes to `rows` (ng,
+  // 4).
+  DPA2MD_KERNEL void keep_moment(int i, int m, const T* sum, T* rows) const {
     const EmbeddingView<T>& e = s.embedding;
-    const int ng = e.ng, axis = s.repinit_axis;
-    T* kept = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
-    T* out = s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width;
+    const T share = T(1) / T(s.repinit.nsel);
     const T empty = T(s.repinit.nsel - s.repinit.count[i] - s.zeroed[i]);
-    b.each(4 * ng, [&](int k) {
-      T m = moment[k];
-      if (e.empty) m += empty * e.empty[static_cast<std::int64_t>(s.center_type[i]) * 4 * ng + k];
-      kept[k] = moment[k] = m / T(s.repinit.nsel);
-    });
-    b.each_of(ng, axis, [&](int k, int g, int a) {
-      T sum = 0;
-      for (int c = 0; c < 4; ++c) sum += moment[c * ng + g] * moment[c * ng + a];
-      out[k] = sum;
+    DPA2MD_UNROLL
+    for (int c = 0; c < 4; ++c) {
+      T x = sum[c];
+      if (e.empty) x += empty * e.empty[(static_cast<std::int64_t>(s.center_type[i]) * 4 + c) * e.ng + m];
+      rows[4 * m + c] = s.moment[(static_cast<std::int64_t>(i) * 4 + c) * e.ng + m] = x * share;
+    }
+  }
+  // D, a row of it a thread.
+  DPA2MD_KERNEL void descriptor(const ThreadBlock& b, int i, const T* rows) const {
+    const int axis = s.repinit_axis;
+    T* out = s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width;
+    const bool fours = axis % 4 == 0 && s.repinit_width % 4 == 0;
+    b.each(s.embedding.ng, [&](int g) {
+      const Four<T> own = four(rows + 4 * g);
+      const auto element = [&](int a) {
+        const Four<T> x = four(rows + 4 * a);
+        return own.x[0] * x.x[0] + own.x[1] * x.x[1] + own.x[2] * x.x[2] + own.x[3] * x.x[3];
+      };
+      if (fours) {
+        for (int a = 0; a < axis; a += 4)
+          four(out + g * axis + a) = {element(a), element(a + 1), element(a + 2), element(a + 3)};
+      } else {
+        for (int a = 0; a < axis; ++a) out[g * axis + a] = element(a);
+      }
     });
   }
-  // d M from d D, with the 1 / nsel of M
-  DPA2MD_KERNEL void moment_gradient(const ThreadBlock& b, int i, T* dmoment) const {
+  // From the sum (4, ng) of em^T g over neighbours to M and D.
+  DPA2MD_KERNEL void finish(const ThreadBlock& b, int i, const T* moment, T* rows) const {
+    const int ng = s.embedding.ng;
+    b.each(ng, [&](int m) {
+      const T sum[4] = {moment[m], moment[ng + m], moment[2 * ng + m], moment[3 * ng + m]};
+      keep_moment(i, m, sum, rows);
+    });
+    descriptor(b, i, rows);
+  }
+  // d M from d D, with the 1 / nsel of M: what a row of D gives, and for the first `axis` channels the
+  // columns.
+  DPA2MD_KERNEL void moment_gradient(const ThreadBlock& b, int i, const MomentGradient<T>& to) const {
     const int ng = s.embedding.ng, axis = s.repinit_axis;
+    constexpr int kParts = MomentGradient<T>::kParts;
+    const T share = T(1) / T(s.repinit.nsel);
     const T* moment = s.moment + static_cast<std::int64_t>(i) * 4 * ng;
     const T* dout = s.drep_out + static_cast<std::int64_t>(i) * s.repinit_width;
-    b.each_of(4, ng, [&](int k, int c, int g) {
-      const T* m = moment + c * ng;
-      T sum = 0;
-      for (int a = 0; a < axis; ++a) sum += dout[g * axis + a] * m[a];
-      for (int h = 0; g < axis && h < ng; ++h) sum += dout[h * axis + g] * m[h];
-      dmoment[k] = sum / T(s.repinit.nsel);
+    b.each(ng, [&](int g) {
+      four(to.rows + 4 * g) = {moment[g], moment[ng + g], moment[2 * ng + g], moment[3 * ng + g]};
+    });
+    b.each(kParts * axis, [&](int k) {
+      Four<T> sum = {};
+      for (int h = k / axis; h < ng; h += kParts) add(dout[h * axis + k % axis], to.rows + 4 * h, &sum);
+      four(to.part + 4 * k) = sum;
+    });
+    const bool fours = axis % 4 == 0 && s.repinit_width % 4 == 0;
+    b.each(to.ld, [&](int g) {
+      Four<T> sum = {};
+      const T* d = dout + g * axis;
+      if (g < ng && fours) {
+        for (int a = 0; a < axis; a += 4) {
+          const Four<T> x = four(d + a);
+          DPA2MD_UNROLL
+          for (int q = 0; q < 4; ++q) add(x.x[q], to.rows + 4 * (a + q), &sum);
+        }
+      } else if (g < ng) {
+        for (int a = 0; a < axis; ++a) add(d[a], to.rows + 4 * a, &sum);
+      }
+      for (int k = g; g < axis && k < kParts * axis; k += axis) add(T(1), to.part + 4 * k, &sum);
+      for (int c = 0; c < 4; ++c) to.d[c * to.ld + g] = sum.x[c] * share;
     });
   }
 
  private:
+  DPA2MD_KERNEL static void add(T x, const T* row, Four<T>* sum) {
+    const Four<T> y = four(row);
+    for (int c = 0; c < 4; ++c) sum->x[c] += x * y.x[c];
+  }
   // The input of the net: em_0 and, in concat mode, the neighbour's type embedding, the centre's unless
   // one_side.
   DPA2MD_KERNEL void inputs(const ThreadBlock& b, int i, EmbeddingChunk<T>* c) const {
@@ -125,10 +188,11 @@ struct Repinit : RepinitBase<T> {
   DPA2MD_KERNEL bool none_left() const { return all_tabulated(this->s.tabulated, this->s.natoms); }
   struct Arrays {
     EmbeddingChunk<T> chunk;
-    T* moment;  // (4, ng)
+    T *moment, *rows;  // (4, ng), (ng, 4)
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {this->chunk(scratch, false), scratch->take<T>(4 * this->s.embedding.ng)};
+    const std::size_t size = 4 * this->s.embedding.ng;
+    return {this->chunk(scratch, false), scratch->take<T>(size), scratch->take<T>(size)};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
@@ -146,7 +210,7 @@ struct Repinit : RepinitBase<T> {
       gemm(b, 4, ng, c.n, transposed(s.repinit.em + 4 * c.p0, 4), plain(static_cast<const T*>(c.g), ng),
            a.moment, ng, true);
     }
-    this->finish(b, i, a.moment);
+    this->finish(b, i, a.moment, a.rows);
   }
 };
 
@@ -156,20 +220,21 @@ struct RepinitBackward : RepinitBase<T> {
   DPA2MD_KERNEL bool none_left() const { return all_tabulated(this->s.tabulated, this->s.natoms); }
   struct Arrays {
     EmbeddingChunk<T> chunk;
-    T* dmoment;  // (4, ng)
+    MomentGradient<T> moment;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {this->chunk(scratch, true), scratch->take<T>(4 * this->s.embedding.ng)};
+    return {this->chunk(scratch, true),
+            MomentGradient<T>(scratch, this->s.embedding.ng, this->s.repinit_axis)};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     if (this->s.repinit.count[i] == 0 || (this->s.tabulated && this->s.tabulated[i])) return;
     const Arrays a = arrays(&scratch, 0);
-    this->moment_gradient(b, i, a.dmoment);
+    this->moment_gradient(b, i, a.moment);
     for (int j0 = 0; j0 < this->s.repinit.count[i]; j0 += kNeighborChunk) {
       EmbeddingChunk<T> c = a.chunk;
       this->embed(b, i, j0, &c);
-      chunk_backward(b, i, a.dmoment, &c);
+      chunk_backward(b, i, a.moment.d, &c);
     }
   }
 

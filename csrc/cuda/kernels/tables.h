@@ -1,65 +1,92 @@
-// Embedding nets as tables (embedding_tables.h) on the device: where a number falls in one, and what is
-// there.
+// Embedding nets as tables (embedding_tables.h) on the device: of every cell and channel the six coefficients
+// of a polynomial of the place in the cell, so that pairs of the same cell can share the work on channels.
 #pragma once
 
+#include <cmath>
+
 #include "cuda/kernels/views.h"
-#include "model/function_table.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Value and slope weights of a place, and its first number; the place in the cell is computed in double,
-// because in float32 it would lose the digits that the slope needs.
+constexpr int kPowers = 6;  // coefficients of a polynomial
+
+// A cell of a table, and a place in it, from -1/2 to 1/2.
 template <class T>
 struct TablePlace {
-  const T* node;  // (8, channels) from here: four rows of either node of the cell
-  T value[5], slope[5];
+  int cell;
+  T at;
 };
 
 template <class T>
 DPA2MD_KERNEL bool covers(const TableView<T>& t, T x) {
-  const double at = (double(x) - t.lower) * t.inverse_width;
-  return t.node && at >= 0 && at <= t.cells;
+  const T cells = x * t.inverse_width;
+  return t.piece && cells >= T(t.first) && cells <= T(t.first + t.cells);
 }
 
+// Nothing is rounded but a place that is tiny beside 1/2: widths are powers of two, and cells begin at
+// multiples of them.
 template <class T>
-DPA2MD_KERNEL void place(const TableView<T>& t, int channels, T x, TablePlace<T>* p) {
-  const double at = (double(x) - t.lower) * t.inverse_width;
-  int cell = static_cast<int>(at);
+DPA2MD_KERNEL TablePlace<T> place(const TableView<T>& t, T x) {
+  const T cells = x * t.inverse_width;
+  int cell = static_cast<int>(std::floor(cells)) - t.first;
   cell = cell < 0 ? 0 : cell > t.cells - 1 ? t.cells - 1 : cell;
-  const T in_cell = T(at - cell);
-  p->node = t.node + static_cast<std::size_t>(cell) * 4 * channels;
-  table_value_weights<T>(in_cell, p->value);
-  table_slope_weights<T>(in_cell, p->slope);
-  for (T& s : p->slope) s *= T(t.inverse_width);
+  return {cell, cells - T(t.first + cell) - T(0.5)};
 }
 
-// Channels m … m + 3 at a place.
+// The value of the polynomial with coefficients c(0) ... c(5), and its slope by the place.
+template <class T, class C>
+DPA2MD_KERNEL T polynomial(T at, C c) {
+  return c(0) + at * (c(1) + at * (c(2) + at * (c(3) + at * (c(4) + at * c(5)))));
+}
+template <class T, class C>
+DPA2MD_KERNEL T polynomial_slope(T at, C c) {
+  return c(1) + at * (T(2) * c(2) + at * (T(3) * c(3) + at * (T(4) * c(4) + at * (T(5) * c(5)))));
+}
+
+// Two numbers of a row, read at once.
 template <class T>
-DPA2MD_KERNEL void look_up_four(const TablePlace<T>& p, int channels, int m, T* value, T* slope) {
-  const auto row = [&](int r) { return four(p.node + r * channels + m); };
-  const Four<T> base = row(0), d[5] = {row(1), row(2), row(3), row(6), row(7)};
-  DPA2MD_UNROLL
-  for (int c = 0; c < 4; ++c) {
-    T v = base.x[c], s = 0;
+struct alignas(2 * sizeof(T)) Two {
+  T x[2];
+};
+
+// Sums of N numbers over the kGroupLanes lanes of a group, in place: afterwards x[0] ... x[N / 8 - 1] of lane
+// l are the sums of x[l N / 8] ...
+template <int N, class T>
+struct GroupSums {
+  static_assert(N % kGroupLanes == 0);
+  static constexpr int kOwn = N / kGroupLanes;
+
+  // put(k, sum of x[k]) by one lane for each k
+  template <class Put>
+  DPA2MD_KERNEL static void put(const ThreadBlock& b, T* x, Put put) {
+#if defined(__CUDA_ARCH__)
+    halve<N, kGroupLanes / 2>(b, x);
     DPA2MD_UNROLL
-    for (int k = 0; k < 5; ++k) v += p.value[k] * d[k].x[c], s += p.slope[k] * d[k].x[c];
-    value[c] = v;
-    slope[c] = s;
+    for (int k = 0; k < kOwn; ++k) put(b.group_lane() * kOwn + k, x[k]);
+#else
+    for (int k = 0; k < N; ++k) {
+      const T sum = b.group_sum(x[k]);
+      if (k % b.group_lanes() == b.group_lane()) put(k, sum);
+    }
+#endif
   }
-}
 
-// Channel m at a place.
-template <class T>
-DPA2MD_KERNEL void look_up(const TablePlace<T>& p, int channels, int m, T* value, T* slope) {
-  const T *a = p.node + m, *b = a + 4 * channels;
-  const T d[5] = {a[channels], a[2 * channels], a[3 * channels], b[2 * channels], b[3 * channels]};
-  T v = a[0], s = 0;
-  DPA2MD_UNROLL
-  for (int k = 0; k < 5; ++k) v += p.value[k] * d[k], s += p.slope[k] * d[k];
-  *value = v;
-  *slope = s;
-}
+ private:
+#if defined(__CUDA_ARCH__)
+  // Lanes O apart exchange halves of M numbers: each keeps the half that it will own.
+  template <int M, int O>
+  __device__ static void halve(const ThreadBlock& b, T* x) {
+    const bool upper = b.lane & O;
+    DPA2MD_UNROLL
+    for (int k = 0; k < M / 2; ++k) {
+      const T given = upper ? x[k] : x[k + M / 2], kept = upper ? x[k + M / 2] : x[k];
+      x[k] = kept + __shfl_xor_sync(0xffffffffu, given, O);
+    }
+    if constexpr (O > 1) halve<M / 2, O / 2>(b, x);
+  }
+#endif
+};
 
 }  // namespace DPA2MD_GPU
 }  // namespace dpa2md

@@ -33,7 +33,7 @@ struct ThreeBodyBase {
   DPA2MD_KERNEL T opening(const Triple& t) const {
     return s.smooth ? s.three.sw[t.qj] * s.three.sw[t.qk] : T(1);
   }
-  DPA2MD_KERNEL T norm() const { return T(1.0 / (double(s.three.nsel) * s.three.nsel)); }
+  DPA2MD_KERNEL T norm() const { return T(1) / (T(s.three.nsel) * T(s.three.nsel)); }
 
   // Afterwards net.x holds g of the triples t0 … t0 + rows - 1 of atom i, without the gate.
   DPA2MD_KERNEL void embed(const ThreadBlock& b, int i, int t0, int rows, NetBuffers<T>* net) const {

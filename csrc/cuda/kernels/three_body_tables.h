@@ -1,5 +1,6 @@
-// Three-body from tables: c g(c) of every unordered pair of neighbours, one thread a pair. Atoms with a pair
-// beyond the tables' reach are left to three_body.h.
+// Three-body from tables: c g(c) of every unordered pair of neighbours. First a thread a pair finds its
+// place, then a group of lanes takes eight channels of a pair. Atoms with a pair beyond the tables' reach are
+// left to three_body.h.
 #pragma once
 
 #include "cuda/kernels/tables.h"
@@ -8,99 +9,177 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-constexpr int kTripleChannels = 8;  // that a thread sums at once; rows of the tables are multiples of it
+// Channels that a group of lanes takes at once: of a cell, their first four coefficients each, then the
+// others.
+constexpr int kTripleChannels = kGroupLanes;
+constexpr int kTriplePiece = kTripleChannels * kPowers;
+constexpr int kMostThreadsOfBlock = 1024;
+
+// An unordered pair of neighbours.
+template <class T>
+struct alignas(2 * sizeof(T*)) TablePair {
+  const T* piece;  // of its cell, the first channels
+  T at;            // the place in it
+  T weight;        // 1/2 of a neighbour with itself
+};
 
 template <class T>
 struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
-  // All directions are short enough for the tables; all threads agree.
-  DPA2MD_KERNEL bool in_reach(const ThreadBlock& b, int i) const {
+  static constexpr int kPairs = 512;   // places that are there at once, or those with one neighbour
+  static constexpr int kTogether = 8;  // pairs that a group of lanes has under way
+  static constexpr int kWho = 15;      // bits of a neighbour
+  struct Pairs {
+    T* neighbor;       // (n, 4): type, em[1:4]
+    TablePair<T>* of;  // (pairs, rounded up)
+    int* who;          // (pairs): j and k; -1: none
+    DPA2MD_KERNEL Pairs(Scratch* scratch, int n)
+        : neighbor(scratch->take<T>(4 * n)),
+          of(scratch->take<TablePair<T>>(room(n))),
+          who(scratch->take<int>(room(n))) {}
+    DPA2MD_KERNEL static int room(int n) { return n + 1 < kPairs ? kPairs : n + 1; }
+  };
+
+  // Reads the neighbours; false when a direction is too long for the tables. All threads agree.
+  DPA2MD_KERNEL bool read_neighbors(const ThreadBlock& b, int i, const Pairs& to) const {
     const State<T>& s = this->s;
     bool outside = false;
     for (int k = b.thread; k < s.three.count[i]; k += b.threads) {
-      const T* e = s.three.em + 4 * (s.three.first[i] + k);
-      outside = outside || !(e[1] * e[1] + e[2] * e[2] + e[3] * e[3] <= T(s.embedding3.reach));
+      Four<T> e = four(s.three.em + 4 * (s.three.first[i] + k));
+      outside = outside || !(e.x[1] * e.x[1] + e.x[2] * e.x[2] + e.x[3] * e.x[3] <= T(s.embedding3.reach));
+      e.x[0] = T(s.type[s.repinit.first[i] + k]);
+      four(to.neighbor + 4 * k) = e;
     }
     return !b.any(outside);
   }
 
   // Unordered pairs j <= k of n neighbours: row r and row n - 1 - r of the triangle make one row of n + 1.
-  DPA2MD_KERNEL static int slots(int n) { return (n + 1) / 2 * (n + 1); }
-  DPA2MD_KERNEL static bool unordered(int slot, int n, int* j, int* k) {
-    const int row = slot / (n + 1), column = slot % (n + 1), mirror = n - 1 - row;
+  DPA2MD_KERNEL static int rows(int n) { return (n + 1) / 2; }
+  DPA2MD_KERNEL static bool unordered(int row, int column, int n, int* j, int* k) {
+    const int mirror = n - 1 - row;
     const bool first = column < n - row;
     *j = first ? row : mirror;
     *k = first ? row + column : mirror + column - (n - row);
     return first || row != mirror;
   }
 
-  DPA2MD_KERNEL void find(int i, int j, int k, TablePlace<T>* p, typename ThreeBodyBase<T>::Triple* t) const {
-    const State<T>& s = this->s;
-    *t = this->triple(i, j * s.three.count[i] + k);
-    place(s.embedding3.table[s.type[t->pj] * s.nt + s.type[t->pk]], s.embedding3.table_channels,
-          this->cosine(*t), p);
+  // visit(pairs) for some pairs at a time, whose places are there; all threads call.
+  template <class Visit>
+  DPA2MD_KERNEL void each_places(const ThreadBlock& b, int i, const Pairs& p, Visit visit) const {
+    const int n = this->s.three.count[i], together = Pairs::room(n) / (n + 1);
+    for (int r0 = 0; r0 < rows(n); r0 += together) {
+      const int some = rows(n) - r0 < together ? rows(n) - r0 : together;
+      b.each_of(some, n + 1, [&](int slot, int row, int column) {
+        int j, k;
+        const bool real = unordered(r0 + row, column, n, &j, &k);
+        p.of[slot] = find(j, k, p);
+        p.who[slot] = real ? j << kWho | k : -1;
+        if (!real) p.of[slot].weight = T(0);
+      });
+      visit(some * (n + 1));
+    }
   }
-  // Strip mode: T(t_j, t_k) + T(t_k, t_j)
-  DPA2MD_KERNEL T both(const typename ThreeBodyBase<T>::Triple& t, int m) const {
+
+  // Coefficients of a channel for kTogether pairs, the first `pair` of them, step apart; beyond the last one
+  // those of the last.
+  DPA2MD_KERNEL static void load(const Pairs& p, int pair, int step, int count, int channel, TablePair<T>* of,
+                                 Four<T>* low, Two<T>* high) {
+    DPA2MD_UNROLL
+    for (int q = 0; q < kTogether; ++q) {
+      const int k = pair + q * step;
+      of[q] = p.of[k < count ? k : count - 1];
+      const T* piece = of[q].piece + channel / kTripleChannels * kTriplePiece;
+      const int lane = channel % kTripleChannels;
+      low[q] = four(piece + 4 * lane);
+      high[q] = *reinterpret_cast<const Two<T>*>(piece + 4 * kTripleChannels + 2 * lane);
+      if (k >= count) of[q].weight = T(0);
+    }
+  }
+  DPA2MD_KERNEL static T coefficient(const Four<T>& low, const Two<T>& high, int k) {
+    return k < 4 ? low.x[k] : high.x[k - 4];
+  }
+
+  // Strip mode: T(t_j, t_k) + T(t_k, t_j), and the product of the switches
+  DPA2MD_KERNEL T both(const Pairs& p, int j, int k, int m) const {
     const EmbeddingView<T>& e = this->s.embedding3;
-    const std::int64_t a = this->s.type[t.pj], c = this->s.type[t.pk];
-    return e.gate[(a * this->s.nt + c) * e.ng + m] + e.gate[(c * this->s.nt + a) * e.ng + m];
+    const auto a = static_cast<std::int64_t>(p.neighbor[4 * j]),
+               c = static_cast<std::int64_t>(p.neighbor[4 * k]);
+    return m < e.ng ? e.gate[(a * this->s.nt + c) * e.ng + m] + e.gate[(c * this->s.nt + a) * e.ng + m]
+                    : T(0);
+  }
+  DPA2MD_KERNEL T opening(int i, int j, int k) const {
+    const std::int64_t q0 = this->s.three.first[i];
+    return this->s.smooth ? this->s.three.sw[q0 + j] * this->s.three.sw[q0 + k] : T(1);
+  }
+
+ private:
+  DPA2MD_KERNEL TablePair<T> find(int j, int k, const Pairs& p) const {
+    const State<T>& s = this->s;
+    const Four<T> x = four(p.neighbor + 4 * j), y = four(p.neighbor + 4 * k);
+    const TableView<T>& t = s.embedding3.table[static_cast<int>(x.x[0]) * s.nt + static_cast<int>(y.x[0])];
+    const auto at = place(t, x.x[1] * y.x[1] + x.x[2] * y.x[2] + x.x[3] * y.x[3]);
+    return {t.piece + static_cast<std::size_t>(at.cell) * kPowers * s.embedding3.table_channels, at.at,
+            j == k ? T(0.5) : T(1)};
   }
 };
 
 template <class T>
 struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
   static constexpr int kMostThreads = kAtomThreads;
+  using Base = TabulatedThreeBodyBase<T>;
+  using Pairs = typename Base::Pairs;
   struct Arrays {
-    T* sum;  // (warps, channels)
+    Pairs pairs;
+    T *sum, *total;  // (threads), (channels)
   };
-  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {scratch->take<T>(kThreads * kTripleChannels)};
+  DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
+    return {Pairs(scratch, n), scratch->take<T>(kMostThreadsOfBlock),
+            scratch->take<T>(this->s.embedding3.table_channels)};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const EmbeddingView<T>& e = s.embedding3;
-    const Arrays a = arrays(&scratch, 0);
-    const bool inside = this->in_reach(b, i);
+    const Arrays a = arrays(&scratch, s.three.count[i]);
+    const bool inside = this->read_neighbors(b, i, a.pairs);
     if (b.thread == 0) s.tabulated3[i] = inside;
     if (b.thread == 0 && !inside) atomic_add(s.tabulated3 + s.natoms, 1);
     if (!inside) return;
+    fill(b, e.table_channels, a.total, T(0));
+    this->each_places(b, i, a.pairs, [&](int count) {
+      for (int m = b.group_lane(); m < e.table_channels; m += b.group_lanes()) channel(b, i, m, count, a);
+    });
     T* out = s.rep_out + static_cast<std::int64_t>(i + 1) * s.repinit_width - e.ng;
-    for (int m0 = 0; m0 < e.ng; m0 += kTripleChannels) channels(b, i, m0, a.sum, out);
+    b.each(e.ng, [&](int m) { out[m] = this->norm() * a.total[m]; });
   }
 
  private:
-  DPA2MD_KERNEL void channels(const ThreadBlock& b, int i, int m0, T* sums, T* out) const {
-    const State<T>& s = this->s;
-    const EmbeddingView<T>& e = s.embedding3;
-    const int n = s.three.count[i];
-    T sum[kTripleChannels] = {};
-    for (int slot = b.thread; slot < this->slots(n); slot += b.threads) {
-      int j, k;
-      if (!this->unordered(slot, n, &j, &k)) continue;
-      TablePlace<T> p;
-      typename ThreeBodyBase<T>::Triple t;
-      this->find(i, j, k, &p, &t);
-      const T weight = j == k ? T(0.5) : T(1);
-      T g[kTripleChannels], slope[kTripleChannels];
-      for (int c = 0; c < kTripleChannels; c += 4)
-        look_up_four(p, e.table_channels, m0 + c, g + c, slope + c);
+  // Adds channel m of some pairs, and the other lanes of the group theirs.
+  DPA2MD_KERNEL void channel(const ThreadBlock& b, int i, int m, int count, const Arrays& a) const {
+    const EmbeddingView<T>& e = this->s.embedding3;
+    const int lanes = b.group_lanes(), groups = b.threads / lanes, group = b.thread / lanes;
+    T sum = 0;
+    for (int pair = group; pair < count; pair += Base::kTogether * groups) {
+      TablePair<T> of[Base::kTogether];
+      Four<T> low[Base::kTogether];
+      Two<T> high[Base::kTogether];
+      this->load(a.pairs, pair, groups, count, m, of, low, high);
       DPA2MD_UNROLL
-      for (int c = 0; c < kTripleChannels; ++c) {
-        if (e.strip && m0 + c < e.ng) g[c] *= T(2) + this->both(t, m0 + c) * this->opening(t);
-        sum[c] += weight * g[c];
+      for (int q = 0; q < Base::kTogether; ++q) {
+        T g = polynomial(of[q].at, [&](int k) { return this->coefficient(low[q], high[q], k); });
+        if (e.strip && of[q].weight != T(0)) g *= this->open(i, m, pair + q * groups, a.pairs);
+        sum += of[q].weight * g;
       }
     }
-    for (int c = 0; c < kTripleChannels; ++c) {
-      const T total = b.lane_sum(sum[c]);
-      if (b.lane == 0) sums[b.warp * kTripleChannels + c] = total;
+    a.sum[b.thread] = sum;
+    b.sync();
+    if (b.thread < lanes) {
+      for (int k = b.thread; k < groups * lanes; k += lanes) a.total[m] += a.sum[k];
     }
     b.sync();
-    b.each(e.ng - m0 < kTripleChannels ? e.ng - m0 : kTripleChannels, [&](int c) {
-      T total = 0;
-      for (int w = 0; w < b.warps; ++w) total += sums[w * kTripleChannels + c];
-      out[m0 + c] = this->norm() * total;
-    });
+  }
+  DPA2MD_KERNEL T open(int i, int m, int pair, const Pairs& p) const {
+    const int j = p.who[pair] >> Base::kWho, k = p.who[pair] & ((1 << Base::kWho) - 1);
+    return T(2) + this->both(p, j, k, m) * this->opening(i, j, k);
   }
 };
 
@@ -108,14 +187,18 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
 template <class T>
 struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
   static constexpr int kMostThreads = kAtomThreads;
+  using Base = TabulatedThreeBodyBase<T>;
+  using Pairs = typename Base::Pairs;
   struct Arrays {
+    Pairs pairs;
     T *dc, *dopening;  // (n, n), symmetric; the latter in strip mode
     int ld;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const int ld = n | 1;
     const std::size_t square = static_cast<std::size_t>(n) * ld;
-    return {scratch->take<T>(square), this->s.embedding3.strip ? scratch->take<T>(square) : nullptr, ld};
+    return {Pairs(scratch, n), scratch->take<T>(square),
+            this->s.embedding3.strip ? scratch->take<T>(square) : nullptr, ld};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
@@ -124,15 +207,12 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
     const int n = s.three.count[i];
     const std::int64_t q0 = s.three.first[i];
     const Arrays a = arrays(&scratch, n);
-    const T* dout = s.drep_out + static_cast<std::int64_t>(i + 1) * s.repinit_width - s.embedding3.ng;
-    b.each(this->slots(n), [&](int slot) {
-      int j, k;
-      if (this->unordered(slot, n, &j, &k)) pair(i, j, k, dout, a);
-    });
+    this->read_neighbors(b, i, a.pairs);
+    this->each_places(b, i, a.pairs, [&](int count) { slopes(b, i, count, a); });
     b.each(n * 4, [&](int e) {
       const int j = e / 4, c = e % 4;
       T sum = 0;
-      for (int k = 0; k < n && c > 0; ++k) sum += a.dc[k * a.ld + j] * s.three.em[4 * (q0 + k) + c];
+      for (int k = 0; k < n && c > 0; ++k) sum += a.dc[k * a.ld + j] * a.pairs.neighbor[4 * k + c];
       s.three.dem[4 * (q0 + j) + c] = sum;
     });
     b.each(n, [&](int j) {
@@ -144,28 +224,47 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
   }
 
  private:
-  DPA2MD_KERNEL void pair(int i, int j, int k, const T* dout, const Arrays& a) const {
+  // dc and dopening of some pairs. A group of lanes takes kTogether pairs side by side, each lane a channel.
+  DPA2MD_KERNEL void slopes(const ThreadBlock& b, int i, int count, const Arrays& a) const {
     const EmbeddingView<T>& e = this->s.embedding3;
-    TablePlace<T> p;
-    typename ThreeBodyBase<T>::Triple t;
-    this->find(i, j, k, &p, &t);
-    const T opening = this->opening(t);
-    T dc = 0, dopening = 0;
-    for (int m = 0; m < e.ng; m += 4) {
-      T g[4], slope[4];
-      look_up_four(p, e.table_channels, m, g, slope);
-      for (int c = 0; c < 4 && m + c < e.ng; ++c) {
-        if (e.strip) {
-          const T gates = this->both(t, m + c);
-          dopening += dout[m + c] * gates * g[c];
-          slope[c] *= T(2) + gates * opening;
+    const int lanes = b.group_lanes(), groups = b.threads / lanes, group = b.thread / lanes;
+    const T* dout = this->s.drep_out + static_cast<std::int64_t>(i + 1) * this->s.repinit_width - e.ng;
+    const int type = static_cast<int>(a.pairs.neighbor[0]);
+    const T scale = e.table[type * (this->s.nt + 1)].inverse_width;  // the same of all tables
+    constexpr int kSecond = (1 << Base::kWho) - 1;
+    // all groups of a warp go on while one of them does
+    for (int start = 0; start < count; start += Base::kTogether * groups) {
+      const int pair = start + group;
+      T dc[Base::kTogether] = {}, dopening[Base::kTogether] = {};
+      for (int m = b.group_lane(); m < e.table_channels; m += lanes) {
+        const T d = m < e.ng ? dout[m] * this->norm() : T(0);
+        TablePair<T> of[Base::kTogether];
+        Four<T> low[Base::kTogether];
+        Two<T> high[Base::kTogether];
+        this->load(a.pairs, pair, groups, count, m, of, low, high);
+        DPA2MD_UNROLL
+        for (int q = 0; q < Base::kTogether; ++q) {
+          const auto c = [&](int k) { return this->coefficient(low[q], high[q], k); };
+          T slope = polynomial_slope(of[q].at, c);
+          if (e.strip && of[q].weight != T(0)) {
+            const int who = a.pairs.who[pair + q * groups], j = who >> Base::kWho, k = who & kSecond;
+            const T gates = this->both(a.pairs, j, k, m);
+            dopening[q] += d * gates * polynomial(of[q].at, c);
+            slope *= T(2) + gates * this->opening(i, j, k);
+          }
+          dc[q] += d * slope;
         }
-        dc += dout[m + c] * slope[c];
       }
+      const auto put = [&](int q, T* to, T x) {
+        const int at = pair + q * groups, who = at < count ? a.pairs.who[at] : -1;
+        const int j = who >> Base::kWho, k = who & kSecond;
+        if (who >= 0) to[j * a.ld + k] = to[k * a.ld + j] = x;
+      };
+      GroupSums<Base::kTogether, T>::put(b, dc, [&](int q, T x) { put(q, a.dc, scale * x); });
+      if (e.strip)
+        GroupSums<Base::kTogether, T>::put(b, dopening, [&](int q, T x) { put(q, a.dopening, x); });
     }
-    // j = k has half the weight, and both its directions are e_j
-    a.dc[j * a.ld + k] = a.dc[k * a.ld + j] = this->norm() * dc;
-    if (a.dopening) a.dopening[j * a.ld + k] = a.dopening[k * a.ld + j] = this->norm() * dopening;
+    b.sync();
   }
 };
 

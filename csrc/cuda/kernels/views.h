@@ -16,22 +16,22 @@ namespace DPA2MD_GPU {
 // A block's environment matrix and what the reverse sweep collects for it. Pair k of atom i is first[i] + k.
 template <class T>
 struct EnvView {
-  double rcut = 0, rcut_smth = 0;
+  double rcut = 0, rcut_smth = 0, inverse_width = 0;  // of the switch, between the two
   int nsel = 0;
-  bool direct = false;                            // (r, x, y, z)/rcut instead of the smooth environment
-  const double *davg = nullptr, *dstd = nullptr;  // (nt, 4)
-  const int* count = nullptr;                     // (natoms)
-  const std::int64_t* first = nullptr;            // (natoms + 1)
-  T *em = nullptr, *dem = nullptr;                // (pairs, 4)
-  T *sw = nullptr, *dsw = nullptr;                // (pairs)
+  bool direct = false;  // (r, x, y, z)/rcut instead of the smooth environment
+  const double *davg = nullptr, *inverse_std = nullptr;  // (nt, 4); 1 / dstd
+  const int* count = nullptr;                            // (natoms)
+  const std::int64_t* first = nullptr;                   // (natoms + 1)
+  T *em = nullptr, *dem = nullptr;                       // (pairs, 4)
+  T *sw = nullptr, *dsw = nullptr;                       // (pairs)
 };
 
-// A net as a function of its first input (function_table.h).
+// A net as a function of its first input: polynomials (tables.h) on cells of a width that is a power of two.
 template <class T>
 struct TableView {
-  double lower = 0, inverse_width = 0;
-  int cells = 0;
-  const T* node = nullptr;  // (cells + 1, 4, channels); null: there is no table
+  T inverse_width = 0;
+  int first = 0, cells = 0;  // cell 0 begins at `first` widths
+  const T* piece = nullptr;  // (cells, kPowers channels), in the order that its kernels read; null: no table
 };
 
 // An embedding block (repinit, three-body).

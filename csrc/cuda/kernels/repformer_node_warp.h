@@ -1,0 +1,439 @@
+// The part of a g1 update that looks at an atom's neighbours (repformer_node.h) for the published models in
+// float32, with a warp for an atom: smooth, g1 of 128 and g2 of 32 channels, axis 4, convolution outside of
+// the dense update, no attention of g1, and no more than 16 TILES neighbours.
+//
+// conv = sum_j gg1_j T_j / N with T = (g2 w) P, the product on tensor cores in halves. Four channels that
+// follow each other belong to one lane, two in either of two tiles side by side (conv_order).
+#pragma once
+
+#if defined(__CUDACC__)
+
+#include "cuda/kernels/dense.h"
+#include "cuda/kernels/repformer_pair_warp.h"
+
+namespace dpa2md {
+namespace gpu {
+
+constexpr int kNodeChannels = 128;  // of g1
+constexpr int kNodeAxis = 4;
+
+// Which channel stands at a place of the tiles of a product: of 16 places, 8 half + 2 t + e is 4 t + 2 half + e.
+inline int conv_order(int place) {
+  const int in = place % 16;
+  return place - in + 4 * (in % 8 / 2) + 2 * (in / 8) + in % 2;
+}
+
+constexpr int kConvTiles = kNodeChannels / 16;  // rows of tiles of the transposed projection
+
+// WARPS as in repformer_pair_warp.h.
+template <int TILES, int WARPS>
+struct WarpNodeBase : WarpAtoms {
+  static constexpr int kRows = 16 * TILES;
+  static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
+  static constexpr int kMinBlocks = kStaged ? 1 : TILES > 2 ? 2 : 3;
+  using Tiles = HalfTiles<kStaged>;
+  State<float> s;
+  HalfLayer half;
+  NodeArrays<float> a;
+  const float *g2, *h2;  // (repformer pairs, g2), (repformer pairs, 3) rows kH2Row apart
+  const float* g1;       // (nrows, g1)
+
+  struct Neighbors {
+    int n;
+    std::int64_t q0;
+    float4* meta;  // (rows) h2, sw; zeros beyond the last
+    int* row;      // (rows) of g1
+  };
+  static constexpr int kNeighborBytes = kRows * (sizeof(float4) + sizeof(int));
+  __device__ static Neighbors neighbors(Scratch* scratch) {
+    Neighbors x{};
+    x.meta = scratch->take<float4>(kRows);
+    x.row = scratch->take<int>(kRows);
+    return x;
+  }
+  __device__ bool mine(int n) const { return (TILES <= 2 || n > kFewNeighbors) && n <= kRows; }
+
+  __device__ void load(int lane, int i, Neighbors* x) const {
+    x->q0 = s.repformer.first[i];
+    for (int j = lane; j < kRows; j += 32) {
+      float4 m = make_float4(0, 0, 0, 0);
+      int row = i;
+      if (j < x->n) {
+        const float* h = h2 + (x->q0 + j) * kH2Row;
+        m = make_float4(h[0], h[1], h[2], s.switch_of(x->q0 + j));
+        row = s.repformer_row[x->q0 + j];
+      }
+      x->meta[j] = m, x->row[j] = row;
+    }
+    __syncwarp();
+  }
+  __device__ const float* row(int k) const { return g1 + static_cast<std::int64_t>(k) * kNodeChannels; }
+
+  // The moments S = (h2 w)^T gg1 c of four channels, 4 lane ..., and S2 = (h2 w)^T g2 c of channel `lane`.
+  struct Moments {
+    float4 s[3];
+    float s2[3];
+    float most;  // of |gg1| of this lane's
+  };
+  __device__ Moments moments(int lane, const Neighbors& x) const {
+    Moments m{};
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) m.s[c] = make_float4(0, 0, 0, 0);
+    const float* pairs = g2 + x.q0 * kPairChannels + lane;
+#pragma unroll 8
+    for (int j = 0; j < x.n; ++j) {
+      const float4 h = x.meta[j], y = __ldg(reinterpret_cast<const float4*>(row(x.row[j])) + lane);
+      const float z = __ldg(pairs + j * kPairChannels);
+      const float w[3] = {h.x * h.w, h.y * h.w, h.z * h.w};
+      m.most = fmaxf(m.most, fmaxf(fmaxf(fabsf(y.x), fabsf(y.y)), fmaxf(fabsf(y.z), fabsf(y.w))));
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) {
+        m.s[c].x += w[c] * y.x, m.s[c].y += w[c] * y.y, m.s[c].z += w[c] * y.z, m.s[c].w += w[c] * y.w;
+        m.s2[c] += w[c] * z;
+      }
+    }
+    const float scale = s.inverse_moment(x.n);
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) {
+      m.s[c].x *= scale, m.s[c].y *= scale, m.s[c].z *= scale, m.s[c].w *= scale;
+      m.s2[c] *= scale;
+    }
+    return m;
+  }
+
+  // g2 w as left factors; returns what their numbers are to be multiplied with.
+  __device__ float left(int lane, const Neighbors& x, LeftTile (*to)[2]) const {
+    float2 y[TILES][2][2][2];  // tile, contraction, its half, row
+    float most = 0;
+    DPA2MD_UNROLL
+    for (int e = 0; e < 8 * TILES; ++e) {
+      const int m = e / 8, k = e / 4 % 2, half_k = e / 2 % 2, h = e % 2, j = 16 * m + 8 * h + (lane >> 2);
+      float2 z = make_float2(0, 0);
+      if (j < x.n) {
+        z = __ldg(reinterpret_cast<const float2*>(g2 + (x.q0 + j) * kPairChannels + 16 * k + 8 * half_k +
+                                                  2 * (lane & 3)));
+        const float w = x.meta[j].w;
+        z.x *= w, z.y *= w;
+      }
+      most = fmaxf(most, fmaxf(fabsf(z.x), fabsf(z.y)));
+      y[m][k][half_k][h] = z;
+    }
+    const Scale scale = scale_to<kPairLimit>(warp_most(most));
+    DPA2MD_UNROLL
+    for (int e = 0; e < 8 * TILES; ++e) {
+      const int m = e / 8, k = e / 4 % 2, half_k = e / 2 % 2, h = e % 2;
+      const float2 z = y[m][k][half_k][h];
+      const SplitPair p = split_pair(scale.up * z.x, scale.up * z.y);
+      to[m][k].high[2 * half_k + h] = p.high, to[m][k].low[2 * half_k + h] = p.low;
+    }
+    return scale.down;
+  }
+  // T of 16 channels, from 16 p on: (tiles of rows, of columns, a lane's).
+  __device__ static void project(int lane, int p, const Tiles& conv, const LeftTile (*x)[2], float (*t)[2][4]) {
+    DPA2MD_UNROLL
+    for (int n = 0; n < 2; ++n) {
+      const RightTile y[2] = {conv.tile(lane, 0, 2 * p + n), conv.tile(lane, 1, 2 * p + n)};
+      DPA2MD_UNROLL
+      for (int m = 0; m < TILES; ++m) {
+        DPA2MD_UNROLL
+        for (int e = 0; e < 4; ++e) t[m][n][e] = 0;
+        multiply(t[m][n], x[m][0], y[0]);
+        multiply(t[m][n], x[m][1], y[1]);
+      }
+    }
+  }
+};
+
+// x of one lane for all.
+__device__ inline float from_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
+
+// Writes the atom's rows of `a`.
+template <int TILES, int WARPS>
+struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
+  using Base = WarpNodeBase<TILES, WARPS>;
+  using typename Base::Moments;
+  using typename Base::Neighbors;
+  using typename Base::Tiles;
+
+  void arrays(Scratch* scratch, int) const {
+    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(this->warps * Base::kNeighborBytes);
+  }
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    Scratch shared = shared_scratch();
+    const Tiles conv = staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared);
+    if (Base::kStaged) b.sync();
+    Neighbors x;
+    for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared);
+    this->each_atom(b, item, [&](int i) {
+      x.n = this->s.repformer.count[i];
+      if (!this->mine(x.n)) return;
+      this->load(b.lane, i, &x);
+      float* cat = this->a.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
+      symmetrise(b.lane, this->moments(b.lane, x), cat);
+      convolve(b.lane, conv, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
+      __syncwarp();
+    });
+  }
+
+ private:
+  __device__ void symmetrise(int lane, const Moments& m, float* cat) const {
+    float* drrd = cat + this->s.rep.linear1.drrd + 4 * lane;
+    float* grrg = cat + this->s.rep.linear1.grrg + lane;
+    DPA2MD_UNROLL
+    for (int axis = 0; axis < kNodeAxis; ++axis) {
+      float4 sum = make_float4(0, 0, 0, 0);
+      float sum2 = 0;
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) {
+        const float4 y = m.s[c];
+        const float mine = axis == 0 ? y.x : axis == 1 ? y.y : axis == 2 ? y.z : y.w;
+        const float x = from_lane(mine, 0) / 3, x2 = from_lane(m.s2[c], axis) / 3;
+        sum.x += x * y.x, sum.y += x * y.y, sum.z += x * y.z, sum.w += x * y.w;
+        sum2 += x2 * m.s2[c];
+      }
+      *reinterpret_cast<float4*>(drrd + axis * kNodeChannels) = sum;
+      grrg[axis * kPairChannels] = sum2;
+    }
+  }
+
+  __device__ void convolve(int lane, const Tiles& weight, const Neighbors& x, float* conv) const {
+    LeftTile left[TILES][2];
+    const float down = this->left(lane, x, left) * weight.down * this->s.inverse_count(x.n);
+    const float* row[TILES][2];
+    DPA2MD_UNROLL
+    for (int e = 0; e < 2 * TILES; ++e)
+      row[e / 2][e % 2] = this->row(x.row[8 * e + (lane >> 2)]) + 4 * (lane & 3);
+#pragma unroll 2
+    for (int p = 0; p < kNodeChannels / 16; ++p) {
+      float4 y[TILES][2];
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e)
+        y[e / 2][e % 2] = __ldg(reinterpret_cast<const float4*>(row[e / 2][e % 2] + 16 * p));
+      float t[TILES][2][4];
+      Base::project(lane, p, weight, left, t);
+      float sum[4] = {0, 0, 0, 0};
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e) {
+        const int m = e / 2, h = e % 2;
+        sum[0] += t[m][0][2 * h] * y[m][h].x, sum[1] += t[m][0][2 * h + 1] * y[m][h].y;
+        sum[2] += t[m][1][2 * h] * y[m][h].z, sum[3] += t[m][1][2 * h + 1] * y[m][h].w;
+      }
+      const float total = sum_of_four(lane, sum);
+      const int which = 2 * (lane >> 4 & 1) + (lane >> 3 & 1);
+      if ((lane >> 2 & 1) == 0) conv[16 * p + 4 * (lane & 3) + which] = down * total;
+    }
+  }
+  // Sums over the rows g of four numbers a lane; each lane gets one of them, number 2 (g / 4) + g / 2 % 2.
+  __device__ static float sum_of_four(int lane, const float* x) {
+    const bool far = lane & 16, near = lane & 8;
+    float a = far ? x[2] : x[0], b = far ? x[3] : x[1];
+    a += __shfl_xor_sync(0xffffffffu, far ? x[0] : x[2], 16);
+    b += __shfl_xor_sync(0xffffffffu, far ? x[1] : x[3], 16);
+    float c = near ? b : a;
+    c += __shfl_xor_sync(0xffffffffu, near ? a : b, 8);
+    return c + __shfl_xor_sync(0xffffffffu, c, 4);
+  }
+};
+
+// From the gradients of what WarpNodeMoments wrote: adds to d g2, d h2 and d sw (assigns them when
+// `clear_pairs`) and assigns the pairs' shares dgg1.
+template <int TILES, int WARPS>
+struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
+  using Base = WarpNodeBase<TILES, WARPS>;
+  using typename Base::Moments;
+  using typename Base::Neighbors;
+  using typename Base::Tiles;
+  NodeArrays<float> d;  // of a
+  float *dg2, *dh2;
+  bool clear_pairs;
+
+  struct Gradients {
+    float* s;   // (3, g1)
+    float* s2;  // (3, g2)
+  };
+  static constexpr int kGradientBytes = 3 * (kNodeChannels + kPairChannels) * sizeof(float);
+  __device__ static Gradients gradients(Scratch* scratch) {
+    float* s = scratch->take<float>(3 * kNodeChannels);
+    return {s, scratch->take<float>(3 * kPairChannels)};
+  }
+  void arrays(Scratch* scratch, int) const {
+    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(WARPS ? staged_bytes(this->half.conv_t, 1, kConvTiles) : 0);
+    scratch->take<char>(this->warps * (Base::kNeighborBytes + kGradientBytes));
+  }
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    Scratch shared = shared_scratch();
+    const Weights w{staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared),
+                    staged<Base::kStaged>(b, this->half.conv_t, 1, kConvTiles, &shared)};
+    if (Base::kStaged) b.sync();
+    Neighbors x;
+    Gradients y;
+    for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared), y = gradients(&shared);
+    this->each_atom(b, item, [&](int i) {
+      x.n = this->s.repformer.count[i];
+      if (!this->mine(x.n) || x.n == 0) return;
+      this->load(b.lane, i, &x);
+      const float most = moments_backward(b.lane, i, x, y);
+      convolve_backward(b.lane, i, w, x, y, warp_most(most));
+      __syncwarp();
+    });
+  }
+
+ private:
+  struct Weights {
+    Tiles conv, conv_t;
+  };
+  // d S and d S2; returns this lane's largest |gg1|.
+  __device__ float moments_backward(int lane, int i, const Neighbors& x, const Gradients& y) const {
+    const Moments m = this->moments(lane, x);
+    const float* dcat = d.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
+    const float *drrd = dcat + this->s.rep.linear1.drrd + 4 * lane, *grrg = dcat + this->s.rep.linear1.grrg + lane;
+    float4 sum[3];
+    float sum2[3] = {0, 0, 0}, first[3] = {0, 0, 0}, first2[3] = {0, 0, 0};  // of channel `lane`, of the first
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) sum[c] = make_float4(0, 0, 0, 0);
+    DPA2MD_UNROLL
+    for (int axis = 0; axis < kNodeAxis; ++axis) {
+      const float4 up = __ldg(reinterpret_cast<const float4*>(drrd + axis * kNodeChannels));
+      const float up2 = __ldg(grrg + axis * kPairChannels);
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) {
+        const float4 z = m.s[c];
+        const float x0 = from_lane(axis == 0 ? z.x : axis == 1 ? z.y : axis == 2 ? z.z : z.w, 0);
+        const float x2 = from_lane(m.s2[c], axis);
+        sum[c].x += x0 * up.x, sum[c].y += x0 * up.y, sum[c].z += x0 * up.z, sum[c].w += x0 * up.w;
+        sum2[c] += x2 * up2;
+        // the columns that are rows of the product, too
+        const float row = warp_sum(z.x * up.x + z.y * up.y + z.z * up.z + z.w * up.w);
+        const float row2 = warp_sum(m.s2[c] * up2);
+        if (lane == axis) first[c] = row, first2[c] = row2;
+      }
+    }
+    const float scale = this->s.inverse_moment(x.n) / 3;
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) {
+      float* to = y.s + c * kNodeChannels + 4 * lane;
+      *reinterpret_cast<float4*>(to) =
+          make_float4(scale * sum[c].x, scale * sum[c].y, scale * sum[c].z, scale * sum[c].w);
+      y.s2[c * kPairChannels + lane] = scale * (sum2[c] + first2[c]);
+    }
+    __syncwarp();
+    if (lane < kNodeAxis) {
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) y.s[c * kNodeChannels + lane] += scale * first[c];
+    }
+    __syncwarp();
+    return m.most;
+  }
+  __device__ static float warp_sum(float x) {
+    for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+    return x;
+  }
+
+  __device__ void convolve_backward(int lane, int i, const Weights& weights, const Neighbors& x,
+                                    const Gradients& y, float most) const {
+    const float* dconv = d.conv + static_cast<std::int64_t>(i) * kNodeChannels;
+    const float4 of_lane = __ldg(reinterpret_cast<const float4*>(dconv) + lane);
+    const float inv = this->s.inverse_count(x.n);
+    most *= inv * warp_most(fmaxf(fmaxf(fabsf(of_lane.x), fabsf(of_lane.y)), fmaxf(fabsf(of_lane.z), fabsf(of_lane.w))));
+    const Scale scale = scale_to<kPairLimit>(most);
+    LeftTile left[TILES][2];
+    const float down = this->left(lane, x, left) * weights.conv.down;
+    const int g = lane >> 2, t = lane & 3;
+    float dleft[TILES][kChannelTiles][4] = {};
+    float dh[TILES][2][3] = {};
+#pragma unroll 1
+    for (int p = 0; p < kNodeChannels / 16; ++p) {
+      const int channel = 16 * p + 4 * t;
+      float4 z[TILES][2], up = __ldg(reinterpret_cast<const float4*>(dconv + channel));
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e)
+        z[e / 2][e % 2] = __ldg(reinterpret_cast<const float4*>(this->row(x.row[8 * e + g]) + channel));
+      up.x *= inv, up.y *= inv, up.z *= inv, up.w *= inv;
+      const float4 ds[3] = {*reinterpret_cast<const float4*>(y.s + channel),
+                            *reinterpret_cast<const float4*>(y.s + kNodeChannels + channel),
+                            *reinterpret_cast<const float4*>(y.s + 2 * kNodeChannels + channel)};
+      float product[TILES][2][4];
+      Base::project(lane, p, weights.conv, left, product);
+      LeftTile dt[TILES];
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e) {
+        const int m = e / 2, h = e % 2, j = 8 * e + g;
+        const float4 q = z[m][h], w = x.meta[j];
+        share(x, j, channel, make_float4(down * product[m][0][2 * h], down * product[m][0][2 * h + 1],
+                                         down * product[m][1][2 * h], down * product[m][1][2 * h + 1]),
+              up, w, ds);
+        DPA2MD_UNROLL
+        for (int c = 0; c < 3; ++c) dh[m][h][c] += q.x * ds[c].x + q.y * ds[c].y + q.z * ds[c].z + q.w * ds[c].w;
+        const SplitPair a = split_pair(scale.up * (q.x * up.x), scale.up * (q.y * up.y)),
+                        b = split_pair(scale.up * (q.z * up.z), scale.up * (q.w * up.w));
+        dt[m].high[h] = a.high, dt[m].low[h] = a.low, dt[m].high[2 + h] = b.high, dt[m].low[2 + h] = b.low;
+      }
+      DPA2MD_UNROLL
+      for (int n = 0; n < kChannelTiles; ++n) {
+        const RightTile right = weights.conv_t.tile(lane, p, n);
+        DPA2MD_UNROLL
+        for (int m = 0; m < TILES; ++m) multiply(dleft[m][n], dt[m], right);
+      }
+    }
+    pairs_backward(lane, x, y, scale.down * weights.conv_t.down, dleft, dh);
+  }
+
+  // A pair's share of the gradient of its neighbour's g1, four channels.
+  __device__ void share(const Neighbors& x, int j, int channel, float4 t, float4 up, float4 w, const float4* ds) const {
+    if (j >= x.n) return;
+    t.x *= up.x, t.y *= up.y, t.z *= up.z, t.w *= up.w;
+    const float h[3] = {w.x * w.w, w.y * w.w, w.z * w.w};
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) {
+      t.x += h[c] * ds[c].x, t.y += h[c] * ds[c].y, t.z += h[c] * ds[c].z, t.w += h[c] * ds[c].w;
+    }
+    *reinterpret_cast<float4*>(this->s.dgg1 + (x.q0 + j) * kNodeChannels + channel) = t;
+  }
+
+  // From the gradients of g2 w (scaled), of h2 w and of S2 to those of g2, h2 and sw.
+  __device__ void pairs_backward(int lane, const Neighbors& x, const Gradients& y, float down,
+                                 float (*dleft)[kChannelTiles][4], float (*dh)[2][3]) const {
+    const int g = lane >> 2, t = lane & 3;
+    DPA2MD_UNROLL
+    for (int e = 0; e < 2 * TILES; ++e) {
+      const int m = e / 2, h = e % 2, j = 8 * e + g;
+      const bool inside = j < x.n;
+      const float4 w = x.meta[j];
+      const std::int64_t at = (x.q0 + (inside ? j : 0)) * kPairChannels + 2 * t;
+      float along = 0, of_h[3] = {dh[m][h][0], dh[m][h][1], dh[m][h][2]};
+      DPA2MD_UNROLL
+      for (int n = 0; n < kChannelTiles; ++n) {
+        const float2 q = __ldg(reinterpret_cast<const float2*>(this->g2 + at + 8 * n));
+        float2 sum = make_float2(down * dleft[m][n][2 * h], down * dleft[m][n][2 * h + 1]);
+        along += sum.x * q.x + sum.y * q.y;
+        const float hh[3] = {w.x, w.y, w.z};
+        DPA2MD_UNROLL
+        for (int c = 0; c < 3; ++c) {
+          const float2 ds = *reinterpret_cast<const float2*>(y.s2 + c * kPairChannels + 8 * n + 2 * t);
+          sum.x += hh[c] * ds.x, sum.y += hh[c] * ds.y;
+          of_h[c] += ds.x * q.x + ds.y * q.y;
+        }
+        if (!inside) continue;
+        float2* to = reinterpret_cast<float2*>(dg2 + at + 8 * n);
+        const float2 before = clear_pairs ? make_float2(0, 0) : *to;
+        *to = make_float2(before.x + w.w * sum.x, before.y + w.w * sum.y);
+      }
+      along = row_sum(along);
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) of_h[c] = row_sum(of_h[c]);
+      if (!inside || t != 0) continue;
+      float *to = dh2 + (x.q0 + j) * kH2Row, *dsw = this->s.repformer.dsw + x.q0 + j;
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) to[c] = (clear_pairs ? 0.0f : to[c]) + w.w * of_h[c];
+      *dsw = (clear_pairs ? 0.0f : *dsw) + (w.x * of_h[0] + w.y * of_h[1] + w.z * of_h[2] + along);
+    }
+  }
+};
+
+}  // namespace gpu
+}  // namespace dpa2md
+
+#endif

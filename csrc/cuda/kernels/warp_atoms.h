@@ -1,0 +1,69 @@
+// Kernels with a warp for an atom.
+#pragma once
+
+#if defined(__CUDACC__)
+
+#include "cuda/kernels/repformer_pair_attention.h"
+
+namespace dpa2md {
+namespace gpu {
+
+// Shared memory, known as such to the compiler.
+__device__ inline Scratch shared_scratch() {
+  extern __shared__ __align__(16) char shared[];
+  return Scratch(shared);
+}
+
+// The activations of published models: what others need would take registers from these.
+inline bool warp_kernels_know(const Activation& a) {
+  return a.kind == Activation::kTanh || a.kind == Activation::kSilut;
+}
+template <class F>
+__device__ void dispatch_warp(const Activation& a, F&& f) {
+  if (a.kind == Activation::kTanh) {
+    f(ActivationTag<Activation::kTanh>{});
+  } else {
+    f(ActivationTag<Activation::kSilut>{});
+  }
+}
+
+constexpr int kFewNeighbors = 32, kManyNeighbors = 48;  // of an atom, for which these kernels are made
+
+// The atoms with more than kFewNeighbors of the repformers' neighbours, in any order.
+struct ListCrowded {
+  static constexpr int kPiece = 1024;  // atoms of an item
+  int natoms;
+  const int* neighbors;  // (natoms)
+  int *count, *list;     // how many; (natoms)
+
+  void arrays(Scratch*, int) const {}
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
+    for (int k = b.thread; k < kPiece; k += b.threads) {
+      const int i = item * kPiece + k;
+      if (i < natoms && neighbors[i] > kFewNeighbors) list[atomic_add(count, 1)] = i;
+    }
+  }
+};
+
+struct WarpAtoms {
+  static constexpr bool kWarpAtoms = true;
+  int begin = 0, end = 0;  // atoms
+  int warps = 1;           // of a block
+  int blocks = 1;          // of the launch; an item is a block
+  const int *count = nullptr, *list = nullptr;  // of ListCrowded: only these atoms; null: all
+
+  // f(atom) by a warp for its share of the atoms.
+  template <class F>
+  __device__ void each_atom(const ThreadBlock& b, int item, F f) const {
+    const int atoms = list ? *count : end - begin;
+    for (int k = item * warps + b.warp; k < atoms; k += blocks * warps) {
+      const int i = list ? list[k] : begin + k;
+      if (begin <= i && i < end) f(i);
+    }
+  }
+};
+
+}  // namespace gpu
+}  // namespace dpa2md
+
+#endif
