@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <mutex>
@@ -88,7 +89,7 @@ struct NeighborList::Impl {
   // State of the last build, for reuse.
   bool valid = false;
   std::vector<double> built_x;
-  std::vector<char> built_virtual;
+  std::vector<int> built_type;
   std::vector<int> built_frame_start;
   std::vector<Cell> built_cells;
   AtomBins bins;
@@ -98,7 +99,8 @@ struct NeighborList::Impl {
 
   bool can_reuse(const double* x, const int* type, const std::vector<int>& frame_start,
                  const std::vector<Cell>& cells) const;
-  double motion(const double* x, const Grid& grid, const Cell& cell, const Cell& built_cell) const;
+  double motion(const double* x, int frame, const Cell& cell) const;
+  double largest_move(const double* x, const Grid& grid, int begin, int end) const;
   void build(const double* x, const int* type, const std::vector<int>& frame_start,
              const std::vector<Cell>& cells);
   void list_pairs(int natoms);
@@ -113,28 +115,46 @@ struct NeighborList::Impl {
 bool NeighborList::Impl::can_reuse(const double* x, const int* type, const std::vector<int>& frame_start,
                                    const std::vector<Cell>& cells) const {
   if (!valid || frame_start != built_frame_start) return false;
-  for (size_t i = 0; i < built_virtual.size(); ++i)
-    if ((type[i] < 0) != (built_virtual[i] != 0)) return false;
+  // Types may change, but not which atoms are virtual.
+  if (!std::equal(built_type.begin(), built_type.end(), type)) {
+    for (size_t i = 0; i < built_type.size(); ++i)
+      if ((type[i] < 0) != (built_type[i] < 0)) return false;
+  }
   for (size_t f = 0; f < cells.size(); ++f) {
     if (!std::equal(cells[f].periodic, cells[f].periodic + 3, built_cells[f].periodic)) return false;
-    if (!(motion(x, bins.grids[f], cells[f], built_cells[f]) <= skin))
-      return false;  // NaN: rebuild, which complains
+    if (!(motion(x, static_cast<int>(f), cells[f]) <= skin)) return false;  // NaN: rebuild, which complains
   }
   return true;
 }
 
-// A bound on how much nearer two atoms of the frame, or of their images, that are within rcut now can have
-// come.
-double NeighborList::Impl::motion(const double* x, const Grid& grid, const Cell& cell,
-                                  const Cell& built_cell) const {
-  double most = 0.0;
-  for (int k = grid.atoms_begin; k < grid.atoms_end; ++k) {
-    const int64_t i = 3 * int64_t{bins.atom_of[k]};
+// The square of the longest way that an atom of the frame has gone, NaN if there is a NaN. Doubles without
+// their sign order as whole numbers, the NaNs last.
+double NeighborList::Impl::largest_move(const double* x, const Grid& grid, int begin, int end) const {
+  const int n = grid.atoms_end - grid.atoms_begin;
+  const bool all = n == end - begin;  // no virtual atoms: in memory's order, which is quicker
+  const int32_t* atoms = bins.atom_of.data() + grid.atoms_begin;
+  int64_t most = 0;
+  for (int k = 0; k < n; ++k) {
+    const int64_t i = 3 * int64_t{all ? begin + k : atoms[k]};
     const double dx = x[i] - built_x[i], dy = x[i + 1] - built_x[i + 1], dz = x[i + 2] - built_x[i + 2];
     const double square = dx * dx + dy * dy + dz * dz;
-    if (!(square <= most)) most = square;
-    if (std::isnan(square)) return square;
+    int64_t bits;
+    std::memcpy(&bits, &square, sizeof(bits));
+    most = std::max(most, bits & std::numeric_limits<int64_t>::max());
   }
+  double out;
+  std::memcpy(&out, &most, sizeof(out));
+  return out;
+}
+
+// A bound on how much nearer two atoms of the frame, or of their images, that are within rcut now can have
+// come.
+double NeighborList::Impl::motion(const double* x, int frame, const Cell& cell) const {
+  const Grid& grid = bins.grids[frame];
+  const Cell& built_cell = built_cells[frame];
+  const int begin = built_frame_start[frame], end = built_frame_start[frame + 1];
+  const double most = largest_move(x, grid, begin, end);
+  if (std::isnan(most)) return most;
   double bound = 2.0 * std::sqrt(most);
   bool same_cell = true;
   for (int k = 0; k < 9; ++k) same_cell &= !cell.periodic[k / 3] || cell.h[k] == built_cell.h[k];
@@ -176,8 +196,7 @@ void NeighborList::Impl::build(const double* x, const int* type, const std::vect
     list_pairs(natoms);
   }
   built_x.assign(x, x + 3 * int64_t{natoms});
-  built_virtual.resize(natoms);
-  for (int i = 0; i < natoms; ++i) built_virtual[i] = type[i] < 0;
+  built_type.assign(type, type + natoms);
   built_frame_start = frame_start;
   built_cells = cells;
   valid = true;

@@ -39,6 +39,18 @@ struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
   static constexpr int value = Kernel::kMostThreads;
 };
 
+// Kernels that often have nothing to do say so, on the device:
+//   bool none_left() const
+// They get few blocks, which go through the items if there is something.
+template <class Kernel, class = void>
+struct MayHaveNone {
+  static constexpr bool value = false;
+};
+template <class Kernel>
+struct MayHaveNone<Kernel, decltype(void(&Kernel::none_left))> {
+  static constexpr bool value = true;
+};
+
 // Kernels with a warp for an atom, whose blocks may have any number of warps (warp_atoms.h):
 //   static constexpr bool kWarpAtoms = true;
 template <class Kernel, class = void>

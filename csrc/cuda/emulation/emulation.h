@@ -122,6 +122,9 @@ class Launches {
     const int threads = t.threads(), lanes = threads % kLanes == 0 ? kLanes : 1;
     const std::unique_ptr<char, decltype(&std::free)> scratch(static_cast<char*>(std::malloc(bytes)),
                                                               &std::free);
+    if constexpr (MayHaveNone<Kernel>::value) {
+      if (kernel.none_left()) return;
+    }
     for (int item = begin; item < end; ++item) {
       std::memset(scratch.get(), 0xff, bytes);
       t.run(lanes, [&](int thread) {

@@ -278,8 +278,11 @@ void GpuBackend<T>::fill_pairs(Range a, bool numbers, bool pairs) {
                    nullptr,
                    nullptr,
                    nullptr,
-                   nullptr};
+                   nullptr,
+                   {}};
   if (numbers) {
+    if (state_.tabulated) kernel.zero[0] = state_.tabulated + state_.natoms;
+    if (state_.tabulated3) kernel.zero[1] = state_.tabulated3 + state_.natoms;
     kernel.repformer_row = repformer_row_.data();
     if (state_.forces) kernel.pair_of = pair_of(), kernel.repformer_of = repformer_of();
   }

@@ -50,7 +50,7 @@ class Launches {
     call.function = reinterpret_cast<const void*>(run_items<Kernel>);
     call.threads = few ? most : kThreads;
     if constexpr (HasWarpAtoms<Kernel>::value) call.threads = 32 * kernel.warps;
-    call.blocks = slab ? slab_blocks(items) : items;
+    call.blocks = slab || MayHaveNone<Kernel>::value ? slab_blocks(items) : items;
     call.shared = slab ? 0 : bytes;
     call.items = {begin, end, slab, slab ? bytes : 0};
     if (call.shared > kSharedUnasked) ask_for_shared(call.function);
@@ -137,7 +137,8 @@ class Launches {
     }
   };
 
-  // Blocks that share global memory for their scratch: enough to keep every multiprocessor busy.
+  // Blocks that share global memory for their scratch, or go through many items: enough to keep every
+  // multiprocessor busy.
   int slab_blocks(int items) const { return std::min(items, 4 * multiprocessors_); }
 
   // All of it, once for every kernel: a graph's nodes may differ in what they take.

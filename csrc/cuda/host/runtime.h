@@ -55,6 +55,9 @@ __global__ void __launch_bounds__(MostThreads<Kernel>::value, MinBlocks<Kernel>:
   extern __shared__ __align__(16) char shared[];
   const int t = threadIdx.x;
   const ThreadBlock b{t, static_cast<int>(blockDim.x), t % 32, 32, t / 32, static_cast<int>(blockDim.x) / 32};
+  if constexpr (MayHaveNone<Kernel>::value) {
+    if (kernel.none_left()) return;
+  }
   char* scratch = items.slab ? items.slab + blockIdx.x * items.stride : shared;
   for (int item = items.begin + blockIdx.x; item < items.end; item += gridDim.x) {
     kernel(b, item, Scratch(scratch));

@@ -226,6 +226,7 @@ struct FillPairs {
   std::int32_t *pair_of, *repformer_of;  // (candidates) its pair, or -1
   double *vec, *r;                       // (pairs, 3), (pairs)
   std::int32_t* type;                    // (pairs) of the neighbour
+  int* zero[2];                          // counters of the next kernels
 
   DPA2MD_KERNEL Places<kViewers> arrays(Scratch* scratch, int) const { return {scratch, most}; }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
@@ -234,6 +235,11 @@ struct FillPairs {
     const int n = c.count(i);
     // Of a guess that was wrong there are no pairs, whatever the marks say.
     const bool none = count[i] == 0;
+    if (i == 0 && b.thread == 0) {
+      for (int* counter : zero) {
+        if (counter) *counter = 0;
+      }
+    }
     for (int k = b.thread; pair_of && k < n; k += b.threads) {
       if (none || !c.mark[c0 + k]) pair_of[c0 + k] = -1;
       if (none || !(c.mark[c0 + k] >> kRepformer & 1)) repformer_of[c0 + k] = -1;

@@ -185,6 +185,7 @@ struct RepinitBase {
 
 template <class T>
 struct Repinit : RepinitBase<T> {
+  DPA2MD_KERNEL bool none_left() const { return all_tabulated(this->s.tabulated, this->s.natoms); }
   struct Arrays {
     EmbeddingChunk<T> chunk;
     T *moment, *rows;  // (4, ng), (ng, 4)
@@ -216,6 +217,7 @@ struct Repinit : RepinitBase<T> {
 // Assigns d em and d sw of the atom's pairs.
 template <class T>
 struct RepinitBackward : RepinitBase<T> {
+  DPA2MD_KERNEL bool none_left() const { return all_tabulated(this->s.tabulated, this->s.natoms); }
   struct Arrays {
     EmbeddingChunk<T> chunk;
     MomentGradient<T> moment;

@@ -156,6 +156,7 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
     const Arrays a = arrays(&scratch, s.repinit.count[i]);
     const bool inside = s.center_type[i] >= 0 && this->find_cells(b, i, a.cells);
     if (b.thread == 0) s.tabulated[i] = inside;
+    if (b.thread == 0 && !inside) atomic_add(s.tabulated + s.natoms, 1);
     if (!inside) return;
     const int warps = b.warps < kWarps ? b.warps : kWarps;
     for (int m0 = 0; m0 < e.table_channels; m0 += 4 * b.lanes) {

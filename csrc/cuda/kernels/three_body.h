@@ -51,6 +51,7 @@ struct ThreeBodyBase {
 
 template <class T>
 struct ThreeBody : ThreeBodyBase<T> {
+  DPA2MD_KERNEL bool none_left() const { return all_tabulated(this->s.tabulated3, this->s.natoms); }
   struct Arrays {
     NetBuffers<T> net;
     T* sum;  // (ng)
@@ -90,6 +91,7 @@ struct ThreeBody : ThreeBodyBase<T> {
 // Assigns d em and d sw of the atom's three-body pairs.
 template <class T>
 struct ThreeBodyBackward : ThreeBodyBase<T> {
+  DPA2MD_KERNEL bool none_left() const { return all_tabulated(this->s.tabulated3, this->s.natoms); }
   struct Arrays {
     NetBuffers<T> net;
     T* dg;             // (chunk, ng)

@@ -142,6 +142,7 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
     const Arrays a = arrays(&scratch, s.three.count[i]);
     const bool inside = this->read_neighbors(b, i, a.pairs);
     if (b.thread == 0) s.tabulated3[i] = inside;
+    if (b.thread == 0 && !inside) atomic_add(s.tabulated3 + s.natoms, 1);
     if (!inside) return;
     fill(b, e.table_channels, a.total, T(0));
     this->each_places(b, i, a.pairs, [&](int count) {

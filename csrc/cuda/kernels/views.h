@@ -113,8 +113,10 @@ struct State {
   T* moment = nullptr;                                  // (natoms, 4, ng)
   T *rep_out = nullptr, *drep_out = nullptr;            // (natoms, repinit_width): [D | three-body]
   T* dgg1 = nullptr;                                    // (repformer pairs, g1)
-  int *tabulated = nullptr, *tabulated3 = nullptr;      // (natoms) tables served this atom; null: none does
-  double* pair_force = nullptr;                         // (pairs, 3): dE/d(r_j - r_i)
+  // (natoms + 1) whether tables served this atom, at the end how many atoms they did not; null: there are
+  // none
+  int *tabulated = nullptr, *tabulated3 = nullptr;
+  double* pair_force = nullptr;  // (pairs, 3): dE/d(r_j - r_i)
 
   DPA2MD_KERNEL T switch_of(std::int64_t q) const { return smooth ? repformer.sw[q] : T(1); }
   // 1/N of conv, and the factor of the symmetrised moments
@@ -123,6 +125,11 @@ struct State {
     return T(dpa2md::inverse_moment(smooth, rep.sqrt_nnei, repformer.nsel, n));
   }
 };
+
+// Whether tables have served all atoms.
+DPA2MD_KERNEL inline bool all_tabulated(const int* tabulated, int natoms) {
+  return tabulated && tabulated[natoms] == 0;
+}
 
 // The pair state of a layer.
 template <class T>
