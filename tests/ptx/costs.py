@@ -29,6 +29,7 @@ COSTS = {
     r"(ex2|rcp\.approx)\.": ("special", 1),
     r"(div|sqrt)\..*f64": ("double", 16),
     r"rcp\.rn\.f64": ("double", 9),
+    r"cvt\.f32\.f16\b": ("float", 1),
     r"cvt\..*(f64|\.f32\.s|\.s\d+\.f32)": ("special", 1),
     r"(div|rem)\.[su]32": ("integer", 20),
     r"(div|rem)\.[su]64": ("integer", 70),
@@ -37,7 +38,7 @@ COSTS = {
     r"(bra|ret|call)\b": ("branch", 1),
     r"shfl\.": ("shuffle", 1),
     r"(atom|bar)\.": ("barrier", 1),
-    r"mma\..*tf32": ("tensor", 1),
+    r"mma\..*(tf32|f16)": ("tensor", 1),
     r"mma\..*f64": ("tensor_double", 1),
 }
 

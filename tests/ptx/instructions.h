@@ -257,4 +257,10 @@ To saturated(From x) {
   return x > 0 ? (x < 1 ? To(x) : To(1)) : To(0);
 }
 
+// Halves: to the nearest, of two the even one; those too large are infinite.
+inline float from_half(u16 bits) { return as<_Float16>(bits); }
+inline u32 two_halves(float lower, float upper) {
+  return as<u16>(_Float16(lower)) | u32(as<u16>(_Float16(upper))) << 16;
+}
+
 }  // namespace ptx

@@ -94,6 +94,7 @@ class Block {
     union {
       u32 values[32];
       MmaTf32 single[32];
+      MmaF16 halves[32];
       MmaF64 both[32];
     };
     Barrier() : single{} {}
@@ -212,6 +213,11 @@ u32 Thread::shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, 
   return shuffle(value, static_cast<u32>(from), *inside, mask, site);
 }
 
+u32 Thread::shuffle_idx(u32 value, u32 from, u32 clamp, u32 mask, bool* inside, const Site* site) {
+  *inside = (from & 31) <= (clamp & 31);
+  return shuffle(value, from & 31, *inside, mask, site);
+}
+
 // PTX ISA, "Matrix Fragments for mma.m16n8k8" with .tf32: with g = lane / 4, t = lane % 4
 //   a0..a3: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);  b0, b1: (t, g), (t + 4, g)
 //   c0..c3: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
@@ -228,6 +234,25 @@ void Thread::multiply(MmaTf32* m, const Site* site) {
       const u32 a = w->single[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2];
       const u32 b = w->single[column * 4 + k % 4].b[k / 4];
       sum += tf32(a) * tf32(b);
+    }
+    m->d[e] = float(sum);
+  }
+  block->wait(w, *this, site);
+}
+// "Matrix Fragments for mma.m16n8k16" with .f16, two numbers a register: a0..a3: (g, 2t), (g + 8, 2t), (g, 2t
+// + 8), (g + 8, 2t + 8);  b0, b1: (2t, g), (2t + 8, g);  c as above.
+void Thread::multiply(MmaF16* m, const Site* site) {
+  Block::Barrier* w = block->warp(*this);
+  w->halves[lane()] = *m;
+  block->wait(w, *this, site);
+  for (u32 e = 0; e < 4; ++e) {
+    const u32 row = lane() / 4 + e / 2 * 8, column = lane() % 4 * 2 + e % 2;
+    double sum = m->c[e];
+    for (u32 k = 0; k < 16; ++k) {
+      const u32 from = k % 8 / 2, shift = k % 2 * 16;
+      const u32 a = w->halves[row % 8 * 4 + from].a[row / 8 + k / 8 * 2] >> shift;
+      const u32 b = w->halves[column * 4 + from].b[k / 8] >> shift;
+      sum += double(from_half(u16(a))) * double(from_half(u16(b)));
     }
     m->d[e] = float(sum);
   }

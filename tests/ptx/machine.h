@@ -20,8 +20,14 @@ struct Site {
   int line;
 };
 
-// Operands of all lanes of mma.sync.m16n8k8 (tf32) and mma.sync.m8n8k4 (f64), and a lane's results.
+// Operands of all lanes of mma.sync.m16n8k8 (tf32), mma.sync.m16n8k16 (f16) and mma.sync.m8n8k4 (f64), and a
+// lane's results.
 struct MmaTf32 {
+  u32 a[4], b[2];
+  float c[4];
+  float d[4];
+};
+struct MmaF16 {
   u32 a[4], b[2];
   float c[4];
   float d[4];
@@ -58,7 +64,9 @@ struct Thread {
   void warp_barrier(const Site* site);
   u32 shuffle_bfly(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
   u32 shuffle_up(u32 value, u32 lanes, u32 clamp, u32 mask, bool* inside, const Site* site);
+  u32 shuffle_idx(u32 value, u32 from, u32 clamp, u32 mask, bool* inside, const Site* site);
   void multiply(MmaTf32* m, const Site* site);
+  void multiply(MmaF16* m, const Site* site);
   void multiply(MmaF64* m, const Site* site);
 
  private:

@@ -118,8 +118,8 @@ class Function:
         if match := re.fullmatch(r"\.reg \.(\w+) %(\w+)<(\d+)>", text):
             kind, name, count = TYPES[match[1]], match[2], int(match[3])
             names = [f"{name}{k}" for k in range(1, count)]
-        elif match := re.fullmatch(r"\.reg \.(\w+) %?(\w+)", text):
-            kind, names = TYPES[match[1]], [match[2]]
+        elif match := re.fullmatch(r"\.reg \.(\w+) %?(\w+(, \w+)*)", text):
+            kind, names = TYPES[match[1]], match[2].split(", ")
         elif match := re.fullmatch(r"\.local \.align (\d+) \.b8 (\w+)\[(\d+)\]", text):
             self.symbols.add(match[2])
             self.lines.append(f"alignas({match[1]}) unsigned char {match[2]}[{match[3]}];")
@@ -173,6 +173,14 @@ class Function:
                 f"{self.operand(p, 'bool')} ? {self.operand(a, kind)} : {self.operand(b, kind)}"
             )
             return self.set(to, chosen)
+        if op == ["cvt", "rn", "f16x2", "f32"]:
+            to, upper, lower = operands
+            return self.set(
+                to,
+                f"two_halves({self.operand(lower, 'float')}, {self.operand(upper, 'float')})",
+            )
+        if op == ["cvt", "f32", "f16"]:
+            return self.set(operands[0], f"from_half({self.operand(operands[1], 'u16')})")
         if name == "cvt":
             source, target = kind, TYPES[op[-2]]
             how = {"sat": "saturated", "rni": "rounded", "rzi": "converted", "rn": "converted"}
@@ -208,6 +216,9 @@ class Function:
         to, source = operands
         if to.startswith("{"):
             low, high = split_operands(to.strip("{}"))
+            if kind == "u32":
+                value = self.operand(source, kind)
+                return self.set(low, f"u16({value})") + self.set(high, f"u16({value} >> 16)")
             value = self.operand(source, "u64")
             return self.set(low, f"u32({value})") + self.set(high, f"u32({value} >> 32)")
         if source.startswith("{"):
@@ -256,16 +267,21 @@ class Function:
 
     def mma(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         shape, types = op[3], op[6:]
-        single = (shape, types) == ("m16n8k8", ["f32", "tf32", "tf32", "f32"])
-        if not single and (shape, types) != ("m8n8k4", ["f64"] * 4):
+        known = {
+            "m16n8k8.f32.tf32.tf32.f32": "Tf32",
+            "m16n8k16.f32.f16.f16.f32": "F16",
+            "m8n8k4.f64.f64.f64.f64": "F64",
+        }
+        name = known.get(".".join([shape, *types]))
+        if not name:
             raise ValueError(f"no such instruction: {op}")
         d, a, b, c = (split_operands(o.strip("{}")) for o in operands)
-        of_factors, of_sum = ("u32", "float") if single else ("double", "double")
+        of_factors, of_sum = ("double", "double") if name == "F64" else ("u32", "float")
         lists = ", ".join(
             f"{{{self.values(x, k)}}}" for x, k in ((a, of_factors), (b, of_factors), (c, of_sum))
         )
         sets = " ".join(self.set(r, f"m.d[{k}]") for k, r in enumerate(d))
-        return f"{{ Mma{'Tf32' if single else 'F64'} m{{{lists}}}; t.multiply(&m, sites + {site}); {sets} }}"
+        return f"{{ Mma{name} m{{{lists}}}; t.multiply(&m, sites + {site}); {sets} }}"
 
     def atom(self, op: list[str], operands: list[str], kind: str, site: int) -> str:
         if op[1:3] != ["global", "add"] or kind not in ("u32", "s32"):

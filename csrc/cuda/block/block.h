@@ -39,6 +39,18 @@ struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
   static constexpr int value = Kernel::kMostThreads;
 };
 
+// Blocks of a multiprocessor that a kernel leaves registers for: as many as have room for their scratch,
+// unless it says
+//   static constexpr int kLeastBlocks
+template <class Kernel, class = void>
+struct LeastBlocks {
+  static constexpr int value = 3 * kThreads / MostThreads<Kernel>::value;
+};
+template <class Kernel>
+struct LeastBlocks<Kernel, decltype(void(Kernel::kLeastBlocks))> {
+  static constexpr int value = Kernel::kLeastBlocks;
+};
+
 // Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
 // on no order.
 DPA2MD_KERNEL inline int atomic_add(int* to, int n) {

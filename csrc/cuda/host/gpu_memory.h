@@ -105,6 +105,9 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
       need(&query_, attention),
       need(&dquery_, back * attention),
       need(&weighted_, attention),
+      need(&fitting_x_, 2 * fitting_rows(chunk) * fitting_widest()),
+      need(&fitting_slope_, back * fitting_rows(chunk) * fitting_.net.total),
+      need(&fitting_seed_, fitting_rows(chunk)),
       need(&pair_force_, back * 3 * z.chunk_pairs),
       need(&results_, n + back * (3 + 9) * z.nrows),
   };

@@ -26,6 +26,8 @@ class Launches {
   Launches& operator=(const Launches&) = delete;
   ~Launches() { forget(); }
 
+  int multiprocessors() const { return multiprocessors_; }
+
   // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
   std::size_t slab_bytes(int items, std::size_t bytes) const {
     return bytes <= static_cast<std::size_t>(most_shared_) ? 0 : slab_blocks(items) * bytes;

@@ -44,9 +44,8 @@ struct Items {
   }
 };
 
-// Registers for three blocks of kThreads a multiprocessor, which is as many as have room for their scratch.
 template <class Kernel>
-__global__ void __launch_bounds__(MostThreads<Kernel>::value, 3 * kThreads / MostThreads<Kernel>::value)
+__global__ void __launch_bounds__(MostThreads<Kernel>::value, LeastBlocks<Kernel>::value)
     run_items(const __grid_constant__ Kernel kernel, const Items items) {
   extern __shared__ __align__(16) char shared[];
   const int t = threadIdx.x;
