@@ -11,6 +11,7 @@
 
 #include "cuda/block/device.h"
 #include "cuda/kernels/dense.h"
+#include "cuda/kernels/dense_steps.h"
 #include "cuda/kernels/pair_list.h"
 #include "cuda/kernels/repformer_node_warp.h"
 #include "cuda/kernels/repformer_pair_attention.h"
@@ -159,6 +160,26 @@ class GpuBackend final : public Backend {
   std::int32_t* pair_of() const { return reinterpret_cast<std::int32_t*>(dg2_.data()); }
   std::int32_t* repformer_of() const { return pair_of() + sizes_.candidates; }
 
+  // ---- gpu_dense.h
+#if defined(__CUDACC__)
+  SplitWeight prepare_split(const Tensor& w, int columns = 0);
+  template <class Op>
+  void start_product(const Op& op);
+  void prepare_split_weights();
+  void fit(Range, int width, const T* feature, T* dfeature);
+#endif
+  void prepare_dense();
+  bool fitting_by_layers(int width) const;
+  std::size_t fitting_rows(std::size_t chunk) const;
+  int fitting_widest() const;
+  bool transform_product(Range);
+  bool transform_backward_product(Range);
+  bool query_product(int layer, Range);
+  bool query_backward_product(int layer, Range);
+  bool node_update_product(int layer, Range);
+  bool node_update_backward_product(int layer, Range);
+  bool fitting_products(Range, int width, const T* feature, T* dfeature);
+
   // ---- gpu_stages.h
   void env_mats(Range, bool repformer);
   bool forks() const;
@@ -294,6 +315,9 @@ class GpuBackend final : public Backend {
   std::vector<HalfLayer> half_layers_;
 #endif
   FittingView<T> fitting_;
+#if defined(__CUDACC__)
+  SplitWeights split_;
+#endif
   std::vector<char> tabulated_types_;  // (nt) that the tables know
   std::unique_ptr<WeightStore<T>> tables_;
 
@@ -360,6 +384,7 @@ class GpuBackend final : public Backend {
   Buffer<T> h2_, dh2_;                           // (repformer pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (repformer pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;
+  Buffer<T> fitting_x_, fitting_slope_, fitting_seed_;  // of some atoms: gpu_dense.h
   Buffer<double> pair_force_;
   // Totals of the pair list (2, kCounts), sums of frames (frames, kSums), energies (natoms), forces (nrows,
   // 3), virials (nrows, 9): one transfer, which ends before the virials where these are not wanted.

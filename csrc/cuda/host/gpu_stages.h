@@ -3,6 +3,7 @@
 
 #include "cuda/host/gpu_backend.h"
 #include "cuda/host/gpu_chunks.h"
+#include "cuda/host/gpu_dense.h"
 #include "cuda/kernels/dense.h"
 #include "cuda/kernels/env_mat.h"
 #include "cuda/kernels/repformer_node.h"
@@ -61,6 +62,7 @@ void GpuBackend<T>::three_body(Range a) {
 
 template <class T>
 void GpuBackend<T>::g1_transform(Range a) {
+  if (transform_product(a)) return;
   start(Transform<T>{here(a), transform_, tebd_, g1(0), g1_slope_.data()}, groups(a));
 }
 
@@ -189,9 +191,11 @@ void GpuBackend<T>::node_step(int l, Range a) {
   const LayerView<T>& w = layers_[l];
   const State<T> s = here(a);
   const NodeArrays<T> x = nodes(a);
-  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  if (rep().has_g1_attn && !query_product(l, a))
+    start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
   launches_.join();
   if (!warp_node_moments(l, a)) start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
+  if (node_update_product(l, a)) return;
   start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
         groups(a));
 }
@@ -208,7 +212,7 @@ void GpuBackend<T>::fitting(Range a) {
                      parameters_.data(),
                      dpa2 ? dg1(rep().nlayers) : s.drep_out,
                      energy()};
-  start(k, groups(a));
+  if (!fitting_products(a, k.width, k.feature, k.dfeature)) start(k, groups(a));
 }
 
 // ---- backward
@@ -224,16 +228,19 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
   const bool last = l == rep().nlayers - 1, begun = rep().has_g1g1 && !last;  // by pair_step_backward
   const State<T> s = here(a);
   const NodeArrays<T> x = nodes(a), dx = dnodes(a);
-  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
-  start(
-      NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
-      groups(a));
+  if (rep().has_g1_attn && !query_product(l, a))
+    start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  if (!node_update_backward_product(l, a))
+    start(NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a),
+                                dg1(l)},
+          groups(a));
   launches_.join();
   if (!warp_node_moments_backward(l, a, last))
     start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a,
           most_repformer_);
   launches_.fork();
-  if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
+  if (rep().has_g1_attn && !query_backward_product(l, a))
+    start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
 
 template <class T>
@@ -266,6 +273,7 @@ void GpuBackend<T>::pair_init_backward(Range a) {
 
 template <class T>
 void GpuBackend<T>::g1_transform_backward(Range a) {
+  if (transform_backward_product(a)) return;
   start(TransformBackward<T>{here(a), transform_, g1_slope_.data(), dg1(0)}, groups(a));
 }
 

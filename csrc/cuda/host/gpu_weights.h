@@ -235,6 +235,7 @@ void GpuBackend<T>::prepare() {
   s.embedding.empty = weights_.put(fold_empty_slots(m));
   prepare_block(m.repinit, &s.repinit);
   prepare_fitting();
+  prepare_dense();
   if (!m.is_dpa2) return;
   if (m.has_three_body) {
     s.embedding3 = prepare_embedding(m.three_body);

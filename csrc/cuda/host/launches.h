@@ -27,10 +27,10 @@ class Launches {
   Launches& operator=(const Launches&) = delete;
   ~Launches() { forget(); }
 
-  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
-  // better.
   int multiprocessors() const { return multiprocessors_; }
   std::size_t most_shared() const { return static_cast<std::size_t>(most_shared_); }  // of a block
+  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
+  // better.
   int warps_for(int atoms) const { return atoms >= 16 * multiprocessors_ ? 4 : 1; }
 
   // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
