@@ -263,6 +263,7 @@ class GpuBackend final : public Backend {
     const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
     kernel.warps = stays ? most : kernel.list ? 1 : launches_.warps_for(atoms.size());
     kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
+    if (WarpsOfAtom<Kernel>::value > 1) kernel.warps = WarpsOfAtom<Kernel>::value, kernel.blocks = atoms.size();
     if (stays) kernel.blocks = std::min(kernel.blocks, launches_.multiprocessors());
     if (kernel.list) kernel.blocks = std::min(kernel.blocks, 8 * launches_.multiprocessors());
     Scratch bytes(nullptr);
@@ -271,15 +272,26 @@ class GpuBackend final : public Backend {
     start(kernel, Range{0, kernel.blocks});
     return true;
   }
-  // For the atoms with few neighbours by the first kernel, which stays on its multiprocessors, or, where
-  // these are not filled, by the second one; for the others by the third.
-  template <class Staged, class Few, class Many>
-  void start_by_neighbors(Range atoms, const Staged& staged, const Few& few, Many many) {
-    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(staged, atoms)) start_warps(few, atoms);
-    if (most_repformer_ <= kFewNeighbors) return;
-    many.count = crowded_.data(), many.list = crowded_.data() + 1;
-    launches_.twin();
-    start_warps(many, atoms);
+  // Kernel<tiles, warps> by how many atoms there are and how many neighbours these have; `with` gives it what
+  // it needs. WARPS: of the blocks that stay; SPLITS: whether there is one with a block for an atom.
+  template <template <int, int> class Kernel, int WARPS, bool SPLITS, class With>
+  void start_by_neighbors(Range atoms, With with) {
+    const bool many = most_repformer_ > kFewNeighbors;
+    const auto crowded = [&](auto kernel) {
+      kernel.count = crowded_.data(), kernel.list = crowded_.data() + 1;
+      launches_.twin();
+      start_warps(kernel, atoms);
+    };
+    if constexpr (SPLITS) {
+      if (atoms.size() < 4 * launches_.multiprocessors()) {
+        start_warps(with(Kernel<2, kSplit>{}), atoms);
+        if (many) crowded(with(Kernel<3, kSplit>{}));
+        return;
+      }
+    }
+    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(with(Kernel<2, WARPS>{}), atoms))
+      start_warps(with(Kernel<2, 0>{}), atoms);
+    if (many) crowded(with(Kernel<3, 0>{}));
   }
 #endif
   template <class Kernel>

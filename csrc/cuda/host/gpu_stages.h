@@ -103,8 +103,7 @@ bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* 
       kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept, kernel.out = to;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpPairStep<2, 16>{}), with(WarpPairStep<2, 0>{}),
-                       with(WarpPairStep<3, 0>{}));
+    start_by_neighbors<WarpPairStep, 16, true>(a, with);
     return true;
   }
 #endif
@@ -127,8 +126,7 @@ bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& 
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpPairStepBackward<2, 12>{}), with(WarpPairStepBackward<2, 0>{}),
-                       with(WarpPairStepBackward<3, 0>{}));
+    start_by_neighbors<WarpPairStepBackward, 12, true>(a, with);
     return true;
   }
 #endif
@@ -157,8 +155,7 @@ bool GpuBackend<T>::warp_node_moments(int l, Range a) {
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
       return kernel;
     };
-    start_by_neighbors(a, with(WarpNodeMoments<2, 16>{}), with(WarpNodeMoments<2, 0>{}),
-                       with(WarpNodeMoments<3, 0>{}));
+    start_by_neighbors<WarpNodeMoments, 16, false>(a, with);
     return true;
   }
 #endif
@@ -177,8 +174,7 @@ bool GpuBackend<T>::warp_node_moments_backward(int l, Range a, bool clear_pairs)
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2, kernel.clear_pairs = clear_pairs;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpNodeMomentsBackward<2, 12>{}), with(WarpNodeMomentsBackward<2, 0>{}),
-                       with(WarpNodeMomentsBackward<3, 0>{}));
+    start_by_neighbors<WarpNodeMomentsBackward, 12, false>(a, with);
     return true;
   }
 #endif

@@ -174,7 +174,7 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
     scratch->take<char>(this->warps * Base::kNeighborBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Tiles conv = staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared);
     if (Base::kStaged) b.sync();
     Neighbors x;
@@ -276,7 +276,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     scratch->take<char>(this->warps * (Base::kNeighborBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.conv_t, 1, kConvTiles, &shared)};
     if (Base::kStaged) b.sync();

@@ -153,11 +153,15 @@ struct WarpPairInitBackward : WarpAtoms {
 // ---- a step
 
 // WARPS: of blocks that stay on their multiprocessor, with the weights of the attention in shared memory; 0:
-// blocks of some warps that read them from global memory.
+// blocks of some warps that read them from global memory; kSplit: blocks of an atom, with a warp for each 16 of
+// its rows, for few atoms.
+constexpr int kSplit = -1;
+
 template <int TILES, int WARPS>
 struct WarpPairBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
   static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kWarpsOfAtom = WARPS == kSplit ? TILES : 1;
   static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
   using Tiles = HalfTiles<kStaged>;
   State<float> s;
@@ -338,26 +342,30 @@ struct WarpPairStep : WarpPairBase<TILES, WARPS> {
   using typename Base::Pairs;
   using typename Base::Rows;
   using typename Base::Tiles;
-  static constexpr int kMinBlocks = WARPS ? 1 : 3;
+  static constexpr int kMinBlocks = WARPS > 0 ? 1 : 3;
   float* out = nullptr;  // g2 of the next layer; null: only what the reverse sweep reads of the attention
 
   void arrays(Scratch* scratch, int) const {
-    const int heads = WARPS && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
+    const int heads = WARPS > 0 && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
     for (const HalfWeight* w : {&this->half.map, &this->half.value})
       scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
     scratch->take<char>(this->warps * Base::kPairBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.value, this->heads(), kPairTiles, &shared)};
     if (Base::kStaged) b.sync();
     Pairs p;
     for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       p.n = this->s.repformer.count[i];
       if (!this->mine(p.n)) return;
       this->load(b.lane, i, &p);
+      if (WARPS == kSplit) {
+        if (16 * b.warp < p.n) step(b.lane, w, p, b.warp);
+        return;
+      }
       for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, tile);
       __syncwarp();
     });
@@ -486,7 +494,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
   using typename Base::Pairs;
   using typename Base::Rows;
   using typename Base::Tiles;
-  static constexpr int kMinBlocks = WARPS ? 1 : TILES > 2 ? 2 : 3;
+  static constexpr int kMinBlocks = WARPS > 0 ? 1 : TILES > 2 ? 2 : 3;
   float *dg2, *dh2;  // of the next layer, then of this one; (repformer pairs, 3), rows kH2Row apart
 
   // Gradients of an atom's pairs.
@@ -506,13 +514,13 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     return d;
   }
   void arrays(Scratch* scratch, int) const {
-    const int heads = WARPS && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
+    const int heads = WARPS > 0 && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
     for (const HalfWeight* w : {&this->half.map, &this->half.map_t, &this->half.value_t})
       scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
     scratch->take<char>(this->warps * (Base::kPairBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.map_t, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.value_t, this->heads(), kPairTiles, &shared)};
@@ -520,13 +528,21 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     Pairs p;
     Gradients d;
     for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&shared), d = gradients(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       p.n = this->s.repformer.count[i];
       if (!this->mine(p.n)) return;
       for (int k = b.lane; k < TILES * kChannelTiles * 32; k += 32) d.g2[k] = make_float4(0, 0, 0, 0);
       this->load(b.lane, i, &p);
-      for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, d, tile);
-      __syncwarp();
+      if (WARPS == kSplit) {
+        if (16 * b.warp < p.n) step(b.lane, w, p, d, b.warp);
+        b.sync();
+        write_split(b, p, d);
+        return;
+      }
+      for (int tile = 0; 16 * tile < p.n; ++tile) {
+        step(b.lane, w, p, d, tile);
+        if (this->heads()) add_factors(b.lane, p, d, 1, 0);
+      }
       write(b.lane, p, d);
       __syncwarp();
     });
@@ -801,27 +817,54 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
       }
     }
     __syncwarp();
-    for (int j = r.lane; j < p.n; j += 32) {
-      const float4 x = of_pairs[j];
+  }
+  // Adds what `count` warps have of d h2 and d sw, whose scratch is `stride` bytes apart, to those of all pairs.
+  __device__ void add_factors(int lane, const Pairs& p, const Gradients& d, int count, int stride) const {
+    for (int j = lane; j < p.n; j += 32) {
       float* to = dh2 + (p.q0 + j) * kH2Row;
       float* dsw = this->s.repformer.dsw + p.q0 + j;
-      const float before[4] = {to[0], to[1], to[2], *dsw};
-      to[0] = before[0] + x.x, to[1] = before[1] + x.y, to[2] = before[2] + x.z, *dsw = before[3] + x.w;
+      float sum[4] = {to[0], to[1], to[2], *dsw};
+      for (int w = 0; w < count; ++w) {
+        const float4 x = reinterpret_cast<const float4*>(d.norm.high + w * stride)[j];
+        sum[0] += x.x, sum[1] += x.y, sum[2] += x.z, sum[3] += x.w;
+      }
+      to[0] = sum[0], to[1] = sum[1], to[2] = sum[2], *dsw = sum[3];
     }
     __syncwarp();
+  }
+  // Of a block of an atom: each warp its own 16 rows, of what all have; d h2 and d sw by the first.
+  __device__ void write_split(const ThreadBlock& b, const Pairs& p, const Gradients& d) const {
+    constexpr int stride = Base::kPairBytes + kGradientBytes;
+    const int count = (p.n + 15) / 16;
+    if (b.warp < count) {
+      float4* sums = d.g2 + b.warp * kChannelTiles * 32 + b.lane;
+      for (int w = 0; w < count; ++w) {
+        if (w == b.warp) continue;
+        const char* other = reinterpret_cast<const char*>(sums) + (w - b.warp) * stride;
+        DPA2MD_UNROLL
+        for (int c = 0; c < kChannelTiles; ++c) {
+          const float4 x = reinterpret_cast<const float4*>(other)[32 * c];
+          const float y[4] = {x.x, x.y, x.z, x.w};
+          add(sums + 32 * c, y, 1.0f);
+        }
+      }
+      write_rows(Rows{b.lane, 16 * b.warp, {}}, p, d);
+    }
+    if (b.warp == 0 && this->heads()) add_factors(b.lane, p, d, count, stride);
+    b.sync();
   }
   __device__ static void accumulate(float4* to, const float4& other, float dhh, float dww) {
     to->x += dhh * other.x, to->y += dhh * other.y, to->z += dhh * other.z, to->w += dww * other.w;
   }
   __device__ void write(int lane, const Pairs& p, const Gradients& d) const {
-    for (int tile = 0; 16 * tile < p.n; ++tile) {
-      const Rows r{lane, 16 * tile, {}};
-      Base::each_pair(r, p.n, [&](int c, int h, int row, int channel) {
-        const float4 x = d.g2[(tile * kChannelTiles + c) * 32 + lane];
-        *reinterpret_cast<float2*>(dg2 + (p.q0 + row) * kPairChannels + channel) =
-            h ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
-      });
-    }
+    for (int tile = 0; 16 * tile < p.n; ++tile) write_rows(Rows{lane, 16 * tile, {}}, p, d);
+  }
+  __device__ void write_rows(const Rows& r, const Pairs& p, const Gradients& d) const {
+    Base::each_pair(r, p.n, [&](int c, int h, int row, int channel) {
+      const float4 x = d.g2[(r.first / 16 * kChannelTiles + c) * 32 + r.lane];
+      *reinterpret_cast<float2*>(dg2 + (p.q0 + row) * kPairChannels + channel) =
+          h ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
+    });
   }
 };
 

@@ -18,10 +18,12 @@ struct TablePlace {
   T at;
 };
 
+// A thousandth of a cell beyond the ends is in them: of a pair at the cutoff, rounding can take the switch
+// below zero.
 template <class T>
 DPA2MD_KERNEL bool covers(const TableView<T>& t, T x) {
-  const T cells = x * t.inverse_width;
-  return t.piece && cells >= T(t.first) && cells <= T(t.first + t.cells);
+  const T cells = x * t.inverse_width, beyond = T(1.0 / 1024);
+  return t.piece && cells >= T(t.first) - beyond && cells <= T(t.first + t.cells) + beyond;
 }
 
 // Nothing is rounded but a place that is tiny beside 1/2: widths are powers of two, and cells begin at
