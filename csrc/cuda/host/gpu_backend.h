@@ -263,7 +263,8 @@ class GpuBackend final : public Backend {
     const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
     kernel.warps = stays ? most : kernel.list ? 1 : launches_.warps_for(atoms.size());
     kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
-    if (WarpsOfAtom<Kernel>::value > 1) kernel.warps = WarpsOfAtom<Kernel>::value, kernel.blocks = atoms.size();
+    if (WarpsOfAtom<Kernel>::value > 1)
+      kernel.warps = WarpsOfAtom<Kernel>::value, kernel.blocks = atoms.size();
     if (stays) kernel.blocks = std::min(kernel.blocks, launches_.multiprocessors());
     if (kernel.list) kernel.blocks = std::min(kernel.blocks, 8 * launches_.multiprocessors());
     Scratch bytes(nullptr);
@@ -273,8 +274,8 @@ class GpuBackend final : public Backend {
     return true;
   }
   // Kernel<tiles, warps> by how many atoms there are and how many neighbours these have; `with` gives it what
-  // it needs. WARPS: of the blocks that stay; SPLITS: whether there is one with a block for an atom.
-  template <template <int, int> class Kernel, int WARPS, bool SPLITS, class With>
+  // it needs. WARPS: of the blocks that stay.
+  template <template <int, int> class Kernel, int WARPS, class With>
   void start_by_neighbors(Range atoms, With with) {
     const bool many = most_repformer_ > kFewNeighbors;
     const auto crowded = [&](auto kernel) {
@@ -282,12 +283,10 @@ class GpuBackend final : public Backend {
       launches_.twin();
       start_warps(kernel, atoms);
     };
-    if constexpr (SPLITS) {
-      if (atoms.size() < 4 * launches_.multiprocessors()) {
-        start_warps(with(Kernel<2, kSplit>{}), atoms);
-        if (many) crowded(with(Kernel<3, kSplit>{}));
-        return;
-      }
+    if (atoms.size() < 4 * launches_.multiprocessors()) {
+      start_warps(with(Kernel<2, kSplit>{}), atoms);
+      if (many) crowded(with(Kernel<3, kSplit>{}));
+      return;
     }
     if (launches_.warps_for(atoms.size()) == 1 || !start_warps(with(Kernel<2, WARPS>{}), atoms))
       start_warps(with(Kernel<2, 0>{}), atoms);

@@ -103,7 +103,7 @@ bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* 
       kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept, kernel.out = to;
       return kernel;
     };
-    start_by_neighbors<WarpPairStep, 16, true>(a, with);
+    start_by_neighbors<WarpPairStep, 16>(a, with);
     return true;
   }
 #endif
@@ -126,7 +126,7 @@ bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& 
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
       return kernel;
     };
-    start_by_neighbors<WarpPairStepBackward, 12, true>(a, with);
+    start_by_neighbors<WarpPairStepBackward, 12>(a, with);
     return true;
   }
 #endif
@@ -155,7 +155,7 @@ bool GpuBackend<T>::warp_node_moments(int l, Range a) {
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
       return kernel;
     };
-    start_by_neighbors<WarpNodeMoments, 16, false>(a, with);
+    start_by_neighbors<WarpNodeMoments, 16>(a, with);
     return true;
   }
 #endif
@@ -174,7 +174,7 @@ bool GpuBackend<T>::warp_node_moments_backward(int l, Range a, bool clear_pairs)
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2, kernel.clear_pairs = clear_pairs;
       return kernel;
     };
-    start_by_neighbors<WarpNodeMomentsBackward, 12, false>(a, with);
+    start_by_neighbors<WarpNodeMomentsBackward, 12>(a, with);
     return true;
   }
 #endif

@@ -31,6 +31,7 @@ template <int TILES, int WARPS>
 struct WarpNodeBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
   static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kWarpsOfAtom = WARPS == kSplit ? 4 : 1;  // which share neighbours, channels and rows
   static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
   static constexpr int kMinBlocks = kStaged ? 1 : TILES > 2 ? 2 : 3;
   using Tiles = HalfTiles<kStaged>;
@@ -105,12 +106,14 @@ struct WarpNodeBase : WarpAtoms {
     float s2[3];
     float most;  // of |gg1| of this lane's
   };
-  __device__ Moments moments(int lane, const Neighbors& x) const {
+  // Of neighbours 8 first ... of every 8 kWarpsOfAtom, without the factor c.
+  __device__ Moments some_moments(int lane, const Neighbors& x, int first) const {
     Moments m{};
     DPA2MD_UNROLL
     for (int c = 0; c < 3; ++c) m.s[c] = make_float4(0, 0, 0, 0);
     const float* pairs = g2 + x.q0 * kPairChannels + lane;
-    for (int j0 = 0; j0 < x.n; j0 += 8) {  // eight rows at once on their way; zeros behind the last
+    for (int j0 = 8 * first; j0 < x.n;
+         j0 += 8 * kWarpsOfAtom) {  // eight rows at once on their way; zeros behind the last
       float4 y8[8];
       float z8[8];
       DPA2MD_UNROLL
@@ -130,6 +133,26 @@ struct WarpNodeBase : WarpAtoms {
         }
       }
     }
+    return m;
+  }
+  // `shared`: room for all warps' of a block, where they share an atom.
+  __device__ Moments moments(const ThreadBlock& b, const Neighbors& x, Moments* shared) const {
+    Moments m = some_moments(b.lane, x, kWarpsOfAtom > 1 ? b.warp : 0);
+    if constexpr (kWarpsOfAtom > 1) {
+      shared[32 * b.warp + b.lane] = m;
+      b.sync();
+      m = shared[b.lane];
+      for (int w = 1; w < kWarpsOfAtom; ++w) {
+        const Moments other = shared[32 * w + b.lane];
+        m.most = fmaxf(m.most, other.most);
+        DPA2MD_UNROLL
+        for (int c = 0; c < 3; ++c) {
+          m.s[c].x += other.s[c].x, m.s[c].y += other.s[c].y, m.s[c].z += other.s[c].z,
+              m.s[c].w += other.s[c].w;
+          m.s2[c] += other.s2[c];
+        }
+      }
+    }
     const float scale = s.inverse_moment(x.n);
     DPA2MD_UNROLL
     for (int c = 0; c < 3; ++c) {
@@ -138,7 +161,7 @@ struct WarpNodeBase : WarpAtoms {
     }
     return m;
   }
-
+  static constexpr int kMomentBytes = kWarpsOfAtom > 1 ? kWarpsOfAtom * 32 * sizeof(Moments) : 0;
   // T of 16 channels, from 16 p on: (tiles of rows, of columns, a lane's).
   __device__ static void project(int lane, int p, const Tiles& conv, const Neighbors& x, float (*t)[2][4]) {
     LeftTile left[TILES][2];
@@ -170,23 +193,25 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
   using typename Base::Tiles;
 
   void arrays(Scratch* scratch, int) const {
-    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
-    scratch->take<char>(this->warps * Base::kNeighborBytes);
+    scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(Base::kMomentBytes + this->warps * Base::kNeighborBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
     Scratch shared = warp_scratch();
     const Tiles conv = staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared);
     if (Base::kStaged) b.sync();
+    auto* all = shared.take<Moments>(Base::kMomentBytes / sizeof(Moments));
     Neighbors x;
     for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       x.n = this->s.repformer.count[i];
       if (!this->mine(x.n)) return;
       this->load(b.lane, i, &x);
       float* cat = this->a.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
-      symmetrise(b.lane, this->moments(b.lane, x), cat);
-      convolve(b.lane, conv, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
-      __syncwarp();
+      const Moments m = this->moments(b, x, all);
+      if (WARPS != kSplit || b.warp == 0) symmetrise(b.lane, m, cat);
+      convolve(b, conv, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
+      WARPS == kSplit ? b.sync() : __syncwarp();
     });
   }
 
@@ -211,14 +236,15 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
     }
   }
 
-  __device__ void convolve(int lane, const Tiles& weight, const Neighbors& x, float* conv) const {
+  __device__ void convolve(const ThreadBlock& b, const Tiles& weight, const Neighbors& x, float* conv) const {
+    const int lane = b.lane;
     const float down = x.down * weight.down * this->s.inverse_count(x.n);
     const float* row[TILES][2];
     DPA2MD_UNROLL
     for (int e = 0; e < 2 * TILES; ++e)
       row[e / 2][e % 2] = this->row(x.row[8 * e + (lane >> 2)]) + 4 * (lane & 3);
 #pragma unroll 2
-    for (int p = 0; p < kNodeChannels / 16; ++p) {
+    for (int p = WARPS == kSplit ? b.warp : 0; p < kNodeChannels / 16; p += Base::kWarpsOfAtom) {
       float4 y[TILES][2];
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e)
@@ -270,26 +296,42 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     float* s = scratch->take<float>(3 * kNodeChannels);
     return {s, scratch->take<float>(3 * kPairChannels)};
   }
+  // Of 16 TILES rows what one lane has: gradients of g2 w (scaled), and of h2 w.
+  struct Sums {
+    float left[TILES][kChannelTiles][4];
+    float h[TILES][2][3];
+  };
+  static constexpr int kNumbers = sizeof(Sums) / sizeof(float);
+  static constexpr int kSumBytes = WARPS == kSplit ? Base::kWarpsOfAtom * 32 * sizeof(Sums) : 0;
   void arrays(Scratch* scratch, int) const {
-    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
-    scratch->take<char>(WARPS ? staged_bytes(this->half.conv_t, 1, kConvTiles) : 0);
-    scratch->take<char>(this->warps * (Base::kNeighborBytes + kGradientBytes));
+    scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv_t, 1, kConvTiles) : 0);
+    scratch->take<char>(Base::kMomentBytes + kSumBytes +
+                        this->warps * (Base::kNeighborBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
     Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.conv_t, 1, kConvTiles, &shared)};
     if (Base::kStaged) b.sync();
+    auto* all = shared.take<Moments>(Base::kMomentBytes / sizeof(Moments));
+    auto* sums = shared.take<float>(kSumBytes / sizeof(float));
     Neighbors x;
     Gradients y;
     for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared), y = gradients(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       x.n = this->s.repformer.count[i];
       if (!this->mine(x.n) || x.n == 0) return;
       this->load(b.lane, i, &x);
-      const float most = moments_backward(b.lane, i, x, y);
-      convolve_backward(b.lane, i, w, x, y, warp_most(most));
-      __syncwarp();
+      const float most = moments_backward(b.lane, i, x, this->moments(b, x, all), y);
+      Sums own{};
+      const float down = convolve_backward(b, i, w, x, y, warp_most(most), &own);
+      if constexpr (WARPS == kSplit) add_up(b, sums, &own);
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e) {
+        if (WARPS != kSplit || e % Base::kWarpsOfAtom == b.warp) pairs_backward(b.lane, x, y, down, own, e);
+      }
+      WARPS == kSplit ? b.sync() : __syncwarp();
     });
   }
 
@@ -298,8 +340,8 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     Tiles conv, conv_t;
   };
   // d S and d S2; returns this lane's largest |gg1|.
-  __device__ float moments_backward(int lane, int i, const Neighbors& x, const Gradients& y) const {
-    const Moments m = this->moments(lane, x);
+  __device__ float moments_backward(int lane, int i, const Neighbors& x, const Moments& m,
+                                    const Gradients& y) const {
     const float* dcat = d.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
     const float *drrd = dcat + this->s.rep.linear1.drrd + 4 * lane,
                 *grrg = dcat + this->s.rep.linear1.grrg + lane;
@@ -346,8 +388,24 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     return x;
   }
 
-  __device__ void convolve_backward(int lane, int i, const Weights& weights, const Neighbors& x,
-                                    const Gradients& y, float most) const {
+  // Of all warps that share the atom.
+  __device__ static void add_up(const ThreadBlock& b, float* shared, Sums* own) {
+    auto* x = reinterpret_cast<float*>(own);
+    DPA2MD_UNROLL
+    for (int k = 0; k < kNumbers; ++k) shared[(b.warp * kNumbers + k) * 32 + b.lane] = x[k];
+    b.sync();
+    DPA2MD_UNROLL
+    for (int k = 0; k < kNumbers; ++k) {
+      x[k] = 0;
+      for (int w = 0; w < Base::kWarpsOfAtom; ++w) x[k] += shared[(w * kNumbers + k) * 32 + b.lane];
+    }
+  }
+
+  // Returns what sums->left is to be multiplied with.
+  __device__ float convolve_backward(const ThreadBlock& b, int i, const Weights& weights, const Neighbors& x,
+                                     const Gradients& y, float most, Sums* sums) const {
+    constexpr int step = Base::kWarpsOfAtom;
+    const int lane = b.lane, begin = WARPS == kSplit ? b.warp : 0;
     const float* dconv = d.conv + static_cast<std::int64_t>(i) * kNodeChannels;
     const float4 of_lane = __ldg(reinterpret_cast<const float4*>(dconv) + lane);
     const float inv = this->s.inverse_count(x.n);
@@ -363,14 +421,12 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
             __ldg(reinterpret_cast<const float4*>(this->row(x.row[8 * e + g]) + 16 * p + 4 * t));
     };
     float4 z[TILES][2], next[TILES][2];
-    neighbors_of(0, z);
-    float dleft[TILES][kChannelTiles][4] = {};
-    float dh[TILES][2][3] = {};
+    neighbors_of(begin, z);
 #pragma unroll 1
-    for (int p = 0; p < kNodeChannels / 16; ++p) {
+    for (int p = begin; p < kNodeChannels / 16; p += step) {
       const int channel = 16 * p + 4 * t;
       float4 up = __ldg(reinterpret_cast<const float4*>(dconv + channel));
-      neighbors_of(p + 1 < kNodeChannels / 16 ? p + 1 : p, next);
+      neighbors_of(p + step < kNodeChannels / 16 ? p + step : p, next);
       up.x *= inv, up.y *= inv, up.z *= inv, up.w *= inv;
       const float4 ds[3] = {*reinterpret_cast<const float4*>(y.s + channel),
                             *reinterpret_cast<const float4*>(y.s + kNodeChannels + channel),
@@ -388,7 +444,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
               up, w, ds);
         DPA2MD_UNROLL
         for (int c = 0; c < 3; ++c)
-          dh[m][h][c] += q.x * ds[c].x + q.y * ds[c].y + q.z * ds[c].z + q.w * ds[c].w;
+          sums->h[m][h][c] += q.x * ds[c].x + q.y * ds[c].y + q.z * ds[c].z + q.w * ds[c].w;
         const SplitPair a = split_pair(scale.up * (q.x * up.x), scale.up * (q.y * up.y)),
                         b = split_pair(scale.up * (q.z * up.z), scale.up * (q.w * up.w));
         dt[m].high[h] = a.high, dt[m].low[h] = a.low, dt[m].high[2 + h] = b.high, dt[m].low[2 + h] = b.low;
@@ -397,12 +453,12 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
       for (int n = 0; n < kChannelTiles; ++n) {
         const RightTile right = weights.conv_t.tile(lane, p, n);
         DPA2MD_UNROLL
-        for (int m = 0; m < TILES; ++m) multiply(dleft[m][n], dt[m], right);
+        for (int m = 0; m < TILES; ++m) multiply(sums->left[m][n], dt[m], right);
       }
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e) z[e / 2][e % 2] = next[e / 2][e % 2];
     }
-    pairs_backward(lane, x, y, scale.down * weights.conv_t.down, dleft, dh);
+    return scale.down * weights.conv_t.down;
   }
 
   // A pair's share of the gradient of its neighbour's g1, four channels.
@@ -418,54 +474,51 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     *reinterpret_cast<float4*>(this->s.dgg1 + (x.q0 + j) * kNodeChannels + channel) = t;
   }
 
-  // From the gradients of g2 w (scaled), of h2 w and of S2 to those of g2, h2 and sw.
+  // From the gradients of g2 w (scaled), of h2 w and of S2 to those of g2, h2 and sw, of eight rows.
   __device__ void pairs_backward(int lane, const Neighbors& x, const Gradients& y, float down,
-                                 float (*dleft)[kChannelTiles][4], float (*dh)[2][3]) const {
+                                 const Sums& sums, int e) const {
     const int g = lane >> 2, t = lane & 3;
+    const int m = e / 2, h = e % 2, j = 8 * e + g;
+    const bool inside = j < x.n;
+    const float4 w = x.meta[j];
+    const std::int64_t q = x.q0 + (inside ? j : 0), at = q * kPairChannels + 2 * t;
+    float2 own[kChannelTiles], sum[kChannelTiles];
+    float before_h[3] = {0, 0, 0}, before_w = 0;
     DPA2MD_UNROLL
-    for (int e = 0; e < 2 * TILES; ++e) {
-      const int m = e / 2, h = e % 2, j = 8 * e + g;
-      const bool inside = j < x.n;
-      const float4 w = x.meta[j];
-      const std::int64_t q = x.q0 + (inside ? j : 0), at = q * kPairChannels + 2 * t;
-      float2 own[kChannelTiles], sum[kChannelTiles];
-      float before_h[3] = {0, 0, 0}, before_w = 0;
-      DPA2MD_UNROLL
-      for (int n = 0; n < kChannelTiles; ++n) {
-        own[n] = __ldg(reinterpret_cast<const float2*>(this->g2 + at + 8 * n));
-        sum[n] = make_float2(0, 0);
-        if (!clear_pairs) sum[n] = *reinterpret_cast<const float2*>(dg2 + at + 8 * n);
-      }
-      if (!clear_pairs) {
-        DPA2MD_UNROLL
-        for (int c = 0; c < 3; ++c) before_h[c] = dh2[q * kH2Row + c];
-        before_w = this->s.repformer.dsw[q];
-      }
-      float along = 0, of_h[3] = {dh[m][h][0], dh[m][h][1], dh[m][h][2]};
-      DPA2MD_UNROLL
-      for (int n = 0; n < kChannelTiles; ++n) {
-        float2 d = make_float2(down * dleft[m][n][2 * h], down * dleft[m][n][2 * h + 1]);
-        along += d.x * own[n].x + d.y * own[n].y;
-        const float hh[3] = {w.x, w.y, w.z};
-        DPA2MD_UNROLL
-        for (int c = 0; c < 3; ++c) {
-          const float2 ds = *reinterpret_cast<const float2*>(y.s2 + c * kPairChannels + 8 * n + 2 * t);
-          d.x += hh[c] * ds.x, d.y += hh[c] * ds.y;
-          of_h[c] += ds.x * own[n].x + ds.y * own[n].y;
-        }
-        sum[n].x += w.w * d.x, sum[n].y += w.w * d.y;
-      }
-      along = row_sum(along);
-      DPA2MD_UNROLL
-      for (int c = 0; c < 3; ++c) of_h[c] = row_sum(of_h[c]);
-      if (!inside) continue;
-      DPA2MD_UNROLL
-      for (int n = 0; n < kChannelTiles; ++n) *reinterpret_cast<float2*>(dg2 + at + 8 * n) = sum[n];
-      if (t != 0) continue;
-      DPA2MD_UNROLL
-      for (int c = 0; c < 3; ++c) dh2[q * kH2Row + c] = before_h[c] + w.w * of_h[c];
-      this->s.repformer.dsw[q] = before_w + (w.x * of_h[0] + w.y * of_h[1] + w.z * of_h[2] + along);
+    for (int n = 0; n < kChannelTiles; ++n) {
+      own[n] = __ldg(reinterpret_cast<const float2*>(this->g2 + at + 8 * n));
+      sum[n] = make_float2(0, 0);
+      if (inside && !clear_pairs) sum[n] = *reinterpret_cast<const float2*>(dg2 + at + 8 * n);
     }
+    if (inside && !clear_pairs) {
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) before_h[c] = dh2[q * kH2Row + c];
+      before_w = this->s.repformer.dsw[q];
+    }
+    float along = 0, of_h[3] = {sums.h[m][h][0], sums.h[m][h][1], sums.h[m][h][2]};
+    DPA2MD_UNROLL
+    for (int n = 0; n < kChannelTiles; ++n) {
+      float2 d = make_float2(down * sums.left[m][n][2 * h], down * sums.left[m][n][2 * h + 1]);
+      along += d.x * own[n].x + d.y * own[n].y;
+      const float hh[3] = {w.x, w.y, w.z};
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) {
+        const float2 ds = *reinterpret_cast<const float2*>(y.s2 + c * kPairChannels + 8 * n + 2 * t);
+        d.x += hh[c] * ds.x, d.y += hh[c] * ds.y;
+        of_h[c] += ds.x * own[n].x + ds.y * own[n].y;
+      }
+      sum[n].x += w.w * d.x, sum[n].y += w.w * d.y;
+    }
+    along = row_sum(along);
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) of_h[c] = row_sum(of_h[c]);
+    if (!inside) return;
+    DPA2MD_UNROLL
+    for (int n = 0; n < kChannelTiles; ++n) *reinterpret_cast<float2*>(dg2 + at + 8 * n) = sum[n];
+    if (t != 0) return;
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) dh2[q * kH2Row + c] = before_h[c] + w.w * of_h[c];
+    this->s.repformer.dsw[q] = before_w + (w.x * of_h[0] + w.y * of_h[1] + w.z * of_h[2] + along);
   }
 };
 
