@@ -11,6 +11,22 @@ namespace DPA2MD_GPU {
 
 constexpr int kPowers = 6;  // coefficients of a polynomial
 
+// The kernels of tables: threads of a block where there are few atoms, and registers for five blocks of
+// kThreads, whose warps wait for each other's loads.
+constexpr int kTableThreads = 320;
+template <class T>
+constexpr int kTableBlocks = sizeof(T) == 4 ? 2 : 1;
+
+// The scratch of kernels for which shared memory always suffices, known as shared to the compiler.
+DPA2MD_KERNEL inline Scratch in_shared(Scratch scratch) {
+#if defined(__CUDA_ARCH__)
+  extern __shared__ __align__(16) char shared[];
+  return Scratch(shared);
+#else
+  return scratch;
+#endif
+}
+
 // A cell of a table, and a place in it, from -1/2 to 1/2.
 template <class T>
 struct TablePlace {
