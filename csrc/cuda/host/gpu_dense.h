@@ -151,7 +151,12 @@ void GpuBackend<T>::start_product(const Op& op) {
   int most_stages = 0;
   for (int p = 0; p < op.products(); ++p) most_stages = std::max(most_stages, op.weight(p).stages());
   const bool resident = !Op::kTogether && tiling.parts < count && most_stages <= kResidentStages;
-  const auto start_tiled = [&](auto kernel) { start(kernel, kernel.items()); };
+  const auto start_tiled = [&](auto kernel) {
+    Scratch bytes(nullptr);
+    kernel.arrays(&bytes, 0);
+    if (launches_.slab_bytes(1, bytes.used())) kernel.resident = false;  // shared memory is too small for it
+    start(kernel, kernel.items());
+  };
   if (tiling.m == 2) return start_tiled(TiledProduct<2, Op>{op, tiling.parts, resident, most_stages});
   if (tiling.m == 3) return start_tiled(TiledProduct<3, Op>{op, tiling.parts, resident, most_stages});
   start_tiled(TiledProduct<4, Op>{op, tiling.parts, resident, most_stages});
