@@ -53,8 +53,9 @@ for name in ${only//,/ }; do
 done
 wanted() { [[ ",$only," == *",${1%%-*},"* ]]; }
 
-run_on=${DPA2MD_CHECK_DEVICE:-cuda}  # tests of this script run it on a CPU,
-atoms=${DPA2MD_CHECK_ATOMS:-192 1536 12288 98304}  # with fewer atoms
+run_on=${DPA2MD_CHECK_DEVICE:-cuda}  # tests of this script run it on a CPU, with fewer atoms and steps and more time
+atoms=${DPA2MD_CHECK_ATOMS:-192 1536 12288 98304}
+patience=${DPA2MD_CHECK_PATIENCE:-1}
 many=${DPA2MD_CHECK_MANY:-2000000}
 steps=${DPA2MD_CHECK_STEPS:-10000}
 command -v nvidia-smi >/dev/null || {
@@ -83,11 +84,7 @@ collect() {
   summary >"$results/$device-summary.txt"
 }
 finish() {
-  local job
-  for job in $(jobs -p); do
-    pkill -P "$job"
-    kill "$job"
-  done 2>/dev/null
+  cat "$work"/*.pid 2>/dev/null | xargs -r kill 2>/dev/null
   collect
   cat "$results/$device-summary.txt"
   rm -rf "$work"
@@ -121,7 +118,7 @@ verdict() {  # number, part, what became of it, seconds, what it said
 }
 # Runs a command within its time and what is left of all; its output is $work/PART.txt.
 part() {  # number, name, seconds, command
-  local number=$1 name=$2 seconds=$3 status=0 start left
+  local number=$1 name=$2 seconds=$(($3 * patience)) status=0 start left
   shift 3
   start=$(now)
   left=$((begin + limit - start))
@@ -130,7 +127,10 @@ part() {  # number, name, seconds, command
     return
   fi
   ((seconds < left)) || seconds=$left
-  timeout --kill-after=5 "$seconds" "$@" >"$work/$name.txt" 2>&1 || status=$?
+  timeout --kill-after=5 "$seconds" "$@" >"$work/$name.txt" 2>&1 &
+  echo $! >"$work/$name.pid"
+  wait $! || status=$?
+  rm "$work/$name.pid"
   case $status in
     0) result=ok ;;
     124 | 137) result=stopped ;;

@@ -237,7 +237,8 @@ def gpu_check(tmp_path):
         "DPA2MD_CHECK_DEVICE": "cpu",
         "DPA2MD_CHECK_ATOMS": "192",
         "DPA2MD_CHECK_MANY": "384",
-        "DPA2MD_CHECK_STEPS": "20",
+        "DPA2MD_CHECK_STEPS": "10",
+        "DPA2MD_CHECK_PATIENCE": "10",
     }
 
     def run(*arguments):
@@ -257,7 +258,7 @@ def gpu_check(tmp_path):
 def test_timings_of_a_gpu(gpu_check, tmp_path):
     """The script's commands are those that the programs know; here a CPU stands in for the GPU."""
     model = small_model(tmp_path).rename(tmp_path / "tiny.dpa2")
-    done, files = gpu_check("--only", "kernels,bias,drift,many", "--limit", "200", model)
+    done, files = gpu_check("--only", "kernels,bias,drift,many", "--limit", "550", model)
     assert done.returncode == 0, done.stdout + done.stderr
     names = ["accuracy.txt", "kernels.json", "kernels.txt", "large.txt", "summary.txt"]
     assert sorted(files) == [f"test-gpu-1-{name}" for name in names]
