@@ -40,7 +40,8 @@ examples:
 
 With --against, DeePMD-kit evaluates the same structures in turn, each program
 in a process of its own: with one thread, and processor times are compared, or
-with --device cuda on the GPU, and wall times are. Without, wall times are shown.
+with --device cuda on the GPU, and wall times are. Without, wall times are
+shown.
 """
 
 
