@@ -99,10 +99,6 @@ T bfe_(T a, u32 at, u32 count) {
   return out;
 }
 template <class T>
-u32 popc_(T a) {
-  return std::popcount(a);
-}
-template <class T>
 u32 clz_(T a) {
   return std::countl_zero(a);
 }
