@@ -152,16 +152,23 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
     if (!inside) return;
     fill(b, e.table_channels, a.total, T(0));
     this->each_places(b, i, a.pairs, [&](int count) {
-      for (int m = b.group_lane(); m < e.table_channels; m += b.group_lanes()) channel(b, i, m, count, a);
+      for (int m = b.group_lane(); m < e.table_channels; m += b.group_lanes()) {
+        if (e.strip) {
+          channel<true>(b, i, m, count, a);
+        } else {
+          channel<false>(b, i, m, count, a);
+        }
+      }
     });
     T* out = s.rep_out + static_cast<std::int64_t>(i + 1) * s.repinit_width - e.ng;
     b.each(e.ng, [&](int m) { out[m] = this->norm() * a.total[m]; });
   }
 
  private:
-  // Adds channel m of some pairs, and the other lanes of the group theirs.
+  // Adds channel m of some pairs, and the other lanes of the group theirs. (Without strip mode there is no
+  // branch between the loads of several pairs.)
+  template <bool STRIP>
   DPA2MD_KERNEL void channel(const ThreadBlock& b, int i, int m, int count, const Arrays& a) const {
-    const EmbeddingView<T>& e = this->s.embedding3;
     const int lanes = b.group_lanes(), groups = b.threads / lanes, group = b.thread / lanes;
     T sum = 0;
     for (int pair = group; pair < count; pair += Base::kTogether * groups) {
@@ -172,7 +179,9 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
       DPA2MD_UNROLL
       for (int q = 0; q < Base::kTogether; ++q) {
         T g = polynomial(of[q].at, [&](int k) { return this->coefficient(low[q], high[q], k); });
-        if (e.strip && of[q].weight != T(0)) g *= this->open(i, m, pair + q * groups, a.pairs);
+        if constexpr (STRIP) {
+          if (of[q].weight != T(0)) g *= this->open(i, m, pair + q * groups, a.pairs);
+        }
         sum += of[q].weight * g;
       }
     }
@@ -215,7 +224,13 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
     Scratch own = in_shared(scratch);
     const Arrays a = arrays(&own, n);
     this->read_neighbors(b, i, a.pairs);
-    this->each_places(b, i, a.pairs, [&](int count) { slopes(b, i, count, a); });
+    this->each_places(b, i, a.pairs, [&](int count) {
+      if (s.embedding3.strip) {
+        slopes<true>(b, i, count, a);
+      } else {
+        slopes<false>(b, i, count, a);
+      }
+    });
     b.each(n * 4, [&](int e) {
       const int j = e / 4, c = e % 4;
       T sum = 0;
@@ -232,6 +247,7 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
 
  private:
   // dc and dopening of some pairs. A group of lanes takes kTogether pairs side by side, each lane a channel.
+  template <bool STRIP>
   DPA2MD_KERNEL void slopes(const ThreadBlock& b, int i, int count, const Arrays& a) const {
     const EmbeddingView<T>& e = this->s.embedding3;
     const int lanes = b.group_lanes(), groups = b.threads / lanes, group = b.thread / lanes;
@@ -253,7 +269,7 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
         for (int q = 0; q < Base::kTogether; ++q) {
           const auto c = [&](int k) { return this->coefficient(low[q], high[q], k); };
           T slope = polynomial_slope(of[q].at, c);
-          if (e.strip && of[q].weight != T(0)) {
+          if (STRIP && of[q].weight != T(0)) {
             const int who = a.pairs.who[pair + q * groups], j = who >> Base::kWho, k = who & kSecond;
             const T gates = this->both(a.pairs, j, k, m);
             dopening[q] += d * gates * polynomial(of[q].at, c);
