@@ -53,8 +53,9 @@ for name in ${only//,/ }; do
 done
 wanted() { [[ ",$only," == *",${1%%-*},"* ]]; }
 
-run_on=${DPA2MD_CHECK_DEVICE:-cuda}  # tests of this script run it on a CPU,
-atoms=${DPA2MD_CHECK_ATOMS:-192 1536 12288 98304}  # with fewer atoms
+run_on=${DPA2MD_CHECK_DEVICE:-cuda}  # tests of this script run it on a CPU, with fewer atoms and steps and more time
+atoms=${DPA2MD_CHECK_ATOMS:-192 1536 12288 98304}
+patience=${DPA2MD_CHECK_PATIENCE:-1}
 many=${DPA2MD_CHECK_MANY:-2000000}
 steps=${DPA2MD_CHECK_STEPS:-10000}
 command -v nvidia-smi >/dev/null || {
@@ -71,7 +72,7 @@ mkdir -p "$results" "$work/models"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" PYTHONUNBUFFERED=1 DPA2MD_REQUIRE=cuda
 echo "$gpu, compute capability $capability, driver $driver"
 
-# What each part wrote, as eight files, also when the time of whoever called this is over.
+# What each part wrote so far, as eight files: after each, so that nothing is lost with the machine.
 collect() {
   gather kernels kernels
   gather parity parity-float64 parity-float32 parity-rest
@@ -80,7 +81,12 @@ collect() {
   gather large many
   gather others lammps deepmd
   [[ ! -f $work/kernels.json ]] || cp "$work/kernels.json" "$results/$device-kernels.json"
-  summary | tee "$results/$device-summary.txt"
+  summary >"$results/$device-summary.txt"
+}
+finish() {
+  cat "$work"/*.pid 2>/dev/null | xargs -r kill 2>/dev/null
+  collect
+  cat "$results/$device-summary.txt"
   rm -rf "$work"
 }
 gather() {  # file, parts
@@ -104,7 +110,7 @@ summary() {
 now() { date +%s; }
 begin=$(now)
 number=0
-trap collect EXIT
+trap finish EXIT
 trap 'exit 1' TERM INT
 
 verdict() {  # number, part, what became of it, seconds, what it said
@@ -112,7 +118,7 @@ verdict() {  # number, part, what became of it, seconds, what it said
 }
 # Runs a command within its time and what is left of all; its output is $work/PART.txt.
 part() {  # number, name, seconds, command
-  local number=$1 name=$2 seconds=$3 status=0 start left
+  local number=$1 name=$2 seconds=$(($3 * patience)) status=0 start left
   shift 3
   start=$(now)
   left=$((begin + limit - start))
@@ -121,7 +127,10 @@ part() {  # number, name, seconds, command
     return
   fi
   ((seconds < left)) || seconds=$left
-  timeout --kill-after=5 "$seconds" "$@" >"$work/$name.txt" 2>&1 || status=$?
+  timeout --kill-after=5 "$seconds" "$@" >"$work/$name.txt" 2>&1 &
+  echo $! >"$work/$name.pid"
+  wait $! || status=$?
+  rm "$work/$name.pid"
   case $status in
     0) result=ok ;;
     124 | 137) result=stopped ;;
@@ -132,7 +141,10 @@ part() {  # number, name, seconds, command
 }
 alone() {  # name, seconds, command
   number=$((number + 1))
-  ! wanted "$1" || part "$number" "$@"
+  wanted "$1" || return 0
+  part "$number" "$@" &
+  wait $!  # a signal is heard meanwhile
+  collect
 }
 beside() {
   number=$((number + 1))
@@ -227,6 +239,7 @@ beside bias 60 "$python" benchmarks/float32_bias.py "${models[@]}" --device "$ru
   --atoms $(tr ' ' '\n' <<<"$atoms" | head -n 3)
 beside drift 90 "$python" benchmarks/nve_drift.py --device "$run_on" --steps "$steps"
 wait
+collect
 alone many 45 "$python" benchmarks/million_atoms.py "${models[0]}" --device "$run_on" --atoms "$many" --steps 2
 if ! wanted lammps || { has lammps && compgen -G 'python/dpa2md/lammps/*plugin.so' >/dev/null; }; then
   alone lammps 45 "$python" benchmarks/lammps_against_deepmd.py "${models[0]}" --device "$run_on" --ranks 1 2 4 \

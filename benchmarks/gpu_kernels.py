@@ -3,13 +3,14 @@
     python benchmarks/gpu_kernels.py MODEL.dpa2 ... --json FILE [--atoms 192 1536 12288 98304]
         [--precision float32 float64] [--device cuda]
     python benchmarks/gpu_kernels.py --show FILE
+    python benchmarks/gpu_kernels.py --markdown FILE
 
 Liquid water, energy, forces and virial. FILE is written anew after every size, so that a run which is stopped has left what
 it measured. A system that fails, for want of memory for example, is named, and the next one comes.
 
 FILE holds the machine, the driver, the date and the commit, and `systems`: a list of model, precision, atoms, wall time of a
 usual step (`ms/step`, the median; `fastest`), the sum over its kernels timed one by one (`kernels ms`), and the table of these
-kernels as `dpa2md bench --kernels` prints it. `--show` prints a line of each system.
+kernels as `dpa2md bench --kernels` prints it. `--show` prints a line of each system, `--markdown` the table of docs/cuda.md.
 """
 
 from __future__ import annotations
@@ -105,6 +106,29 @@ def show(found: list[dict[str, Any]]) -> None:
         print_table(rows)
 
 
+def markdown(report: dict[str, Any]) -> None:
+    """Microseconds an atom of each model and size, and milliseconds a step of the smallest."""
+    found = [system for system in report["systems"] if "failed" not in system]
+    sizes = sorted({system["atoms"] for system in found})
+    named = dict.fromkeys((system["model"], system["precision"]) for system in found)
+    times = {(s["model"], s["precision"], s["atoms"]): s for s in found}
+    print(
+        f"One {report['gpu']}, driver {report['driver']}, {report['build']}, {report['date']}, ",
+        end="",
+    )
+    print(f"commit {report['commit']}:\n")
+    print(f"| model, precision | {sizes[0]} atoms | {' | '.join(f'{n:,}' for n in sizes[1:])} |")
+    print("|---" * (1 + len(sizes)) + "|")
+    for name in sorted(named, key=lambda name: name[1]):
+        cells = []
+        for size in sizes:
+            system = times.get((*name, size))
+            cells.append(f"{system['us/atom']:.3g}" if system else "")
+            if system and size == sizes[0]:
+                cells[-1] += f" ({system['ms/step']:.2f} ms)"
+        print(f"| {', '.join(name)} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,10 +140,12 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--json", metavar="FILE", type=Path)
     what.add_argument("--show", metavar="FILE", type=Path)
+    what.add_argument("--markdown", metavar="FILE", type=Path)
     args = parser.parse_args()
     if args.show:
-        show(json.loads(args.show.read_text())["systems"])
-        return
+        return show(json.loads(args.show.read_text())["systems"])
+    if args.markdown:
+        return markdown(json.loads(args.markdown.read_text()))
     found: list[dict[str, Any]] = []
     about = {
         "gpu": "; ".join(nvidia_gpus()),

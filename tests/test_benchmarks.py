@@ -20,6 +20,7 @@ from small_models import small_model
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
+import gpu_kernels
 import instructions
 import multiply_adds
 
@@ -236,7 +237,8 @@ def gpu_check(tmp_path):
         "DPA2MD_CHECK_DEVICE": "cpu",
         "DPA2MD_CHECK_ATOMS": "192",
         "DPA2MD_CHECK_MANY": "384",
-        "DPA2MD_CHECK_STEPS": "20",
+        "DPA2MD_CHECK_STEPS": "10",
+        "DPA2MD_CHECK_PATIENCE": "10",
     }
 
     def run(*arguments):
@@ -256,7 +258,7 @@ def gpu_check(tmp_path):
 def test_timings_of_a_gpu(gpu_check, tmp_path):
     """The script's commands are those that the programs know; here a CPU stands in for the GPU."""
     model = small_model(tmp_path).rename(tmp_path / "tiny.dpa2")
-    done, files = gpu_check("--only", "kernels,bias,drift,many", "--limit", "200", model)
+    done, files = gpu_check("--only", "kernels,bias,drift,many", "--limit", "550", model)
     assert done.returncode == 0, done.stdout + done.stderr
     names = ["accuracy.txt", "kernels.json", "kernels.txt", "large.txt", "summary.txt"]
     assert sorted(files) == [f"test-gpu-1-{name}" for name in names]
@@ -274,6 +276,39 @@ def test_timings_of_a_gpu(gpu_check, tmp_path):
     results = re.findall(r"^(\w+) +ok +\d+ s  ", summary, flags=re.MULTILINE)
     assert results == ["kernels", "bias", "drift", "many"]
     assert re.search(r"^tiny +float32 +192 +[\d.]+ +[\d.]+ +nan", summary, flags=re.MULTILINE)
+
+
+def test_tables_of_kernels(capsys):
+    """Of what the clock of a GPU would have given."""
+    kernels = [{"kernel": "PairStep", "share %": 71.2}, {"kernel": "Clear", "share %": 28.8}]
+    times = {"us/atom": 3.5758, "ms/step": 43.939, "kernels ms": 42.1, "kernels": kernels}
+    small = {
+        "model": "medium",
+        "precision": "float32",
+        "atoms": 192,
+        "us/atom": 9.25,
+        "ms/step": 1.78,
+    }
+    systems = [
+        small,
+        {"model": "medium", "precision": "float32", "atoms": 12288} | times,
+        {"model": "large", "precision": "float64", "atoms": 12288, "failed": "no memory."},
+    ]
+    gpu_kernels.show(systems)
+    failed, _, first, second = capsys.readouterr().out.splitlines()
+    assert failed == "large, float64, 12288: no memory."
+    assert "nan" in first and second.split()[3:] == [
+        *("3.576", "43.94", "42.1", "PairStep", "71", "%,", "Clear", "29", "%"),
+    ]
+    about = {"gpu": "H", "driver": "580", "build": "CUDA 13.0", "date": "today", "commit": "abc"}
+    gpu_kernels.markdown(about | {"systems": systems})
+    assert capsys.readouterr().out.splitlines() == [
+        "One H, driver 580, CUDA 13.0, today, commit abc:",
+        "",
+        "| model, precision | 192 atoms | 12,288 |",
+        "|---|---|---|",
+        "| medium, float32 | 9.25 (1.78 ms) | 3.58 |",
+    ]
 
 
 def test_parts_of_a_gpu_check_that_fail(gpu_check, tmp_path):

@@ -66,6 +66,16 @@ def test_instructions():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_products():
+    """Those of the dense steps, in every tiling: float32's errors, to either side."""
+    done = run([str(program("products"))])
+    assert (done.returncode, done.stderr) == (0, "")
+    errors = np.array([line.split()[:2] for line in done.stdout.splitlines()], float)
+    assert len(errors) == 24
+    assert errors[:, 0].max() < 1e-6
+    assert abs(errors[:, 1]).max() < 2e-8
+
+
 @pytest.fixture(scope="module")
 def evaluate_program():
     return program("evaluate")
@@ -111,7 +121,10 @@ def test_graphs(model, evaluate_program, evaluate, tmp_path, monkeypatch):
         )  # all of them to another system and back, few to the same
 
 
+@pytest.mark.parametrize("dense", ["", "4", "plain"])
 @golden_models(*MODELS)
-def test_float32(model, evaluate_program, evaluate):
+def test_float32(model, dense, evaluate_program, evaluate, monkeypatch):
+    """Also with the dense steps in tiles for many atoms, and in the plain way."""
+    monkeypatch.setenv("DPA2MD_CUDA_DENSE", dense)
     on_machine = EvaluateProgram(evaluate_program, evaluate, "cuda", structures=SMALL)
     check_float32(model, on_machine, "float32", SMALL)

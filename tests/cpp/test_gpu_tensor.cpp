@@ -10,6 +10,7 @@
 #include "cuda/block/tensor.h"
 
 using namespace dpa2md::gpu_emulated;
+using dpa2md::tensor_core_sum;
 
 namespace {
 
@@ -33,7 +34,9 @@ void mma(const float (*a)[4], const float (*b)[2], float (*c)[4]) {
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 4; ++i) {
       const int row = (lane >> 2) + (i < 2 ? 0 : 8), column = lane % 4 * 2 + (i & 1);
-      for (int k = 0; k < 8; ++k) c[lane][i] += left[row][k] * right[k][column];
+      float of_column[8];
+      for (int k = 0; k < 8; ++k) of_column[k] = right[k][column];
+      c[lane][i] = tensor_core_sum(c[lane][i], left[row], of_column, 8);
     }
   }
 }
@@ -65,13 +68,12 @@ void multiply(std::vector<Tile>* w, int rest, float) {
       high[lane][e] = left[e / 2][e % 2].high, low[lane][e] = left[e / 2][e % 2].low;
   }
   for (int q = 0; q < NT; ++q) {
-    float h[kLanes][2], l[kLanes][2], c[kLanes][4];
+    float h[kLanes][2], l[kLanes][2], part[kLanes][4] = {};
     for (int lane = 0; lane < kLanes; ++lane) {
       for (int e = 0; e < 2; ++e) h[lane][e] = right[lane][e][q].high, l[lane][e] = right[lane][e][q].low;
-      std::copy_n((*w)[lane].c[q], 4, c[lane]);
     }
-    mma(low, h, c), mma(high, l, c), mma(high, h, c);
-    for (int lane = 0; lane < kLanes; ++lane) std::copy_n(c[lane], 4, (*w)[lane].c[q]);
+    mma(low, h, part), mma(high, l, part), mma(high, h, part);
+    for (int e = 0; e < 4 * kLanes; ++e) (*w)[e / 4].c[q][e % 4] += part[e / 4][e % 4];
   }
 }
 template <int NT, class Tile>
@@ -135,7 +137,7 @@ void test_product(int m, int n, int k, X x, Y y, bool add) {
       for (int lane = 0; lane < kLanes; ++lane) warp[lane].store(lane, i0, j0, m, n, out.data(), n, add);
     }
   }
-  // float32: 2^-22 of every product is left out at most, and the three sums are rounded k times each. (Plain
+  // float32: 2^-22 of every product is left out at most, and sums are cut or rounded for every eight. (Plain
   // tf32 would be off by 2^-11.)
   const double eps = sizeof(T) == 4 ? std::ldexp(1.0, -22) : std::ldexp(1.0, -52);
   bool right = true;
@@ -151,6 +153,10 @@ void test_product(int m, int n, int k, X x, Y y, bool add) {
   }
   if (!right) std::fprintf(stderr, "%d x %d x %d, %d columns\n", m, n, k, 8 * NT);
   CHECK(right);
+  // what the emulated device makes of it, which walks through no lanes: of floats, the same bits
+  std::vector<T> emulated = before;
+  gemm_tensor(ThreadBlock{0, 1, 0, 1, 0, 1, nullptr}, m, n, k, x, y, emulated.data(), n, add);
+  CHECK(sizeof(T) == 8 || emulated == out);
 }
 
 template <class T, int NT>
@@ -215,9 +221,73 @@ void test_split() {
   }
 }
 
+// What an H200 made of c + p0 + ... + p7 (mma.m16n8k8 with tf32, the p times 1): c, p0 ... p7, the sum. Of
+// 512 such lines those that other models, with fewer bits, sums of four or other roundings, would not
+// explain.
+void test_tensor_core() {
+  const float lines[][10] = {
+      {-0x1.4c571cp-12f, 0x1.758p-6f, 0x1.128p-2f, 0x1.cbp-5f, -0x1.e18p-4f, -0x1.554p-5f, 0x1.5a4p-6f,
+       -0x1.244p-2f, 0x1.35cp-5f, -0x1.4038acp-5f},
+      {-0x1.41efep-14f, 0x1.48cp-5f, 0x1.23cp-2f, 0x1.9bp-10f, -0x1.06cp-5f, 0x1.5a8p-10f, -0x1.d98p-6f,
+       -0x1.08p-2f, 0x1.6f4p-6f, 0x1.01eb0cp-5f},
+      {0x1.d09e36p-16f, 0x1.bfp-7f, -0x1.208p-9f, 0x1.63p-4f, 0x1.8f4p-7f, -0x1.f7p-3f, 0x1.5acp-6f,
+       0x1.0cp-4f, 0x1.8dp-7f, -0x1.2b9deep-5f},
+      {0x1.4bbb78p-10f, 0x1.554p-4f, -0x1.d2p-4f, 0x1.2d4p-9f, 0x1.538p-6f, -0x1.124p-7f, 0x1.a7p-7f,
+       -0x1.a38p-4f, 0x1.0dcp-3f, 0x1.c543b4p-6f},
+      {0x1.7ba688p-13f, -0x1.75p-10f, -0x1.288p-5f, -0x1.0f8p-2f, -0x1.7f4p-7f, -0x1.98cp-7f, 0x1.1ap-4f,
+       0x1.364p-3f, 0x1.cbcp-5f, -0x1.9bec5cp-5f},
+      {-0x1.a4fd52p-13f, 0x1.edp-12f, 0x1.7ecp-6f, 0x1.9acp-12f, 0x1.1dcp-5f, -0x1.be4p-7f, -0x1.f2p-8f,
+       -0x1.13cp-2f, -0x1.f2p-6f, -0x1.0c48aep-2f},
+      {0x1.1d5bc4p-10f, 0x1.444p-3f, -0x1.27cp-2f, -0x1.138p-2f, 0x1.65p-4f, 0x1.01cp-1f, 0x1.3ep-4f,
+       0x1.764p-4f, 0x1.7c8p-6f, 0x1.89955ap-2f},
+      {0x1.27ed1p+5f, -0x1.fb4p-3f, 0x1.f14p-4f, 0x1.0d8p-5f, 0x1.4acp-4f, 0x1.29cp-10f, 0x1.e88p-2f,
+       -0x1.a64p-10f, 0x1.38cp-3f, 0x1.2cdbf6p+5f},
+      {0x1.6a6bfp-10f, 0x1.0e4p-3f, 0x1.0dcp-3f, 0x1.b58p-10f, -0x1.1d8p-2f, 0x1.73p-6f, 0x1.cb8p-7f,
+       0x1.228p-4f, 0x1.98cp-4f, 0x1.8ff7d6p-3f},
+      {0x1.0ba9a2p+6f, 0x1.9c8p-5f, 0x1.42cp-5f, 0x1.1c8p-5f, 0x1.5dcp-4f, 0x1.6ecp-4f, -0x1.278p-13f,
+       0x1.5fcp-4f, 0x1.ad4p-7f, 0x1.0d416ep+6f},
+      {0x1.457b66p+6f, 0x1.1bp-2f, 0x1.014p-9f, 0x1.a78p-7f, 0x1.1bp-5f, 0x1.5p-4f, 0x1.3d4p-3f, -0x1.0bp-5f,
+       -0x1.7ecp-10f, 0x1.4798c6p+6f},
+      {-0x1.6202e2p-13f, 0x1.204p-2f, 0x1.31p-4f, 0x1.a4p-5f, 0x1.bd8p-10f, 0x1.5fcp-10f, 0x1.8a4p-4f,
+       0x1.accp-7f, 0x1.a4cp-7f, 0x1.10868p-1f},
+  };
+  float ones[8];
+  std::fill_n(ones, 8, 1.0f);
+  for (const auto& line : lines) CHECK(tensor_core_sum(line[0], line + 1, ones, 8) == line[9]);
+  for (const auto& line : lines) CHECK(tensor_core_sum(line[0], ones, line + 1, 8) == line[9]);
+  // a float's exponents end at both sides
+  const float tiny[8] = {0x1p-149f, 0x1.8p-127f}, huge[8] = {0x1p127f};
+  CHECK(tensor_core_sum(0x1p-148f, tiny, ones, 8) == 0x1p-148f + 0x1p-149f + 0x1.8p-127f);
+  CHECK(std::isinf(tensor_core_sum(0, huge, std::vector<float>(8, 4.0f).data(), 8)));
+  CHECK(std::isnan(tensor_core_sum(NAN, tiny, ones, 8)));
+}
+
+// Long sums of one sign: the mean error, which all atoms share, is below the rounding of a single sum. (In
+// one accumulator over the whole contraction it is 1.3e-5.)
+void test_bias() {
+  constexpr int m = 64, n = 64, k = 1200;
+  const std::vector<float> signs = numbers<float>(m * k), weights = numbers<float>(k * n);
+  std::vector<float> x(m * k), y(k * n), out(m * n);
+  for (int e = 0; e < m * k; ++e) x[e] = std::abs(signs[e]);
+  for (int e = 0; e < k * n; ++e) y[e] = std::abs(weights[e]);
+  gemm_tensor(ThreadBlock{0, 1, 0, 1, 0, 1, nullptr}, m, n, k, plain(x.data(), k), plain(y.data(), n),
+              out.data(), n, false);
+  double bias = 0;
+  for (int i = 0; i < m; ++i) {
+    for (int j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int p = 0; p < k; ++p) sum += double(x[i * k + p]) * y[p * n + j];
+      bias += (out[i * n + j] / sum - 1) / (m * n);
+    }
+  }
+  CHECK(std::abs(bias) < std::ldexp(1.0, -24));
+}
+
 }  // namespace
 
 int main() {
+  test_tensor_core();
+  test_bias();
   test_split();
   test_banks<float>();
   test_banks<double>();

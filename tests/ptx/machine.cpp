@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 
+#include "cuda/emulation/tensor_core.h"
 #include "memory.h"
 #include "profile.h"
 
@@ -279,16 +280,15 @@ void Thread::multiply(MmaTf32* m, const Site* site) {
   Block::Barrier* w = block->warp(*this);
   w->single[lane()] = *m;
   block->wait(w, *this, site);
-  const auto tf32 = [](u32 bits) { return double(as<float>(bits & 0xffffe000u)); };
+  const auto tf32 = [](u32 bits) { return as<float>(bits & 0xffffe000u); };
   for (u32 e = 0; e < 4; ++e) {
     const u32 row = lane() / 4 + e / 2 * 8, column = lane() % 4 * 2 + e % 2;
-    double sum = m->c[e];
+    float a[8], b[8];
     for (u32 k = 0; k < 8; ++k) {
-      const u32 a = w->single[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2];
-      const u32 b = w->single[column * 4 + k % 4].b[k / 4];
-      sum += tf32(a) * tf32(b);
+      a[k] = tf32(w->single[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
+      b[k] = tf32(w->single[column * 4 + k % 4].b[k / 4]);
     }
-    m->d[e] = float(sum);
+    m->d[e] = dpa2md::tensor_core_sum(m->c[e], a, b, 8);
   }
   block->wait(w, *this, site);
 }
@@ -299,16 +299,15 @@ void Thread::multiply(MmaF16* m, const Site* site) {
   Block::Barrier* w = block->warp(*this);
   w->halves[lane()] = *m;
   block->wait(w, *this, site);
-  const auto half = [](u32 two, u32 k) { return Half::value(u16(two >> 16 * (k % 2))); };
+  const auto half = [](u32 two, u32 k) { return float(Half::value(u16(two >> 16 * (k % 2)))); };
   for (u32 e = 0; e < 4; ++e) {
     const u32 row = lane() / 4 + e / 2 * 8, column = lane() % 4 * 2 + e % 2;
-    double sum = m->c[e];
+    float a[16], b[16];
     for (u32 k = 0; k < 16; ++k) {
-      const u32 a = w->halves[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
-      const u32 b = w->halves[column * 4 + k % 8 / 2].b[k / 8];
-      sum += half(a, k) * half(b, k);
+      a[k] = half(w->halves[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k);
+      b[k] = half(w->halves[column * 4 + k % 8 / 2].b[k / 8], k);
     }
-    m->d[e] = float(sum);
+    m->d[e] = dpa2md::tensor_core_sum(m->c[e], a, b, 16);
   }
   block->wait(w, *this, site);
 }

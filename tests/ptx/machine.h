@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "instructions.h"
+#include "halves.h"
 
 namespace ptx {
 

@@ -62,6 +62,17 @@ struct HasWarpAtoms<Kernel, decltype(void(Kernel::kWarpAtoms))> {
   static constexpr bool value = Kernel::kWarpAtoms;
 };
 
+// ... or several for an atom, and a block for each:
+//   static constexpr int kWarpsOfAtom
+template <class Kernel, class = void>
+struct WarpsOfAtom {
+  static constexpr int value = 1;
+};
+template <class Kernel>
+struct WarpsOfAtom<Kernel, decltype(void(Kernel::kWarpsOfAtom))> {
+  static constexpr int value = Kernel::kWarpsOfAtom;
+};
+
 // Blocks of a kernel that a multiprocessor must have registers for: three of kThreads unless it says otherwise
 //   static constexpr int kMinBlocks
 template <class Kernel, class = void>

@@ -68,8 +68,7 @@ struct RightTile {
 };
 
 __device__ inline void mma_halves(float* c, const std::uint32_t* a, const std::uint32_t* b) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -85,7 +84,9 @@ __device__ inline void multiply(float* c, const LeftTile& a, const RightTile& b)
 struct SumPair {
   SplitPair row[2];
 };
-__device__ inline SumPair split_sum(const float* c) { return {{split_pair(c[0], c[1]), split_pair(c[2], c[3])}}; }
+__device__ inline SumPair split_sum(const float* c) {
+  return {{split_pair(c[0], c[1]), split_pair(c[2], c[3])}};
+}
 
 // Two sums side by side as a left factor.
 __device__ inline LeftTile left_tile(const SumPair& a, const SumPair& b) {
@@ -107,7 +108,8 @@ __device__ inline RightTile right_tile_of_rows(const SumPair& a) {
 }
 // The columns of two sums side by side as rows, their rows as the contraction, of a left factor.
 __device__ inline LeftTile left_tile_of_columns(const SumPair& a, const SumPair& b) {
-  const SplitPair x = transpose(a.row[0]), y = transpose(b.row[0]), z = transpose(a.row[1]), w = transpose(b.row[1]);
+  const SplitPair x = transpose(a.row[0]), y = transpose(b.row[0]), z = transpose(a.row[1]),
+                  w = transpose(b.row[1]);
   return {{x.high, y.high, z.high, w.high}, {x.low, y.low, z.low, w.low}};
 }
 
@@ -122,7 +124,9 @@ struct HalfRows {
     return {high, scratch->take<char>(rows * kStride)};
   }
   // Where column c, a multiple of two, of a row stands.
-  __device__ static int place(int row, int c) { return row * kStride + (c / 8 ^ (row >> 1 & 3)) * 16 + 2 * (c % 8); }
+  __device__ static int place(int row, int c) {
+    return row * kStride + (c / 8 ^ (row >> 1 & 3)) * 16 + 2 * (c % 8);
+  }
 
   // Four numbers, from column c on.
   __device__ void store(int row, int c, float4 x) const {
@@ -182,8 +186,8 @@ struct HalfRows {
   }
 };
 
-// A right factor of the model, (k, n) multiples of 16 and 8, split: of every 16 rows, of every 8 columns, what
-// each lane takes. In global memory, or a copy in shared memory.
+// A right factor of the model, (k, n) multiples of 16 and 8, split: of every 16 rows, of every 8 columns,
+// what each lane takes. In global memory, or a copy in shared memory.
 template <bool SHARED>
 struct HalfTiles {
   const uint4* tiles = nullptr;
@@ -204,7 +208,8 @@ using HalfWeight = HalfTiles<false>;
 // Copies `count` of them, of `rows` rows of tiles each, with all threads; a barrier must follow. Without
 // SHARED they stay where they are.
 template <bool SHARED>
-__device__ HalfTiles<SHARED> staged(const ThreadBlock& b, const HalfWeight& w, int count, int rows, Scratch* scratch) {
+__device__ HalfTiles<SHARED> staged(const ThreadBlock& b, const HalfWeight& w, int count, int rows,
+                                    Scratch* scratch) {
   if constexpr (!SHARED) return w;
   const int size = count * rows * w.columns * 32;
   uint4* to = scratch->take<uint4>(size);

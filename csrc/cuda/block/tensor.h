@@ -1,7 +1,9 @@
 // Matrix products on tensor cores, a warp a tile of 16 rows and 8 NT columns: float64 as it is, float32 as
 // three products of tf32, which together are as exact as float32 (Ozaki's splitting: x = high + low, 11 bits
-// each; low times low is below the rounding). What a lane holds, by PTX's definition of the fragments of
-// mma.m16n8k8 (tf32) and mma.m8n8k4 (f64), with g = lane / 4 and t = lane % 4, of every 8 of the contraction:
+// each; low times low is below the rounding). Tensor cores cut every sum towards zero: they only add up eight
+// of the contraction (add_product), and ordinary additions, to the nearest, the whole. What a lane holds, by
+// PTX's definition of the fragments of mma.m16n8k8 (tf32) and mma.m8n8k4 (f64), with g = lane / 4 and t =
+// lane % 4, of every 8 of the contraction:
 //   of the left factor rows g, g + 8 of its columns t, t + 4;
 //   of the right factor columns g, g + 8, ... of its rows t, t + 4;
 //   of the product columns 2t, 2t + 1 of rows g, g + 8 (and of every 8 columns).
@@ -16,6 +18,9 @@
 #include <vector>
 
 #include "cuda/block/block.h"
+#if !defined(__CUDACC__)
+#include "cuda/emulation/tensor_core.h"
+#endif
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
@@ -296,6 +301,17 @@ __device__ inline void mma_f64(double* c, double a, double b) {
                : "d"(a), "d"(b));
 }
 
+// sum += x y, of eight of the contraction: x as high, low (4), y as h, l (2)
+__device__ inline void add_product(float* sum, const float* high, const float* low, const float* h,
+                                   const float* l) {
+  float part[4] = {0, 0, 0, 0};
+  mma_tf32(part, low, h);
+  mma_tf32(part, high, l);
+  mma_tf32(part, high, h);
+  DPA2MD_UNROLL
+  for (int e = 0; e < 4; ++e) sum[e] += part[e];
+}
+
 // Eight of the contraction, of which `rest` are left.
 template <bool TAIL, class X, class Y, int NT>
 __device__ void multiply(TensorTile<float, X, Y, NT>* w, int rest) {
@@ -307,9 +323,7 @@ __device__ void multiply(TensorTile<float, X, Y, NT>* w, int rest) {
   DPA2MD_UNROLL
   for (int q = 0; q < NT; ++q) {
     const float h[2] = {right[0][q].high, right[1][q].high}, l[2] = {right[0][q].low, right[1][q].low};
-    mma_tf32(w->c[q], low, h);
-    mma_tf32(w->c[q], high, l);
-    mma_tf32(w->c[q], high, h);
+    add_product(w->c[q], high, low, h, l);
   }
 }
 template <bool TAIL, class X, class Y, int NT>
@@ -390,20 +404,42 @@ void gemm_tensor(const ThreadBlock&, int, int, int, X, Y, T*, int, bool) {}
 #else
 
 // The emulated device: the same roundings, in plain loops.
-inline float multiply_add(float x, float y, float sum) {
-  const SplitFloat a = split(x), b = split(y);
-  sum += seen_tf32(a.low) * b.high;
-  sum += a.high * seen_tf32(b.low);
-  return sum + a.high * b.high;
+struct SplitEight {
+  float high[8], low[8];
+};
+// sum + x y of eight of the contraction, as add_product() of a warp
+inline float add_product(float sum, const SplitEight& x, const SplitEight& y) {
+  float part = tensor_core_sum(0, x.low, y.high, 8);
+  part = tensor_core_sum(part, x.high, y.low, 8);
+  return sum + tensor_core_sum(part, x.high, y.high, 8);
 }
-inline double multiply_add(double x, double y, double sum) { return sum + x * y; }
 
-template <class T, class X, class Y>
-void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c, int ldc, bool add) {
+template <class X, class Y>
+void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, float* c, int ldc, bool add) {
   for (int e = b.thread; e < m * n; e += b.threads) {
-    T sum = 0;
-    for (int p = 0; p < k; ++p) sum = multiply_add(x.at(e / n, p), y.at(p, e % n), sum);
-    T* to = c + e / n * ldc + e % n;
+    float sum = 0;
+    for (int k0 = 0; k0 < k; k0 += 8) {
+      const auto eight = [&](auto at) {
+        SplitEight out;
+        for (int p = 0; p < 8; ++p) {
+          const SplitFloat s = split(k0 + p < k ? at(k0 + p) : 0.0f);
+          out.high[p] = s.high, out.low[p] = seen_tf32(s.low);
+        }
+        return out;
+      };
+      sum = add_product(sum, eight([&](int p) { return x.at(e / n, p); }),
+                        eight([&](int p) { return y.at(p, e % n); }));
+    }
+    float* to = c + e / n * ldc + e % n;
+    *to = add ? *to + sum : sum;
+  }
+}
+template <class X, class Y>
+void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, double* c, int ldc, bool add) {
+  for (int e = b.thread; e < m * n; e += b.threads) {
+    double sum = 0;
+    for (int p = 0; p < k; ++p) sum += x.at(e / n, p) * y.at(p, e % n);
+    double* to = c + e / n * ldc + e % n;
     *to = add ? *to + sum : sum;
   }
 }

@@ -12,6 +12,7 @@
 
 #include "cuda/block/device.h"
 #include "cuda/kernels/dense.h"
+#include "cuda/kernels/dense_steps.h"
 #include "cuda/kernels/pair_list.h"
 #include "cuda/kernels/repformer_node_warp.h"
 #include "cuda/kernels/repformer_pair_attention.h"
@@ -159,6 +160,26 @@ class GpuBackend final : public Backend {
   std::int32_t* pair_of() const { return reinterpret_cast<std::int32_t*>(dg2_.data()); }
   std::int32_t* repformer_of() const { return pair_of() + sizes_.candidates; }
 
+  // ---- gpu_dense.h
+#if defined(__CUDACC__)
+  SplitWeight prepare_split(const Tensor& w, int columns = 0);
+  template <class Op>
+  void start_product(const Op& op);
+  void prepare_split_weights();
+  void fit(Range, int width, const T* feature, T* dfeature);
+#endif
+  void prepare_dense();
+  bool fitting_by_layers(int width) const;
+  std::size_t fitting_rows(std::size_t chunk) const;
+  int fitting_widest() const;
+  bool transform_product(Range);
+  bool transform_backward_product(Range);
+  bool query_product(int layer, Range);
+  bool query_backward_product(int layer, Range);
+  bool node_update_product(int layer, Range);
+  bool node_update_backward_product(int layer, Range);
+  bool fitting_products(Range, int width, const T* feature, T* dfeature);
+
   // ---- gpu_stages.h
   void env_mats(Range, bool repformer);
   bool forks() const;
@@ -243,6 +264,8 @@ class GpuBackend final : public Backend {
     const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
     kernel.warps = stays ? most : kernel.list ? 1 : launches_.warps_for(atoms.size());
     kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
+    if (WarpsOfAtom<Kernel>::value > 1)
+      kernel.warps = WarpsOfAtom<Kernel>::value, kernel.blocks = atoms.size();
     if (stays) kernel.blocks = std::min(kernel.blocks, launches_.multiprocessors());
     if (kernel.list) kernel.blocks = std::min(kernel.blocks, 8 * launches_.multiprocessors());
     Scratch bytes(nullptr);
@@ -251,15 +274,24 @@ class GpuBackend final : public Backend {
     start(kernel, Range{0, kernel.blocks});
     return true;
   }
-  // For the atoms with few neighbours by the first kernel, which stays on its multiprocessors, or, where
-  // these are not filled, by the second one; for the others by the third.
-  template <class Staged, class Few, class Many>
-  void start_by_neighbors(Range atoms, const Staged& staged, const Few& few, Many many) {
-    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(staged, atoms)) start_warps(few, atoms);
-    if (most_repformer_ <= kFewNeighbors) return;
-    many.count = crowded_.data(), many.list = crowded_.data() + 1;
-    launches_.twin();
-    start_warps(many, atoms);
+  // Kernel<tiles, warps> by how many atoms there are and how many neighbours these have; `with` gives it what
+  // it needs. WARPS: of the blocks that stay.
+  template <template <int, int> class Kernel, int WARPS, class With>
+  void start_by_neighbors(Range atoms, With with) {
+    const bool many = most_repformer_ > kFewNeighbors;
+    const auto crowded = [&](auto kernel) {
+      kernel.count = crowded_.data(), kernel.list = crowded_.data() + 1;
+      launches_.twin();
+      start_warps(kernel, atoms);
+    };
+    if (atoms.size() < 4 * launches_.multiprocessors()) {
+      start_warps(with(Kernel<2, kSplit>{}), atoms);
+      if (many) crowded(with(Kernel<3, kSplit>{}));
+      return;
+    }
+    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(with(Kernel<2, WARPS>{}), atoms))
+      start_warps(with(Kernel<2, 0>{}), atoms);
+    if (many) crowded(with(Kernel<3, 0>{}));
   }
 #endif
   template <class Kernel>
@@ -295,6 +327,9 @@ class GpuBackend final : public Backend {
   std::vector<HalfLayer> half_layers_;
 #endif
   FittingView<T> fitting_;
+#if defined(__CUDACC__)
+  SplitWeights split_;
+#endif
   std::vector<char> tabulated_types_;  // (nt) that the tables know
   std::unique_ptr<WeightStore<T>> tables_;
 
@@ -362,6 +397,7 @@ class GpuBackend final : public Backend {
   Buffer<T> h2_, dh2_;                           // (repformer pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (repformer pairs, g1): each pair's share of its neighbour's gradient
   Buffer<T> cat_, conv_, query_, weighted_, dquery_;
+  Buffer<T> fitting_x_, fitting_slope_, fitting_seed_;  // of some atoms: gpu_dense.h
   Buffer<double> pair_force_;
   // Totals of the pair list (2, kCounts), sums of frames (frames, kSums), energies (natoms), forces (nrows,
   // 3), virials (nrows, 9): one transfer, which ends before the virials where these are not wanted.

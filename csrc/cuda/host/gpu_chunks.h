@@ -98,7 +98,8 @@ PairState<T> GpuBackend<T>::pair(int l, Range a) {
   PairState<T> p{nullptr, directions(state_.repformer.em)};
   if (l == 0) {
     p.g2 = moved(g2_first_.data(), before, d);
-    if (!first_made_ && !warp_pair_init(a, p.g2)) start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
+    if (!first_made_ && !warp_pair_init(a, p.g2))
+      start(PairInit<T>{here(a), g2_embd_w_, g2_embd_b_, p.g2}, a);
     first_made_ = chunks_.size() == 1 && !sizing_;
     return p;
   }

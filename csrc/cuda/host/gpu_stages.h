@@ -3,6 +3,7 @@
 
 #include "cuda/host/gpu_backend.h"
 #include "cuda/host/gpu_chunks.h"
+#include "cuda/host/gpu_dense.h"
 #include "cuda/kernels/dense.h"
 #include "cuda/kernels/env_mat.h"
 #include "cuda/kernels/repformer_node.h"
@@ -61,6 +62,7 @@ void GpuBackend<T>::three_body(Range a) {
 
 template <class T>
 void GpuBackend<T>::g1_transform(Range a) {
+  if (transform_product(a)) return;
   start(Transform<T>{here(a), transform_, tebd_, g1(0), g1_slope_.data()}, groups(a));
 }
 
@@ -91,7 +93,8 @@ bool GpuBackend<T>::warp_pair_init_backward(Range a) {
   return false;
 }
 template <class T>
-bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* to, const KeptAttention<T>& kept) {
+bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* to,
+                                   const KeptAttention<T>& kept) {
 #if defined(__CUDACC__)
   if constexpr (sizeof(T) == 4) {
     if (!warp_pairs_) return false;
@@ -100,7 +103,7 @@ bool GpuBackend<T>::warp_pair_step(int l, Range a, const PairState<T>& from, T* 
       kernel.g2 = from.g2, kernel.h2 = from.h2, kernel.kept = kept, kernel.out = to;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpPairStep<2, 16>{}), with(WarpPairStep<2, 0>{}), with(WarpPairStep<3, 0>{}));
+    start_by_neighbors<WarpPairStep, 16>(a, with);
     return true;
   }
 #endif
@@ -123,8 +126,7 @@ bool GpuBackend<T>::warp_pair_step_backward(int l, Range a, const PairState<T>& 
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpPairStepBackward<2, 12>{}), with(WarpPairStepBackward<2, 0>{}),
-                       with(WarpPairStepBackward<3, 0>{}));
+    start_by_neighbors<WarpPairStepBackward, 12>(a, with);
     return true;
   }
 #endif
@@ -153,8 +155,7 @@ bool GpuBackend<T>::warp_node_moments(int l, Range a) {
       kernel.g2 = x.g2, kernel.h2 = x.h2, kernel.g1 = g1(l);
       return kernel;
     };
-    start_by_neighbors(a, with(WarpNodeMoments<2, 16>{}), with(WarpNodeMoments<2, 0>{}),
-                       with(WarpNodeMoments<3, 0>{}));
+    start_by_neighbors<WarpNodeMoments, 16>(a, with);
     return true;
   }
 #endif
@@ -173,8 +174,7 @@ bool GpuBackend<T>::warp_node_moments_backward(int l, Range a, bool clear_pairs)
       kernel.dg2 = dpair(l).g2, kernel.dh2 = dpair(l).h2, kernel.clear_pairs = clear_pairs;
       return kernel;
     };
-    start_by_neighbors(a, with(WarpNodeMomentsBackward<2, 12>{}), with(WarpNodeMomentsBackward<2, 0>{}),
-                       with(WarpNodeMomentsBackward<3, 0>{}));
+    start_by_neighbors<WarpNodeMomentsBackward, 12>(a, with);
     return true;
   }
 #endif
@@ -187,9 +187,11 @@ void GpuBackend<T>::node_step(int l, Range a) {
   const LayerView<T>& w = layers_[l];
   const State<T> s = here(a);
   const NodeArrays<T> x = nodes(a);
-  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  if (rep().has_g1_attn && !query_product(l, a))
+    start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
   launches_.join();
   if (!warp_node_moments(l, a)) start(NodeMoments<T>{{s, w, x, pair(l, a), g1(l)}}, a, most_repformer_);
+  if (node_update_product(l, a)) return;
   start(NodeUpdate<T>{s, w, x, g1(l), g1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a)},
         groups(a));
 }
@@ -206,7 +208,7 @@ void GpuBackend<T>::fitting(Range a) {
                      parameters_.data(),
                      dpa2 ? dg1(rep().nlayers) : s.drep_out,
                      energy()};
-  start(k, groups(a));
+  if (!fitting_products(a, k.width, k.feature, k.dfeature)) start(k, groups(a));
 }
 
 // ---- backward
@@ -222,15 +224,19 @@ void GpuBackend<T>::node_step_backward(int l, Range a) {
   const bool last = l == rep().nlayers - 1, begun = rep().has_g1g1 && !last;  // by pair_step_backward
   const State<T> s = here(a);
   const NodeArrays<T> x = nodes(a), dx = dnodes(a);
-  if (rep().has_g1_attn) start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
-  start(
-      NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a), dg1(l)},
-      groups(a));
+  if (rep().has_g1_attn && !query_product(l, a))
+    start(DenseForward<T>{s.natoms, w.attn1_query, g1(l), x.query}, groups(a));
+  if (!node_update_backward_product(l, a))
+    start(NodeUpdateBackward<T>{s, w, dx, dg1(l + 1), slope(mlp_slope_, l, a), slope(self_slope_, l, a),
+                                dg1(l)},
+          groups(a));
   launches_.join();
   if (!warp_node_moments_backward(l, a, last))
-    start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a, most_repformer_);
+    start(NodeMomentsBackward<T>{{s, w, x, pair(l, a), g1(l)}, dx, dpair(l), last, !begun}, a,
+          most_repformer_);
   launches_.fork();
-  if (rep().has_g1_attn) start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
+  if (rep().has_g1_attn && !query_backward_product(l, a))
+    start(DenseBackward<T>{s.natoms, w.attn1_query, dx.query, dg1(l)}, groups(a));
 }
 
 template <class T>
@@ -238,11 +244,10 @@ void GpuBackend<T>::pair_step_backward(int l, Range a) {
   const PairState<T> x = pair(l, a);
   launches_.aside(forks());
   if (!warp_pair_step_backward(l, a, x))
-    start(PairStepBackward<T>{{here(a), layers_[l], x, g1(l), kept_attention(l)},
-                              dpair(l + 1),
-                              dpair(l),
-                              dg1(l)},
-          a, most_repformer_);
+    start(
+        PairStepBackward<T>{
+            {here(a), layers_[l], x, g1(l), kept_attention(l)}, dpair(l + 1), dpair(l), dg1(l)},
+        a, most_repformer_);
   launches_.aside(false);
 }
 
@@ -264,6 +269,7 @@ void GpuBackend<T>::pair_init_backward(Range a) {
 
 template <class T>
 void GpuBackend<T>::g1_transform_backward(Range a) {
+  if (transform_backward_product(a)) return;
   start(TransformBackward<T>{here(a), transform_, g1_slope_.data(), dg1(0)}, groups(a));
 }
 

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
-
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "cuda/host/gpu_backend.h"
 #include "model/folding.h"
@@ -183,8 +182,8 @@ void GpuBackend<T>::prepare_halves(int l) {
     warp_pairs_ = f.g2_dim == kPairChannels && f.nsel <= kManyNeighbors && !f.update_h2 && !f.has_g1g1 &&
                   model_.smooth && f.attn2_gate && !model_.all_neighbors && warp_kernels_know(f.act) &&
                   wants_warp_kernels();
-    warp_nodes_ = warp_pairs_ && f.g1_dim == kNodeChannels && f.axis == kNodeAxis && f.has_conv && f.g1_out_conv &&
-                  f.g1_out_mlp && f.has_grrg && f.has_drrd && !f.has_g1_attn;
+    warp_nodes_ = warp_pairs_ && f.g1_dim == kNodeChannels && f.axis == kNodeAxis && f.has_conv &&
+                  f.g1_out_conv && f.g1_out_mlp && f.has_grrg && f.has_drrd && !f.has_g1_attn;
     if (!warp_pairs_) return;
     const FoldedLayer w = fold_layer(f, l);
     const auto half = [&](const Tensor& x) { return half_weight(x, kWeightLimit, &weights_); };
@@ -236,6 +235,7 @@ void GpuBackend<T>::prepare() {
   s.embedding.empty = weights_.put(fold_empty_slots(m));
   prepare_block(m.repinit, &s.repinit);
   prepare_fitting();
+  prepare_dense();
   if (!m.is_dpa2) return;
   if (m.has_three_body) {
     s.embedding3 = prepare_embedding(m.three_body);

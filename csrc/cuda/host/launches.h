@@ -27,10 +27,10 @@ class Launches {
   Launches& operator=(const Launches&) = delete;
   ~Launches() { forget(); }
 
-  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
-  // better.
   int multiprocessors() const { return multiprocessors_; }
   std::size_t most_shared() const { return static_cast<std::size_t>(most_shared_); }  // of a block
+  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
+  // better.
   int warps_for(int atoms) const { return atoms >= 16 * multiprocessors_ ? 4 : 1; }
 
   // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
@@ -113,16 +113,14 @@ class Launches {
     std::size_t shared = 0;
     Items items{};
     std::vector<char> kernel;  // its object
-    std::vector<int> after;  // of the step's kernels
+    std::vector<int> after;    // of the step's kernels
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
       void* arguments[] = {const_cast<void*>(object), &items};
       check(cudaLaunchKernel(function, dim3(blocks), dim3(threads), arguments, shared, nullptr));
     }
-    bool same_node(const Call& other) const {
-      return function == other.function && after == other.after;
-    }
+    bool same_node(const Call& other) const { return function == other.function && after == other.after; }
     bool same(const Call& other, const char* object) const {
       return blocks == other.blocks && threads == other.threads && shared == other.shared &&
              items == other.items && std::memcmp(kernel.data(), object, kernel.size()) == 0;
@@ -156,7 +154,8 @@ class Launches {
     const int own = static_cast<int>(recorded_);
     const auto wait_for = [&](const std::vector<int>& calls) {
       for (const int k : calls) {
-        if (std::find(call->after.begin(), call->after.end(), k) == call->after.end()) call->after.push_back(k);
+        if (std::find(call->after.begin(), call->after.end(), k) == call->after.end())
+          call->after.push_back(k);
       }
     };
     if (std::exchange(twin_, false) && !last.empty()) {

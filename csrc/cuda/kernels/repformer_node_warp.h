@@ -17,7 +17,8 @@ namespace gpu {
 constexpr int kNodeChannels = 128;  // of g1
 constexpr int kNodeAxis = 4;
 
-// Which channel stands at a place of the tiles of a product: of 16 places, 8 half + 2 t + e is 4 t + 2 half + e.
+// Which channel stands at a place of the tiles of a product: of 16 places, 8 half + 2 t + e is 4 t + 2 half +
+// e.
 inline int conv_order(int place) {
   const int in = place % 16;
   return place - in + 4 * (in % 8 / 2) + 2 * (in / 8) + in % 2;
@@ -30,6 +31,7 @@ template <int TILES, int WARPS>
 struct WarpNodeBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
   static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kWarpsOfAtom = WARPS == kSplit ? 4 : 1;  // which share neighbours, channels and rows
   static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
   static constexpr int kMinBlocks = kStaged ? 1 : TILES > 2 ? 2 : 3;
   using Tiles = HalfTiles<kStaged>;
@@ -42,12 +44,15 @@ struct WarpNodeBase : WarpAtoms {
   struct Neighbors {
     int n;
     std::int64_t q0;
-    float4* meta;  // (rows) h2, sw; zeros beyond the last
-    int* row;      // (rows) of g1
+    HalfRows left;  // g2 w, scaled
+    float4* meta;   // (rows) h2, sw; zeros beyond the last
+    int* row;       // (rows) of g1
+    float down;     // what the numbers of `left` are to be multiplied with
   };
-  static constexpr int kNeighborBytes = kRows * (sizeof(float4) + sizeof(int));
+  static constexpr int kNeighborBytes = kRows * (2 * HalfRows::kStride + sizeof(float4) + sizeof(int));
   __device__ static Neighbors neighbors(Scratch* scratch) {
     Neighbors x{};
+    x.left = HalfRows::take(scratch, kRows);
     x.meta = scratch->take<float4>(kRows);
     x.row = scratch->take<int>(kRows);
     return x;
@@ -56,6 +61,15 @@ struct WarpNodeBase : WarpAtoms {
 
   __device__ void load(int lane, int i, Neighbors* x) const {
     x->q0 = s.repformer.first[i];
+    constexpr int kLoads = kRows / 4;  // eight lanes a row
+    float4 y[kLoads];
+    const float* from = g2 + x->q0 * kPairChannels + 4 * lane;
+    DPA2MD_UNROLL
+    for (int k = 0; k < kLoads; ++k) {
+      y[k] = make_float4(0, 0, 0, 0);
+      if (4 * k + lane / 8 < x->n)
+        y[k] = __ldg(reinterpret_cast<const float4*>(from + 4 * k * kPairChannels));
+    }
     for (int j = lane; j < kRows; j += 32) {
       float4 m = make_float4(0, 0, 0, 0);
       int row = i;
@@ -67,6 +81,22 @@ struct WarpNodeBase : WarpAtoms {
       x->meta[j] = m, x->row[j] = row;
     }
     __syncwarp();
+    float most = 0;
+    DPA2MD_UNROLL
+    for (int k = 0; k < kLoads; ++k) {
+      const float w = x->meta[4 * k + lane / 8].w;
+      y[k].x *= w, y[k].y *= w, y[k].z *= w, y[k].w *= w;
+      most = fmaxf(most, fmaxf(fmaxf(fabsf(y[k].x), fabsf(y[k].y)), fmaxf(fabsf(y[k].z), fabsf(y[k].w))));
+    }
+    const Scale scale = scale_to<kPairLimit>(warp_most(most));
+    x->down = scale.down;
+    DPA2MD_UNROLL
+    for (int k = 0; k < kLoads; ++k) {
+      const float4 z =
+          make_float4(scale.up * y[k].x, scale.up * y[k].y, scale.up * y[k].z, scale.up * y[k].w);
+      x->left.store(4 * k + lane / 8, 4 * (lane % 8), z);
+    }
+    __syncwarp();
   }
   __device__ const float* row(int k) const { return g1 + static_cast<std::int64_t>(k) * kNodeChannels; }
 
@@ -76,21 +106,51 @@ struct WarpNodeBase : WarpAtoms {
     float s2[3];
     float most;  // of |gg1| of this lane's
   };
-  __device__ Moments moments(int lane, const Neighbors& x) const {
+  // Of neighbours 8 first ... of every 8 kWarpsOfAtom, without the factor c.
+  __device__ Moments some_moments(int lane, const Neighbors& x, int first) const {
     Moments m{};
     DPA2MD_UNROLL
     for (int c = 0; c < 3; ++c) m.s[c] = make_float4(0, 0, 0, 0);
     const float* pairs = g2 + x.q0 * kPairChannels + lane;
-#pragma unroll 8
-    for (int j = 0; j < x.n; ++j) {
-      const float4 h = x.meta[j], y = __ldg(reinterpret_cast<const float4*>(row(x.row[j])) + lane);
-      const float z = __ldg(pairs + j * kPairChannels);
-      const float w[3] = {h.x * h.w, h.y * h.w, h.z * h.w};
-      m.most = fmaxf(m.most, fmaxf(fmaxf(fabsf(y.x), fabsf(y.y)), fmaxf(fabsf(y.z), fabsf(y.w))));
+    for (int j0 = 8 * first; j0 < x.n;
+         j0 += 8 * kWarpsOfAtom) {  // eight rows at once on their way; zeros behind the last
+      float4 y8[8];
+      float z8[8];
       DPA2MD_UNROLL
-      for (int c = 0; c < 3; ++c) {
-        m.s[c].x += w[c] * y.x, m.s[c].y += w[c] * y.y, m.s[c].z += w[c] * y.z, m.s[c].w += w[c] * y.w;
-        m.s2[c] += w[c] * z;
+      for (int k = 0; k < 8; ++k) {
+        y8[k] = __ldg(reinterpret_cast<const float4*>(row(x.row[j0 + k])) + lane);
+        z8[k] = __ldg(pairs + (j0 + k < x.n ? j0 + k : 0) * kPairChannels);
+      }
+      DPA2MD_UNROLL
+      for (int k = 0; k < 8; ++k) {
+        const float4 h = x.meta[j0 + k], y = y8[k];
+        const float z = z8[k], w[3] = {h.x * h.w, h.y * h.w, h.z * h.w};
+        m.most = fmaxf(m.most, fmaxf(fmaxf(fabsf(y.x), fabsf(y.y)), fmaxf(fabsf(y.z), fabsf(y.w))));
+        DPA2MD_UNROLL
+        for (int c = 0; c < 3; ++c) {
+          m.s[c].x += w[c] * y.x, m.s[c].y += w[c] * y.y, m.s[c].z += w[c] * y.z, m.s[c].w += w[c] * y.w;
+          m.s2[c] += w[c] * z;
+        }
+      }
+    }
+    return m;
+  }
+  // `shared`: room for all warps' of a block, where they share an atom.
+  __device__ Moments moments(const ThreadBlock& b, const Neighbors& x, Moments* shared) const {
+    Moments m = some_moments(b.lane, x, kWarpsOfAtom > 1 ? b.warp : 0);
+    if constexpr (kWarpsOfAtom > 1) {
+      shared[32 * b.warp + b.lane] = m;
+      b.sync();
+      m = shared[b.lane];
+      for (int w = 1; w < kWarpsOfAtom; ++w) {
+        const Moments other = shared[32 * w + b.lane];
+        m.most = fmaxf(m.most, other.most);
+        DPA2MD_UNROLL
+        for (int c = 0; c < 3; ++c) {
+          m.s[c].x += other.s[c].x, m.s[c].y += other.s[c].y, m.s[c].z += other.s[c].z,
+              m.s[c].w += other.s[c].w;
+          m.s2[c] += other.s2[c];
+        }
       }
     }
     const float scale = s.inverse_moment(x.n);
@@ -101,36 +161,12 @@ struct WarpNodeBase : WarpAtoms {
     }
     return m;
   }
-
-  // g2 w as left factors; returns what their numbers are to be multiplied with.
-  __device__ float left(int lane, const Neighbors& x, LeftTile (*to)[2]) const {
-    float2 y[TILES][2][2][2];  // tile, contraction, its half, row
-    float most = 0;
-    DPA2MD_UNROLL
-    for (int e = 0; e < 8 * TILES; ++e) {
-      const int m = e / 8, k = e / 4 % 2, half_k = e / 2 % 2, h = e % 2, j = 16 * m + 8 * h + (lane >> 2);
-      float2 z = make_float2(0, 0);
-      if (j < x.n) {
-        z = __ldg(reinterpret_cast<const float2*>(g2 + (x.q0 + j) * kPairChannels + 16 * k + 8 * half_k +
-                                                  2 * (lane & 3)));
-        const float w = x.meta[j].w;
-        z.x *= w, z.y *= w;
-      }
-      most = fmaxf(most, fmaxf(fabsf(z.x), fabsf(z.y)));
-      y[m][k][half_k][h] = z;
-    }
-    const Scale scale = scale_to<kPairLimit>(warp_most(most));
-    DPA2MD_UNROLL
-    for (int e = 0; e < 8 * TILES; ++e) {
-      const int m = e / 8, k = e / 4 % 2, half_k = e / 2 % 2, h = e % 2;
-      const float2 z = y[m][k][half_k][h];
-      const SplitPair p = split_pair(scale.up * z.x, scale.up * z.y);
-      to[m][k].high[2 * half_k + h] = p.high, to[m][k].low[2 * half_k + h] = p.low;
-    }
-    return scale.down;
-  }
+  static constexpr int kMomentBytes = kWarpsOfAtom > 1 ? kWarpsOfAtom * 32 * sizeof(Moments) : 0;
   // T of 16 channels, from 16 p on: (tiles of rows, of columns, a lane's).
-  __device__ static void project(int lane, int p, const Tiles& conv, const LeftTile (*x)[2], float (*t)[2][4]) {
+  __device__ static void project(int lane, int p, const Tiles& conv, const Neighbors& x, float (*t)[2][4]) {
+    LeftTile left[TILES][2];
+    DPA2MD_UNROLL
+    for (int e = 0; e < 2 * TILES; ++e) left[e / 2][e % 2] = x.left.left(lane, 16 * (e / 2), 16 * (e % 2));
     DPA2MD_UNROLL
     for (int n = 0; n < 2; ++n) {
       const RightTile y[2] = {conv.tile(lane, 0, 2 * p + n), conv.tile(lane, 1, 2 * p + n)};
@@ -138,8 +174,8 @@ struct WarpNodeBase : WarpAtoms {
       for (int m = 0; m < TILES; ++m) {
         DPA2MD_UNROLL
         for (int e = 0; e < 4; ++e) t[m][n][e] = 0;
-        multiply(t[m][n], x[m][0], y[0]);
-        multiply(t[m][n], x[m][1], y[1]);
+        multiply(t[m][n], left[m][0], y[0]);
+        multiply(t[m][n], left[m][1], y[1]);
       }
     }
   }
@@ -157,23 +193,25 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
   using typename Base::Tiles;
 
   void arrays(Scratch* scratch, int) const {
-    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
-    scratch->take<char>(this->warps * Base::kNeighborBytes);
+    scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(Base::kMomentBytes + this->warps * Base::kNeighborBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Tiles conv = staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared);
     if (Base::kStaged) b.sync();
+    auto* all = shared.take<Moments>(Base::kMomentBytes / sizeof(Moments));
     Neighbors x;
     for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       x.n = this->s.repformer.count[i];
       if (!this->mine(x.n)) return;
       this->load(b.lane, i, &x);
       float* cat = this->a.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
-      symmetrise(b.lane, this->moments(b.lane, x), cat);
-      convolve(b.lane, conv, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
-      __syncwarp();
+      const Moments m = this->moments(b, x, all);
+      if (WARPS != kSplit || b.warp == 0) symmetrise(b.lane, m, cat);
+      convolve(b, conv, x, this->a.conv + static_cast<std::int64_t>(i) * kNodeChannels);
+      WARPS == kSplit ? b.sync() : __syncwarp();
     });
   }
 
@@ -198,21 +236,21 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
     }
   }
 
-  __device__ void convolve(int lane, const Tiles& weight, const Neighbors& x, float* conv) const {
-    LeftTile left[TILES][2];
-    const float down = this->left(lane, x, left) * weight.down * this->s.inverse_count(x.n);
+  __device__ void convolve(const ThreadBlock& b, const Tiles& weight, const Neighbors& x, float* conv) const {
+    const int lane = b.lane;
+    const float down = x.down * weight.down * this->s.inverse_count(x.n);
     const float* row[TILES][2];
     DPA2MD_UNROLL
     for (int e = 0; e < 2 * TILES; ++e)
       row[e / 2][e % 2] = this->row(x.row[8 * e + (lane >> 2)]) + 4 * (lane & 3);
 #pragma unroll 2
-    for (int p = 0; p < kNodeChannels / 16; ++p) {
+    for (int p = WARPS == kSplit ? b.warp : 0; p < kNodeChannels / 16; p += Base::kWarpsOfAtom) {
       float4 y[TILES][2];
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e)
         y[e / 2][e % 2] = __ldg(reinterpret_cast<const float4*>(row[e / 2][e % 2] + 16 * p));
       float t[TILES][2][4];
-      Base::project(lane, p, weight, left, t);
+      Base::project(lane, p, weight, x, t);
       float sum[4] = {0, 0, 0, 0};
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e) {
@@ -258,26 +296,42 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     float* s = scratch->take<float>(3 * kNodeChannels);
     return {s, scratch->take<float>(3 * kPairChannels)};
   }
+  // Of 16 TILES rows what one lane has: gradients of g2 w (scaled), and of h2 w.
+  struct Sums {
+    float left[TILES][kChannelTiles][4];
+    float h[TILES][2][3];
+  };
+  static constexpr int kNumbers = sizeof(Sums) / sizeof(float);
+  static constexpr int kSumBytes = WARPS == kSplit ? Base::kWarpsOfAtom * 32 * sizeof(Sums) : 0;
   void arrays(Scratch* scratch, int) const {
-    scratch->take<char>(WARPS ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
-    scratch->take<char>(WARPS ? staged_bytes(this->half.conv_t, 1, kConvTiles) : 0);
-    scratch->take<char>(this->warps * (Base::kNeighborBytes + kGradientBytes));
+    scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
+    scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv_t, 1, kConvTiles) : 0);
+    scratch->take<char>(Base::kMomentBytes + kSumBytes +
+                        this->warps * (Base::kNeighborBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.conv_t, 1, kConvTiles, &shared)};
     if (Base::kStaged) b.sync();
+    auto* all = shared.take<Moments>(Base::kMomentBytes / sizeof(Moments));
+    auto* sums = shared.take<float>(kSumBytes / sizeof(float));
     Neighbors x;
     Gradients y;
     for (int k = 0; k <= b.warp; ++k) x = Base::neighbors(&shared), y = gradients(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       x.n = this->s.repformer.count[i];
       if (!this->mine(x.n) || x.n == 0) return;
       this->load(b.lane, i, &x);
-      const float most = moments_backward(b.lane, i, x, y);
-      convolve_backward(b.lane, i, w, x, y, warp_most(most));
-      __syncwarp();
+      const float most = moments_backward(b.lane, i, x, this->moments(b, x, all), y);
+      Sums own{};
+      const float down = convolve_backward(b, i, w, x, y, warp_most(most), &own);
+      if constexpr (WARPS == kSplit) add_up(b, sums, &own);
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e) {
+        if (WARPS != kSplit || e % Base::kWarpsOfAtom == b.warp) pairs_backward(b.lane, x, y, down, own, e);
+      }
+      WARPS == kSplit ? b.sync() : __syncwarp();
     });
   }
 
@@ -286,12 +340,14 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     Tiles conv, conv_t;
   };
   // d S and d S2; returns this lane's largest |gg1|.
-  __device__ float moments_backward(int lane, int i, const Neighbors& x, const Gradients& y) const {
-    const Moments m = this->moments(lane, x);
+  __device__ float moments_backward(int lane, int i, const Neighbors& x, const Moments& m,
+                                    const Gradients& y) const {
     const float* dcat = d.cat + static_cast<std::int64_t>(i) * this->s.rep.linear1.end;
-    const float *drrd = dcat + this->s.rep.linear1.drrd + 4 * lane, *grrg = dcat + this->s.rep.linear1.grrg + lane;
+    const float *drrd = dcat + this->s.rep.linear1.drrd + 4 * lane,
+                *grrg = dcat + this->s.rep.linear1.grrg + lane;
     float4 sum[3];
-    float sum2[3] = {0, 0, 0}, first[3] = {0, 0, 0}, first2[3] = {0, 0, 0};  // of channel `lane`, of the first
+    float sum2[3] = {0, 0, 0}, first[3] = {0, 0, 0},
+          first2[3] = {0, 0, 0};  // of channel `lane`, of the first
     DPA2MD_UNROLL
     for (int c = 0; c < 3; ++c) sum[c] = make_float4(0, 0, 0, 0);
     DPA2MD_UNROLL
@@ -332,41 +388,63 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     return x;
   }
 
-  __device__ void convolve_backward(int lane, int i, const Weights& weights, const Neighbors& x,
-                                    const Gradients& y, float most) const {
+  // Of all warps that share the atom.
+  __device__ static void add_up(const ThreadBlock& b, float* shared, Sums* own) {
+    auto* x = reinterpret_cast<float*>(own);
+    DPA2MD_UNROLL
+    for (int k = 0; k < kNumbers; ++k) shared[(b.warp * kNumbers + k) * 32 + b.lane] = x[k];
+    b.sync();
+    DPA2MD_UNROLL
+    for (int k = 0; k < kNumbers; ++k) {
+      x[k] = 0;
+      for (int w = 0; w < Base::kWarpsOfAtom; ++w) x[k] += shared[(w * kNumbers + k) * 32 + b.lane];
+    }
+  }
+
+  // Returns what sums->left is to be multiplied with.
+  __device__ float convolve_backward(const ThreadBlock& b, int i, const Weights& weights, const Neighbors& x,
+                                     const Gradients& y, float most, Sums* sums) const {
+    constexpr int step = Base::kWarpsOfAtom;
+    const int lane = b.lane, begin = WARPS == kSplit ? b.warp : 0;
     const float* dconv = d.conv + static_cast<std::int64_t>(i) * kNodeChannels;
     const float4 of_lane = __ldg(reinterpret_cast<const float4*>(dconv) + lane);
     const float inv = this->s.inverse_count(x.n);
-    most *= inv * warp_most(fmaxf(fmaxf(fabsf(of_lane.x), fabsf(of_lane.y)), fmaxf(fabsf(of_lane.z), fabsf(of_lane.w))));
+    most *= inv * warp_most(fmaxf(fmaxf(fabsf(of_lane.x), fabsf(of_lane.y)),
+                                  fmaxf(fabsf(of_lane.z), fabsf(of_lane.w))));
     const Scale scale = scale_to<kPairLimit>(most);
-    LeftTile left[TILES][2];
-    const float down = this->left(lane, x, left) * weights.conv.down;
+    const float down = x.down * weights.conv.down;
     const int g = lane >> 2, t = lane & 3;
-    float dleft[TILES][kChannelTiles][4] = {};
-    float dh[TILES][2][3] = {};
-#pragma unroll 1
-    for (int p = 0; p < kNodeChannels / 16; ++p) {
-      const int channel = 16 * p + 4 * t;
-      float4 z[TILES][2], up = __ldg(reinterpret_cast<const float4*>(dconv + channel));
+    const auto neighbors_of = [&](int p, float4(*z)[2]) {
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e)
-        z[e / 2][e % 2] = __ldg(reinterpret_cast<const float4*>(this->row(x.row[8 * e + g]) + channel));
+        z[e / 2][e % 2] =
+            __ldg(reinterpret_cast<const float4*>(this->row(x.row[8 * e + g]) + 16 * p + 4 * t));
+    };
+    float4 z[TILES][2], next[TILES][2];
+    neighbors_of(begin, z);
+#pragma unroll 1
+    for (int p = begin; p < kNodeChannels / 16; p += step) {
+      const int channel = 16 * p + 4 * t;
+      float4 up = __ldg(reinterpret_cast<const float4*>(dconv + channel));
+      neighbors_of(p + step < kNodeChannels / 16 ? p + step : p, next);
       up.x *= inv, up.y *= inv, up.z *= inv, up.w *= inv;
       const float4 ds[3] = {*reinterpret_cast<const float4*>(y.s + channel),
                             *reinterpret_cast<const float4*>(y.s + kNodeChannels + channel),
                             *reinterpret_cast<const float4*>(y.s + 2 * kNodeChannels + channel)};
       float product[TILES][2][4];
-      Base::project(lane, p, weights.conv, left, product);
+      Base::project(lane, p, weights.conv, x, product);
       LeftTile dt[TILES];
       DPA2MD_UNROLL
       for (int e = 0; e < 2 * TILES; ++e) {
         const int m = e / 2, h = e % 2, j = 8 * e + g;
         const float4 q = z[m][h], w = x.meta[j];
-        share(x, j, channel, make_float4(down * product[m][0][2 * h], down * product[m][0][2 * h + 1],
-                                         down * product[m][1][2 * h], down * product[m][1][2 * h + 1]),
+        share(x, j, channel,
+              make_float4(down * product[m][0][2 * h], down * product[m][0][2 * h + 1],
+                          down * product[m][1][2 * h], down * product[m][1][2 * h + 1]),
               up, w, ds);
         DPA2MD_UNROLL
-        for (int c = 0; c < 3; ++c) dh[m][h][c] += q.x * ds[c].x + q.y * ds[c].y + q.z * ds[c].z + q.w * ds[c].w;
+        for (int c = 0; c < 3; ++c)
+          sums->h[m][h][c] += q.x * ds[c].x + q.y * ds[c].y + q.z * ds[c].z + q.w * ds[c].w;
         const SplitPair a = split_pair(scale.up * (q.x * up.x), scale.up * (q.y * up.y)),
                         b = split_pair(scale.up * (q.z * up.z), scale.up * (q.w * up.w));
         dt[m].high[h] = a.high, dt[m].low[h] = a.low, dt[m].high[2 + h] = b.high, dt[m].low[2 + h] = b.low;
@@ -375,14 +453,17 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
       for (int n = 0; n < kChannelTiles; ++n) {
         const RightTile right = weights.conv_t.tile(lane, p, n);
         DPA2MD_UNROLL
-        for (int m = 0; m < TILES; ++m) multiply(dleft[m][n], dt[m], right);
+        for (int m = 0; m < TILES; ++m) multiply(sums->left[m][n], dt[m], right);
       }
+      DPA2MD_UNROLL
+      for (int e = 0; e < 2 * TILES; ++e) z[e / 2][e % 2] = next[e / 2][e % 2];
     }
-    pairs_backward(lane, x, y, scale.down * weights.conv_t.down, dleft, dh);
+    return scale.down * weights.conv_t.down;
   }
 
   // A pair's share of the gradient of its neighbour's g1, four channels.
-  __device__ void share(const Neighbors& x, int j, int channel, float4 t, float4 up, float4 w, const float4* ds) const {
+  __device__ void share(const Neighbors& x, int j, int channel, float4 t, float4 up, float4 w,
+                        const float4* ds) const {
     if (j >= x.n) return;
     t.x *= up.x, t.y *= up.y, t.z *= up.z, t.w *= up.w;
     const float h[3] = {w.x * w.w, w.y * w.w, w.z * w.w};
@@ -393,43 +474,51 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     *reinterpret_cast<float4*>(this->s.dgg1 + (x.q0 + j) * kNodeChannels + channel) = t;
   }
 
-  // From the gradients of g2 w (scaled), of h2 w and of S2 to those of g2, h2 and sw.
+  // From the gradients of g2 w (scaled), of h2 w and of S2 to those of g2, h2 and sw, of eight rows.
   __device__ void pairs_backward(int lane, const Neighbors& x, const Gradients& y, float down,
-                                 float (*dleft)[kChannelTiles][4], float (*dh)[2][3]) const {
+                                 const Sums& sums, int e) const {
     const int g = lane >> 2, t = lane & 3;
+    const int m = e / 2, h = e % 2, j = 8 * e + g;
+    const bool inside = j < x.n;
+    const float4 w = x.meta[j];
+    const std::int64_t q = x.q0 + (inside ? j : 0), at = q * kPairChannels + 2 * t;
+    float2 own[kChannelTiles], sum[kChannelTiles];
+    float before_h[3] = {0, 0, 0}, before_w = 0;
     DPA2MD_UNROLL
-    for (int e = 0; e < 2 * TILES; ++e) {
-      const int m = e / 2, h = e % 2, j = 8 * e + g;
-      const bool inside = j < x.n;
-      const float4 w = x.meta[j];
-      const std::int64_t at = (x.q0 + (inside ? j : 0)) * kPairChannels + 2 * t;
-      float along = 0, of_h[3] = {dh[m][h][0], dh[m][h][1], dh[m][h][2]};
-      DPA2MD_UNROLL
-      for (int n = 0; n < kChannelTiles; ++n) {
-        const float2 q = __ldg(reinterpret_cast<const float2*>(this->g2 + at + 8 * n));
-        float2 sum = make_float2(down * dleft[m][n][2 * h], down * dleft[m][n][2 * h + 1]);
-        along += sum.x * q.x + sum.y * q.y;
-        const float hh[3] = {w.x, w.y, w.z};
-        DPA2MD_UNROLL
-        for (int c = 0; c < 3; ++c) {
-          const float2 ds = *reinterpret_cast<const float2*>(y.s2 + c * kPairChannels + 8 * n + 2 * t);
-          sum.x += hh[c] * ds.x, sum.y += hh[c] * ds.y;
-          of_h[c] += ds.x * q.x + ds.y * q.y;
-        }
-        if (!inside) continue;
-        float2* to = reinterpret_cast<float2*>(dg2 + at + 8 * n);
-        const float2 before = clear_pairs ? make_float2(0, 0) : *to;
-        *to = make_float2(before.x + w.w * sum.x, before.y + w.w * sum.y);
-      }
-      along = row_sum(along);
-      DPA2MD_UNROLL
-      for (int c = 0; c < 3; ++c) of_h[c] = row_sum(of_h[c]);
-      if (!inside || t != 0) continue;
-      float *to = dh2 + (x.q0 + j) * kH2Row, *dsw = this->s.repformer.dsw + x.q0 + j;
-      DPA2MD_UNROLL
-      for (int c = 0; c < 3; ++c) to[c] = (clear_pairs ? 0.0f : to[c]) + w.w * of_h[c];
-      *dsw = (clear_pairs ? 0.0f : *dsw) + (w.x * of_h[0] + w.y * of_h[1] + w.z * of_h[2] + along);
+    for (int n = 0; n < kChannelTiles; ++n) {
+      own[n] = __ldg(reinterpret_cast<const float2*>(this->g2 + at + 8 * n));
+      sum[n] = make_float2(0, 0);
+      if (inside && !clear_pairs) sum[n] = *reinterpret_cast<const float2*>(dg2 + at + 8 * n);
     }
+    if (inside && !clear_pairs) {
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) before_h[c] = dh2[q * kH2Row + c];
+      before_w = this->s.repformer.dsw[q];
+    }
+    float along = 0, of_h[3] = {sums.h[m][h][0], sums.h[m][h][1], sums.h[m][h][2]};
+    DPA2MD_UNROLL
+    for (int n = 0; n < kChannelTiles; ++n) {
+      float2 d = make_float2(down * sums.left[m][n][2 * h], down * sums.left[m][n][2 * h + 1]);
+      along += d.x * own[n].x + d.y * own[n].y;
+      const float hh[3] = {w.x, w.y, w.z};
+      DPA2MD_UNROLL
+      for (int c = 0; c < 3; ++c) {
+        const float2 ds = *reinterpret_cast<const float2*>(y.s2 + c * kPairChannels + 8 * n + 2 * t);
+        d.x += hh[c] * ds.x, d.y += hh[c] * ds.y;
+        of_h[c] += ds.x * own[n].x + ds.y * own[n].y;
+      }
+      sum[n].x += w.w * d.x, sum[n].y += w.w * d.y;
+    }
+    along = row_sum(along);
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) of_h[c] = row_sum(of_h[c]);
+    if (!inside) return;
+    DPA2MD_UNROLL
+    for (int n = 0; n < kChannelTiles; ++n) *reinterpret_cast<float2*>(dg2 + at + 8 * n) = sum[n];
+    if (t != 0) return;
+    DPA2MD_UNROLL
+    for (int c = 0; c < 3; ++c) dh2[q * kH2Row + c] = before_h[c] + w.w * of_h[c];
+    this->s.repformer.dsw[q] = before_w + (w.x * of_h[0] + w.y * of_h[1] + w.z * of_h[2] + along);
   }
 };
 

@@ -1,7 +1,7 @@
-// pair_step for the published models in float32: smooth and gated, g2 of 32 channels, no update of h2, no g1g1,
-// and no more than 16 TILES neighbours. What repformer_pair.h and repformer_pair_attention.h compute, with a
-// warp for an atom: logits, probabilities and their gradients stay in its registers, 16 neighbours' rows at a
-// time, and no barrier stands between the heads. Products are those of halves.h.
+// pair_step for the published models in float32: smooth and gated, g2 of 32 channels, no update of h2, no
+// g1g1, and no more than 16 TILES neighbours. What repformer_pair.h and repformer_pair_attention.h compute,
+// with a warp for an atom: logits, probabilities and their gradients stay in its registers, 16 neighbours'
+// rows at a time, and no barrier stands between the heads. Products are those of halves.h.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -92,7 +92,8 @@ struct WarpPairInit : WarpAtoms {
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
     each_atom(b, item, [&](int i) {
       const int c = 4 * (b.lane % 8);
-      const float4 u = *reinterpret_cast<const float4*>(w + c), v = *reinterpret_cast<const float4*>(bias + c);
+      const float4 u = *reinterpret_cast<const float4*>(w + c),
+                   v = *reinterpret_cast<const float4*>(bias + c);
       const std::int64_t q0 = s.repformer.first[i];
       const Activation act = s.rep.act;
       dispatch_warp(act, [&](auto kind) {
@@ -121,7 +122,8 @@ struct WarpPairInitBackward : WarpAtoms {
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
     each_atom(b, item, [&](int i) {
       const int c = 4 * (b.lane % 8), n = s.repformer.count[i];
-      const float4 u = *reinterpret_cast<const float4*>(w + c), v = *reinterpret_cast<const float4*>(bias + c);
+      const float4 u = *reinterpret_cast<const float4*>(w + c),
+                   v = *reinterpret_cast<const float4*>(bias + c);
       const std::int64_t q0 = s.repformer.first[i];
       const Activation act = s.rep.act;
       dispatch_warp(act, [&](auto kind) {
@@ -151,11 +153,15 @@ struct WarpPairInitBackward : WarpAtoms {
 // ---- a step
 
 // WARPS: of blocks that stay on their multiprocessor, with the weights of the attention in shared memory; 0:
-// blocks of some warps that read them from global memory.
+// blocks of some warps that read them from global memory; kSplit: blocks of an atom, with a warp for each 16 of
+// its rows, for few atoms.
+constexpr int kSplit = -1;
+
 template <int TILES, int WARPS>
 struct WarpPairBase : WarpAtoms {
   static constexpr int kRows = 16 * TILES;
   static constexpr bool kStaged = WARPS > 0;
+  static constexpr int kWarpsOfAtom = WARPS == kSplit ? TILES : 1;
   static constexpr int kMostThreads = kStaged ? 32 * WARPS : kThreads;
   using Tiles = HalfTiles<kStaged>;
   State<float> s;
@@ -212,7 +218,8 @@ struct WarpPairBase : WarpAtoms {
     p->most = warp_most(most_h2);
     DPA2MD_UNROLL
     for (int k = 0; k < kLoads; ++k) {
-      const float4 y = make_float4(scale.up * x[k].x, scale.up * x[k].y, scale.up * x[k].z, scale.up * x[k].w);
+      const float4 y =
+          make_float4(scale.up * x[k].x, scale.up * x[k].y, scale.up * x[k].z, scale.up * x[k].w);
       p->g2.store(4 * k + lane / 8, 4 * (lane % 8), y);
     }
     __syncwarp();
@@ -263,7 +270,8 @@ struct WarpPairBase : WarpAtoms {
   __device__ static Factors factors(const float4& j, const float4& k) {
     return {j.x * k.x + j.y * k.y + j.z * k.z, j.w * k.w};
   }
-  // f(tile of columns, number) for a lane's numbers of the map's rows; number e is of row e / 2, column e % 2.
+  // f(tile of columns, number) for a lane's numbers of the map's rows; number e is of row e / 2, column e
+  // % 2.
   template <class F>
   __device__ static void each_number(F f) {
     DPA2MD_UNROLL
@@ -334,26 +342,30 @@ struct WarpPairStep : WarpPairBase<TILES, WARPS> {
   using typename Base::Pairs;
   using typename Base::Rows;
   using typename Base::Tiles;
-  static constexpr int kMinBlocks = WARPS ? 1 : 3;
+  static constexpr int kMinBlocks = WARPS > 0 ? 1 : 3;
   float* out = nullptr;  // g2 of the next layer; null: only what the reverse sweep reads of the attention
 
   void arrays(Scratch* scratch, int) const {
-    const int heads = WARPS && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
+    const int heads = WARPS > 0 && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
     for (const HalfWeight* w : {&this->half.map, &this->half.value})
       scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
     scratch->take<char>(this->warps * Base::kPairBytes);
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.value, this->heads(), kPairTiles, &shared)};
     if (Base::kStaged) b.sync();
     Pairs p;
     for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       p.n = this->s.repformer.count[i];
       if (!this->mine(p.n)) return;
       this->load(b.lane, i, &p);
+      if (WARPS == kSplit) {
+        if (16 * b.warp < p.n) step(b.lane, w, p, b.warp);
+        return;
+      }
       for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, tile);
       __syncwarp();
     });
@@ -459,7 +471,8 @@ struct WarpPairStep : WarpPairBase<TILES, WARPS> {
     const bool attends = this->heads() > 0;
     Base::each_pair(r, p.n, [&](int c, int h, int row, int channel) {
       const std::int64_t at = (p.q0 + row) * kPairChannels + channel;
-      const float2 before = *reinterpret_cast<const float2*>(this->g2 + at), scale = Base::two(w.scale_linear2 + channel);
+      const float2 before = *reinterpret_cast<const float2*>(this->g2 + at),
+                   scale = Base::two(w.scale_linear2 + channel);
       float2 z;
       z.x = w.g2_alpha * before.x + scale.x * y.c[c][2 * h];
       z.y = w.g2_alpha * before.y + scale.y * y.c[c][2 * h + 1];
@@ -481,7 +494,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
   using typename Base::Pairs;
   using typename Base::Rows;
   using typename Base::Tiles;
-  static constexpr int kMinBlocks = WARPS ? 1 : TILES > 2 ? 2 : 3;
+  static constexpr int kMinBlocks = WARPS > 0 ? 1 : TILES > 2 ? 2 : 3;
   float *dg2, *dh2;  // of the next layer, then of this one; (repformer pairs, 3), rows kH2Row apart
 
   // Gradients of an atom's pairs.
@@ -501,13 +514,13 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     return d;
   }
   void arrays(Scratch* scratch, int) const {
-    const int heads = WARPS && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
+    const int heads = WARPS > 0 && this->s.rep.has_g2_attn ? this->s.rep.heads2 : 0;
     for (const HalfWeight* w : {&this->half.map, &this->half.map_t, &this->half.value_t})
       scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
     scratch->take<char>(this->warps * (Base::kPairBytes + kGradientBytes));
   }
   __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = shared_scratch();
+    Scratch shared = warp_scratch();
     const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.map_t, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.value_t, this->heads(), kPairTiles, &shared)};
@@ -515,13 +528,21 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     Pairs p;
     Gradients d;
     for (int k = 0; k <= b.warp; ++k) p = Base::pairs(&shared), d = gradients(&shared);
-    this->each_atom(b, item, [&](int i) {
+    this->template each_own_atom<WARPS == kSplit>(b, item, [&](int i) {
       p.n = this->s.repformer.count[i];
       if (!this->mine(p.n)) return;
       for (int k = b.lane; k < TILES * kChannelTiles * 32; k += 32) d.g2[k] = make_float4(0, 0, 0, 0);
       this->load(b.lane, i, &p);
-      for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, d, tile);
-      __syncwarp();
+      if (WARPS == kSplit) {
+        if (16 * b.warp < p.n) step(b.lane, w, p, d, b.warp);
+        b.sync();
+        write_split(b, p, d);
+        return;
+      }
+      for (int tile = 0; 16 * tile < p.n; ++tile) {
+        step(b.lane, w, p, d, tile);
+        if (this->heads()) add_factors(b.lane, p, d, 1, 0);
+      }
       write(b.lane, p, d);
       __syncwarp();
     });
@@ -537,7 +558,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     self_backward(p, r, &down);
     if (this->heads()) {
       const float norm_down = norm_backward(p, r, d);
-      for (int n = 0; n < 2 * TILES; ++n) d.of_h[32 * n + lane] = d.of_w[32 * n + lane] = make_float4(0, 0, 0, 0);
+      for (int n = 0; n < 2 * TILES; ++n)
+        d.of_h[32 * n + lane] = d.of_w[32 * n + lane] = make_float4(0, 0, 0, 0);
       for (int h = 0; h < this->heads(); ++h) head(w, p, r, norm_down, h, d, &down);
       factors_backward(p, r, d);
     }
@@ -602,7 +624,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     }
   }
 
-  // The gradient of what the layer norm reads, into d.norm; returns what its numbers are to be multiplied with.
+  // The gradient of what the layer norm reads, into d.norm; returns what its numbers are to be multiplied
+  // with.
   __device__ float norm_backward(const Pairs& p, const Rows& r, const Gradients& d) const {
     const LayerView<float>& w = this->w;
     ChannelSum x, norm;
@@ -628,7 +651,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
       DPA2MD_UNROLL
       for (int c = 0; c < kChannelTiles; ++c) {
         DPA2MD_UNROLL
-        for (int e = 2 * h; e < 2 * h + 2; ++e) x.c[c][e] = (x.c[c][e] - mean - norm.c[c][e] * along) * rstd[h];
+        for (int e = 2 * h; e < 2 * h + 2; ++e)
+          x.c[c][e] = (x.c[c][e] - mean - norm.c[c][e] * along) * rstd[h];
       }
     }
     const Scale scale = scale_to<kPairLimit>(most_of(x));
@@ -641,8 +665,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     return scale.down;
   }
 
-  __device__ void head(const Weights& w, const Pairs& p, const Rows& r, float sum_down, int h, const Gradients& d,
-                       ChannelSum* down) const {
+  __device__ void head(const Weights& w, const Pairs& p, const Rows& r, float sum_down, int h,
+                       const Gradients& d, ChannelSum* down) const {
     SumPair query[kChannelTiles], applied[kChannelTiles];  // and d applied
     float x[2 * TILES][4] = {}, dmap[2 * TILES][4] = {};
     {
@@ -673,16 +697,17 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
                                      0.57735027f * map.up, x, dmap, d);
     // x: A, dmap: d logits, both scaled
     SumPair halves[2 * TILES];
-    DPA2MD_UNROLL
-    for (int n = 0; n < 2 * TILES; ++n) halves[n] = split_sum(x[n]);
-    columns(r.lane, halves, applied, map.down * applied_down, d.g2);
-    DPA2MD_UNROLL
-    for (int n = 0; n < 2 * TILES; ++n) {
-      const float c[4] = {logit.up * dmap[n][0], logit.up * dmap[n][1], logit.up * dmap[n][2],
-                          logit.up * dmap[n][3]};
-      halves[n] = split_sum(c);
+    {
+      SumPair of_map[2 * TILES];
+      DPA2MD_UNROLL
+      for (int n = 0; n < 2 * TILES; ++n) {
+        of_map[n] = split_sum(x[n]);
+        const float c[4] = {logit.up * dmap[n][0], logit.up * dmap[n][1], logit.up * dmap[n][2],
+                            logit.up * dmap[n][3]};
+        halves[n] = split_sum(c);
+      }
+      columns(r.lane, of_map, applied, map.down * applied_down, halves, query, logit.down * query_down, d.g2);
     }
-    columns(r.lane, halves, query, logit.down * query_down, d.g2);
     ChannelSum y;
     y.clear();
     {
@@ -699,8 +724,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
 
   // Through A and the softmax: x (products of query and g2) becomes A, dmap (products of d applied and g2)
   // the gradient of the logits. Returns how the latter is to be scaled.
-  __device__ Scale map_backward(const Pairs& p, const Rows& r, float logit_down, float direct_down, float map_up,
-                                float (*x)[4], float (*dmap)[4], const Gradients& d) const {
+  __device__ Scale map_backward(const Pairs& p, const Rows& r, float logit_down, float direct_down,
+                                float map_up, float (*x)[4], float (*dmap)[4], const Gradients& d) const {
     const float shift = float(kAttentionShift);
     float logit[2 * TILES][4], both[2 * TILES][4], inverse[2];
     this->softmax(p, r, logit_down, x, both, logit, inverse);
@@ -731,19 +756,25 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     return scale_to<1>(warp_most(most));
   }
 
-  // Adds x^T y to the gradients of all pairs; both have these 16 rows, which are the contraction.
-  __device__ static void columns(int lane, const SumPair* x, const SumPair* y, float scale, float4* to) {
-    RightTile right[kChannelTiles];
+  // Adds a^T b and x^T y to the gradients of all pairs; all have these 16 rows, which are the contraction.
+  __device__ static void columns(int lane, const SumPair* a, const SumPair* b, float scale_ab,
+                                 const SumPair* x, const SumPair* y, float scale_xy, float4* to) {
+    RightTile right[2][kChannelTiles];
     DPA2MD_UNROLL
-    for (int n = 0; n < kChannelTiles; ++n) right[n] = right_tile_of_rows(y[n]);
+    for (int n = 0; n < kChannelTiles; ++n)
+      right[0][n] = right_tile_of_rows(b[n]), right[1][n] = right_tile_of_rows(y[n]);
     DPA2MD_UNROLL
     for (int k = 0; k < TILES; ++k) {
-      const LeftTile left = left_tile_of_columns(x[2 * k], x[2 * k + 1]);
+      const LeftTile left[2] = {left_tile_of_columns(a[2 * k], a[2 * k + 1]),
+                                left_tile_of_columns(x[2 * k], x[2 * k + 1])};
       DPA2MD_UNROLL
       for (int n = 0; n < kChannelTiles; ++n) {
-        float sum[4] = {0, 0, 0, 0};
-        multiply(sum, left, right[n]);
-        add(to + (k * kChannelTiles + n) * 32 + lane, sum, scale);
+        float sum[2][4] = {};
+        multiply(sum[0], left[0], right[0][n]);
+        multiply(sum[1], left[1], right[1][n]);
+        DPA2MD_UNROLL
+        for (int e = 0; e < 4; ++e) sum[0][e] = scale_ab * sum[0][e] + scale_xy * sum[1][e];
+        add(to + (k * kChannelTiles + n) * 32 + lane, sum[0], 1.0f);
       }
     }
   }
@@ -751,6 +782,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
   // d h2 and d sw from what the heads gave: of a row's own, and of its columns'.
   __device__ void factors_backward(const Pairs& p, const Rows& r, const Gradients& d) const {
     const int g = r.lane >> 2, t = r.lane & 3;
+    auto* of_pairs = reinterpret_cast<float4*>(d.norm.high);  // whose turn is over
     float4 own[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};
     __syncwarp();
     DPA2MD_UNROLL
@@ -771,7 +803,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
       for (int e = 0; e < 2; ++e) {
         float4 x = of_column[e];
         x.x = column_sum(x.x), x.y = column_sum(x.y), x.z = column_sum(x.z), x.w = column_sum(x.w);
-        if (g == 0) add_to(p, column + e, x);
+        if (g == 0) of_pairs[column + e] = x;
       }
     }
     __syncwarp();
@@ -779,29 +811,60 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     for (int h = 0; h < 2; ++h) {
       float4 x = own[h];
       x.x = row_sum(x.x), x.y = row_sum(x.y), x.z = row_sum(x.z), x.w = row_sum(x.w);
-      if (t == 0) add_to(p, r.first + g + 8 * h, x);
+      if (t == 0) {
+        float4& to = of_pairs[r.first + g + 8 * h];
+        to.x += x.x, to.y += x.y, to.z += x.z, to.w += x.w;
+      }
     }
     __syncwarp();
+  }
+  // Adds what `count` warps have of d h2 and d sw, whose scratch is `stride` bytes apart, to those of all pairs.
+  __device__ void add_factors(int lane, const Pairs& p, const Gradients& d, int count, int stride) const {
+    for (int j = lane; j < p.n; j += 32) {
+      float* to = dh2 + (p.q0 + j) * kH2Row;
+      float* dsw = this->s.repformer.dsw + p.q0 + j;
+      float sum[4] = {to[0], to[1], to[2], *dsw};
+      for (int w = 0; w < count; ++w) {
+        const float4 x = reinterpret_cast<const float4*>(d.norm.high + w * stride)[j];
+        sum[0] += x.x, sum[1] += x.y, sum[2] += x.z, sum[3] += x.w;
+      }
+      to[0] = sum[0], to[1] = sum[1], to[2] = sum[2], *dsw = sum[3];
+    }
+    __syncwarp();
+  }
+  // Of a block of an atom: each warp its own 16 rows, of what all have; d h2 and d sw by the first.
+  __device__ void write_split(const ThreadBlock& b, const Pairs& p, const Gradients& d) const {
+    constexpr int stride = Base::kPairBytes + kGradientBytes;
+    const int count = (p.n + 15) / 16;
+    if (b.warp < count) {
+      float4* sums = d.g2 + b.warp * kChannelTiles * 32 + b.lane;
+      for (int w = 0; w < count; ++w) {
+        if (w == b.warp) continue;
+        const char* other = reinterpret_cast<const char*>(sums) + (w - b.warp) * stride;
+        DPA2MD_UNROLL
+        for (int c = 0; c < kChannelTiles; ++c) {
+          const float4 x = reinterpret_cast<const float4*>(other)[32 * c];
+          const float y[4] = {x.x, x.y, x.z, x.w};
+          add(sums + 32 * c, y, 1.0f);
+        }
+      }
+      write_rows(Rows{b.lane, 16 * b.warp, {}}, p, d);
+    }
+    if (b.warp == 0 && this->heads()) add_factors(b.lane, p, d, count, stride);
+    b.sync();
   }
   __device__ static void accumulate(float4* to, const float4& other, float dhh, float dww) {
     to->x += dhh * other.x, to->y += dhh * other.y, to->z += dhh * other.z, to->w += dww * other.w;
   }
-  __device__ void add_to(const Pairs& p, int j, const float4& x) const {
-    if (j >= p.n) return;
-    float* to = dh2 + (p.q0 + j) * kH2Row;
-    to[0] += x.x, to[1] += x.y, to[2] += x.z;
-    this->s.repformer.dsw[p.q0 + j] += x.w;
-  }
-
   __device__ void write(int lane, const Pairs& p, const Gradients& d) const {
-    for (int tile = 0; 16 * tile < p.n; ++tile) {
-      const Rows r{lane, 16 * tile, {}};
-      Base::each_pair(r, p.n, [&](int c, int h, int row, int channel) {
-        const float4 x = d.g2[(tile * kChannelTiles + c) * 32 + lane];
-        *reinterpret_cast<float2*>(dg2 + (p.q0 + row) * kPairChannels + channel) =
-            h ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
-      });
-    }
+    for (int tile = 0; 16 * tile < p.n; ++tile) write_rows(Rows{lane, 16 * tile, {}}, p, d);
+  }
+  __device__ void write_rows(const Rows& r, const Pairs& p, const Gradients& d) const {
+    Base::each_pair(r, p.n, [&](int c, int h, int row, int channel) {
+      const float4 x = d.g2[(r.first / 16 * kChannelTiles + c) * 32 + r.lane];
+      *reinterpret_cast<float2*>(dg2 + (p.q0 + row) * kPairChannels + channel) =
+          h ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
+    });
   }
 };
 

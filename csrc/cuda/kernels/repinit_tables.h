@@ -13,8 +13,10 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// A neighbour's cell as a number: type, cell, and the neighbour, so that no two are the same.
-constexpr int kNeighborBits = 11, kCellBits = 14;
+// A neighbour's cell as a number: type, cell, and the neighbour, so that no two are the same. Atoms with more
+// neighbours, whose places would not fit into shared memory, are left to repinit.h.
+constexpr int kNeighborBits = 9, kCellBits = 14;
+constexpr int kMostTabulated = 1 << kNeighborBits;
 constexpr int kMostTabulatedTypes = 1 << (32 - kNeighborBits - kCellBits);
 constexpr unsigned kNoNeighbor = 0xffffffffu;
 
@@ -32,6 +34,7 @@ struct NeighborCells {
   int* first;        // (n + 1) of the neighbours of such a cell
   int* cells;        // how many there are
 
+  DPA2MD_KERNEL static int room(int n) { return n < kMostTabulated ? n : kMostTabulated; }
   DPA2MD_KERNEL NeighborCells(Scratch* scratch, int n)
       : listed(scratch->take<unsigned>((n + 3) / 4 * 4)),
         key(scratch->take<unsigned>(n)),
@@ -94,7 +97,7 @@ struct TabulatedRepinitBase : RepinitBase<T> {
     const State<T>& s = this->s;
     const int n = s.repinit.count[i];
     const std::int64_t p0 = s.repinit.first[i];
-    bool outside = n > 1 << kNeighborBits;
+    bool outside = n > kMostTabulated;
     for (int j = b.thread; j < (n + 3) / 4 * 4 && !outside; j += b.threads) {
       to.listed[j] = kNoNeighbor;
       if (j >= n) continue;
@@ -133,10 +136,10 @@ struct TabulatedRepinitBase : RepinitBase<T> {
 // Sets `tabulated` of every atom. A warp takes every so many cells, its lanes four channels each.
 template <class T>
 struct TabulatedRepinit : TabulatedRepinitBase<T> {
-  static constexpr int kMostThreads = kAtomThreads;
-  static constexpr int kWarps = kAtomThreads / 32;  // that share the cells
-  static constexpr int kKept = 4;                   // warps whose moments there is room for
-  static constexpr int kSums = 4 * kPowers;         // S of a cell
+  static constexpr int kMostThreads = kTableThreads, kMinBlocks = kTableBlocks<T>;
+  static constexpr int kWarps = kTableThreads / 32;  // that share the cells
+  static constexpr int kKept = 4;                    // warps whose moments there is room for
+  static constexpr int kSums = 4 * kPowers;          // S of a cell
   using Cells = NeighborCells<T>;
   struct Arrays {
     Cells cells;
@@ -146,14 +149,15 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const int channels = this->s.embedding.table_channels;
-    return {Cells(scratch, n), scratch->take<T>(kWarps * 4 * kSums), scratch->take<T>(kKept * 4 * channels),
-            scratch->take<T>(4 * channels)};
+    return {Cells(scratch, Cells::room(n)), scratch->take<T>(kWarps * 4 * kSums),
+            scratch->take<T>(kKept * 4 * channels), scratch->take<T>(4 * channels)};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const EmbeddingView<T>& e = s.embedding;
-    const Arrays a = arrays(&scratch, s.repinit.count[i]);
+    Scratch own = in_shared(scratch);
+    const Arrays a = arrays(&own, s.repinit.count[i]);
     const bool inside = s.center_type[i] >= 0 && this->find_cells(b, i, a.cells);
     if (b.thread == 0) s.tabulated[i] = inside;
     if (b.thread == 0 && !inside) atomic_add(s.tabulated + s.natoms, 1);
@@ -271,7 +275,7 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
 // takes a neighbour.
 template <class T>
 struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
-  static constexpr int kMostThreads = kAtomThreads;
+  static constexpr int kMostThreads = kTableThreads, kMinBlocks = kTableBlocks<T>;
   static constexpr int kCells = 32;          // at a time
   static constexpr int kSums = 4 * kPowers;  // A of a cell
   using Cells = NeighborCells<T>;
@@ -282,14 +286,16 @@ struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const EmbeddingView<T>& e = this->s.embedding;
-    return {Cells(scratch, n), MomentGradient<T>(scratch, e.table_channels, this->s.repinit_axis),
+    return {Cells(scratch, Cells::room(n)),
+            MomentGradient<T>(scratch, e.table_channels, this->s.repinit_axis),
             scratch->take<T>(kCells * kSums), e.strip ? scratch->take<T>(kCells * kSums) : nullptr};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     if (!s.tabulated[i] || s.repinit.count[i] == 0) return;
-    const Arrays a = arrays(&scratch, s.repinit.count[i]);
+    Scratch own = in_shared(scratch);
+    const Arrays a = arrays(&own, s.repinit.count[i]);
     this->find_cells(b, i, a.cells);
     this->moment_gradient(b, i, a.moment);
     const int cells = *a.cells.cells;

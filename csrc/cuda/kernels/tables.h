@@ -11,6 +11,22 @@ namespace DPA2MD_GPU {
 
 constexpr int kPowers = 6;  // coefficients of a polynomial
 
+// The kernels of tables: threads of a block where there are few atoms, and registers for five blocks of
+// kThreads, whose warps wait for each other's loads.
+constexpr int kTableThreads = 320;
+template <class T>
+constexpr int kTableBlocks = sizeof(T) == 4 ? 2 : 1;
+
+// The scratch of kernels for which shared memory always suffices, known as shared to the compiler.
+DPA2MD_KERNEL inline Scratch in_shared(Scratch scratch) {
+#if defined(__CUDA_ARCH__)
+  extern __shared__ __align__(16) char shared[];
+  return Scratch(shared);
+#else
+  return scratch;
+#endif
+}
+
 // A cell of a table, and a place in it, from -1/2 to 1/2.
 template <class T>
 struct TablePlace {
@@ -18,10 +34,12 @@ struct TablePlace {
   T at;
 };
 
+// A thousandth of a cell beyond the ends is in them: of a pair at the cutoff, rounding can take the switch
+// below zero.
 template <class T>
 DPA2MD_KERNEL bool covers(const TableView<T>& t, T x) {
-  const T cells = x * t.inverse_width;
-  return t.piece && cells >= T(t.first) && cells <= T(t.first + t.cells);
+  const T cells = x * t.inverse_width, beyond = T(1.0 / 1024);
+  return t.piece && cells >= T(t.first) - beyond && cells <= T(t.first + t.cells) + beyond;
 }
 
 // Nothing is rounded but a place that is tiny beside 1/2: widths are powers of two, and cells begin at

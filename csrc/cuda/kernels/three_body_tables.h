@@ -14,6 +14,9 @@ namespace DPA2MD_GPU {
 constexpr int kTripleChannels = kGroupLanes;
 constexpr int kTriplePiece = kTripleChannels * kPowers;
 constexpr int kMostThreadsOfBlock = 1024;
+// Neighbours whose pairs fit into shared memory of every GPU.
+template <class T>
+constexpr int kMostTripled = sizeof(T) == 4 ? 96 : 64;
 
 // An unordered pair of neighbours.
 template <class T>
@@ -25,7 +28,7 @@ struct alignas(2 * sizeof(T*)) TablePair {
 
 template <class T>
 struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
-  static constexpr int kPairs = 512;   // places that are there at once, or those with one neighbour
+  static constexpr int kPairs = 512;   // places that are there at once
   static constexpr int kTogether = 8;  // pairs that a group of lanes has under way
   static constexpr int kWho = 15;      // bits of a neighbour
   struct Pairs {
@@ -34,16 +37,18 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
     int* who;          // (pairs): j and k; -1: none
     DPA2MD_KERNEL Pairs(Scratch* scratch, int n)
         : neighbor(scratch->take<T>(4 * n)),
-          of(scratch->take<TablePair<T>>(room(n))),
-          who(scratch->take<int>(room(n))) {}
-    DPA2MD_KERNEL static int room(int n) { return n + 1 < kPairs ? kPairs : n + 1; }
+          of(scratch->take<TablePair<T>>(kPairs)),
+          who(scratch->take<int>(kPairs)) {}
+    static_assert(kPairs > kMostTripled<T>);
   };
+
+  DPA2MD_KERNEL static int room(int n) { return n < kMostTripled<T> ? n : kMostTripled<T>; }
 
   // Reads the neighbours; false when a direction is too long for the tables. All threads agree.
   DPA2MD_KERNEL bool read_neighbors(const ThreadBlock& b, int i, const Pairs& to) const {
     const State<T>& s = this->s;
-    bool outside = false;
-    for (int k = b.thread; k < s.three.count[i]; k += b.threads) {
+    bool outside = s.three.count[i] > kMostTripled<T>;
+    for (int k = b.thread; !outside && k < s.three.count[i]; k += b.threads) {
       Four<T> e = four(s.three.em + 4 * (s.three.first[i] + k));
       outside = outside || !(e.x[1] * e.x[1] + e.x[2] * e.x[2] + e.x[3] * e.x[3] <= T(s.embedding3.reach));
       e.x[0] = T(s.type[s.repinit.first[i] + k]);
@@ -65,7 +70,7 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
   // visit(pairs) for some pairs at a time, whose places are there; all threads call.
   template <class Visit>
   DPA2MD_KERNEL void each_places(const ThreadBlock& b, int i, const Pairs& p, Visit visit) const {
-    const int n = this->s.three.count[i], together = Pairs::room(n) / (n + 1);
+    const int n = this->s.three.count[i], together = kPairs / (n + 1);
     for (int r0 = 0; r0 < rows(n); r0 += together) {
       const int some = rows(n) - r0 < together ? rows(n) - r0 : together;
       b.each_of(some, n + 1, [&](int slot, int row, int column) {
@@ -124,7 +129,7 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
 
 template <class T>
 struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
-  static constexpr int kMostThreads = kAtomThreads;
+  static constexpr int kMostThreads = kTableThreads, kMinBlocks = kTableBlocks<T>;
   using Base = TabulatedThreeBodyBase<T>;
   using Pairs = typename Base::Pairs;
   struct Arrays {
@@ -132,14 +137,15 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
     T *sum, *total;  // (threads), (channels)
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
-    return {Pairs(scratch, n), scratch->take<T>(kMostThreadsOfBlock),
+    return {Pairs(scratch, this->room(n)), scratch->take<T>(kMostThreadsOfBlock),
             scratch->take<T>(this->s.embedding3.table_channels)};
   }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const State<T>& s = this->s;
     const EmbeddingView<T>& e = s.embedding3;
-    const Arrays a = arrays(&scratch, s.three.count[i]);
+    Scratch own = in_shared(scratch);
+    const Arrays a = arrays(&own, s.three.count[i]);
     const bool inside = this->read_neighbors(b, i, a.pairs);
     if (b.thread == 0) s.tabulated3[i] = inside;
     if (b.thread == 0 && !inside) atomic_add(s.tabulated3 + s.natoms, 1);
@@ -186,7 +192,7 @@ struct TabulatedThreeBody : TabulatedThreeBodyBase<T> {
 // Assigns d em and d sw of the atom's three-body pairs.
 template <class T>
 struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
-  static constexpr int kMostThreads = kAtomThreads;
+  static constexpr int kMostThreads = 256, kMinBlocks = kTableBlocks<T>;  // more registers
   using Base = TabulatedThreeBodyBase<T>;
   using Pairs = typename Base::Pairs;
   struct Arrays {
@@ -195,9 +201,9 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
     int ld;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
-    const int ld = n | 1;
-    const std::size_t square = static_cast<std::size_t>(n) * ld;
-    return {Pairs(scratch, n), scratch->take<T>(square),
+    const int most = this->room(n), ld = most | 1;
+    const std::size_t square = static_cast<std::size_t>(most) * ld;
+    return {Pairs(scratch, most), scratch->take<T>(square),
             this->s.embedding3.strip ? scratch->take<T>(square) : nullptr, ld};
   }
 
@@ -206,7 +212,8 @@ struct TabulatedThreeBodyBackward : TabulatedThreeBodyBase<T> {
     if (!s.tabulated3[i]) return;
     const int n = s.three.count[i];
     const std::int64_t q0 = s.three.first[i];
-    const Arrays a = arrays(&scratch, n);
+    Scratch own = in_shared(scratch);
+    const Arrays a = arrays(&own, n);
     this->read_neighbors(b, i, a.pairs);
     this->each_places(b, i, a.pairs, [&](int count) { slopes(b, i, count, a); });
     b.each(n * 4, [&](int e) {

@@ -9,7 +9,7 @@ namespace dpa2md {
 namespace gpu {
 
 // Shared memory, known as such to the compiler.
-__device__ inline Scratch shared_scratch() {
+__device__ inline Scratch warp_scratch() {
   extern __shared__ __align__(16) char shared[];
   return Scratch(shared);
 }
@@ -36,11 +36,25 @@ struct WarpAtoms {
   int blocks = 1;                               // of the launch; an item is a block
   const int *count = nullptr, *list = nullptr;  // crowded atoms (FillPairs), only these; null: all
 
-  // f(atom) by a warp for its share of the atoms.
+  // f(atom) by a warp for its share of the atoms, or by all warps of a block for the same.
   template <class F>
   __device__ void each_atom(const ThreadBlock& b, int item, F f) const {
+    go(item * warps + b.warp, blocks * warps, f);
+  }
+  template <bool ALL, class F>
+  __device__ void each_own_atom(const ThreadBlock& b, int item, F f) const {
+    if constexpr (ALL) {
+      go(item, blocks, f);
+      return;
+    }
+    each_atom(b, item, f);
+  }
+
+ private:
+  template <class F>
+  __device__ void go(int first, int stride, F f) const {
     const int atoms = list ? *count : end - begin;
-    for (int k = item * warps + b.warp; k < atoms; k += blocks * warps) {
+    for (int k = first; k < atoms; k += stride) {
       const int i = list ? list[k] : begin + k;
       if (begin <= i && i < end) f(i);
     }

@@ -1,0 +1,123 @@
+"""The kernels that serve the published shapes only (csrc/cuda/kernels/*_warp.h, dense products over many atoms): in
+float32 as near to float64 on the CPU as the kernels that serve every model.
+
+`pytest -m cuda` runs them on a GPU; without one, the PTX machine does (tests/ptx).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from conftest import skip_or_fail
+from cpp_programs import ROOT
+from cuda_programs import program
+from dpa2md.engine import Engine
+from dpa2md.model_file import write_model
+from dpa2md.structures import equilibrated_water
+from evaluate_program import evaluated, structure_text
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from published_models import dpa2
+from random_models import random_records
+
+# Small embeddings, since they have tests of their own.
+REPINIT = {"neuron": [4, 8, 8], "axis_neuron": 4}
+MODELS = {
+    "attention": {"nlayers": 3},
+    "no attention": {"nlayers": 2, "update_g2_has_attn": False},
+    "forty neighbours": {"nlayers": 2, "nsel": 40},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("published")
+    out = {}
+    for name, changes in MODELS.items():
+        out[name] = folder / f"{name}.dpa2"
+        config = dpa2(changes, REPINIT)
+        config["fitting_net"]["neuron"] = [32, 32]
+        write_model(out[name], random_records(config, "float32"))
+    return out
+
+
+def cluster(count: int, density: float) -> Atoms:
+    """The water molecules nearest to a box's middle, in vacuum, their distances divided by `density`."""
+    water = equilibrated_water()
+    middle = water.positions[::3] - water.cell.lengths() / 2
+    nearest = np.argsort((middle**2).sum(axis=1))[: count // 3]
+    atoms = water[np.concatenate([3 * nearest, 3 * nearest + 1, 3 * nearest + 2])]
+    atoms.positions /= density
+    atoms.pbc = False
+    atoms.cell = np.zeros((3, 3))
+    return atoms
+
+
+# Some 5 to 25 neighbours within 4 angstrom; from 33 to 48, by a kernel of their own; none.
+SYSTEMS = {
+    "sparse": cluster(30, 1.0),
+    "crowded": cluster(54, 1.32),
+    "alone": Atoms("OHO", [[0, 0, 0], [0, 0, 0.97], [30, 0, 0]]),
+}
+
+
+def check(result: tuple, reference: tuple) -> None:
+    """Rounding of float32 through some layers; energies are of the order of 1 eV an atom, forces of 0.1 to 10."""
+    size = max(1.0, np.abs(reference[1]).max())
+    np.testing.assert_allclose(result[0], reference[0], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(result[1], reference[1], rtol=0, atol=3e-6 * size)
+
+
+def by_engine(model: Path, atoms: Atoms, precision: str, device: str) -> tuple:
+    result = Engine(model, precision=precision, device=device).compute_atoms([atoms])[0]
+    return result.energies, result.forces
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("model", MODELS)
+def test_ptx(model, system, models, monkeypatch):
+    """Both kinds of kernels, and that they are not the same."""
+    atoms, evaluate = SYSTEMS[system], program("evaluate")
+    text = structure_text(
+        np.where(atoms.numbers == 8, 0, 1), atoms.positions, np.asarray(atoms.cell), atoms.pbc.astype(int)
+    )
+    reference = by_engine(models[model], atoms, "float64", "cpu")
+    n, results = len(atoms), []
+    for warps in ("1", "0"):
+        monkeypatch.setenv("DPA2MD_CUDA_WARPS", warps)
+        numbers = evaluated(evaluate, models[model], "float32", "cuda", "tables", [text], 1)
+        results.append((numbers[:n], numbers[n : 4 * n].reshape(n, 3)))
+        check(results[-1], reference)
+    assert not np.array_equal(results[0][1], results[1][1]) or system == "alone"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("model", MODELS)
+def test_gpu(model, system, models):
+    try:
+        result = by_engine(models[model], SYSTEMS[system], "float32", "cuda")
+    except ValueError as error:
+        skip_or_fail("cuda", str(error))
+    check(result, by_engine(models[model], SYSTEMS[system], "float64", "cpu"))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("squeeze", [1.0, 0.9])
+def test_gpu_many_atoms(model, squeeze, models):
+    """As many as fill the GPU: blocks that stay on their multiprocessors; the same bits every time."""
+    atoms = equilibrated_water().repeat((3, 3, 2))
+    atoms.set_cell(atoms.cell * squeeze, scale_atoms=True)
+    atoms.rattle(0.05, seed=1)
+    try:
+        results = [by_engine(models[model], atoms, "float32", "cuda") for _ in range(2)]
+        reference = by_engine(models[model], atoms, "float64", "cuda")
+    except ValueError as error:
+        skip_or_fail("cuda", str(error))
+    check(results[0], reference)
+    assert np.array_equal(results[0][1], results[1][1])
