@@ -159,13 +159,14 @@ const dpa2md::Result& PairDPA2::evaluate(Loaded* model) {
   const double* aparam = aparam_.data();  // null where the model takes none
   // One rank sees only images of its own atoms, which share their rows.
   dpa2md::Exchange* exchange = comm->nprocs > 1 ? &exchange_ : nullptr;
+  const bool virials = vflag_atom || cvflag_atom;
   const auto by_id = [this](int row) {
     return "the atom with ID " + std::to_string(atom->tag[atoms_.index_of_row(row)]);
   };
   const std::string failure = failure_of(
       [&] {
         const dpa2md::Atoms view = atoms_.view(atom->type, model->type);
-        result = &model->engine->compute(view, true, fparam, aparam, nullptr, exchange);
+        result = &model->engine->compute(view, true, fparam, aparam, nullptr, exchange, virials);
       },
       by_id);
   // The others may wait for this rank's messages: only LAMMPS's abort reaches them.
@@ -198,8 +199,7 @@ void PairDPA2::add_energies(const dpa2md::Result& result) {
 // Each pair term half at either atom.
 void PairDPA2::add_virials(const dpa2md::Result& result) {
   if (vflag_global) {
-    const std::vector<double> total = total_virial(result);
-    for (int c = 0; c < 6; ++c) virial[c] += scaled_unit_ * symmetric(total.data(), c);
+    for (int c = 0; c < 6; ++c) virial[c] += scaled_unit_ * symmetric(result.total_virial, c);
   }
   if (!vflag_atom && !cvflag_atom) return;
   // newton on: computes collect from ghosts
@@ -213,12 +213,6 @@ void PairDPA2::add_virials(const dpa2md::Result& result) {
     for (int c = 0; vflag_atom && c < 6; ++c) vatom[i][c] += scaled_unit_ * symmetric(v, c);
     for (int c = 0; cvflag_atom && c < 9; ++c) cvatom[i][c] += scaled_unit_ * v[kCentroid[c]];
   }
-}
-
-std::vector<double> PairDPA2::total_virial(const dpa2md::Result& result) const {
-  std::vector<double> total(9, 0.0);
-  for (std::size_t k = 0; k < result.virial.size(); ++k) total[k % 9] += result.virial[k];
-  return total;
 }
 
 // Own rows with what other ranks' ghosts of them hold. Collective.
@@ -253,7 +247,8 @@ void PairDPA2::compare_models(const dpa2md::Result& first) {
   for (Loaded& m : models_) {
     const dpa2md::Result& r = &m == &models_[0] ? first : evaluate(&m);
     forces.push_back(owned(r.force, 3));
-    std::vector<double> mine = total_virial(r);  // not const: the MPI of a serial LAMMPS knows none
+    std::vector<double> mine(r.total_virial,
+                             r.total_virial + 9);  // the MPI of a serial LAMMPS wants no const
     virials.emplace_back(9);
     MPI_Allreduce(mine.data(), virials.back().data(), 9, MPI_DOUBLE, MPI_SUM, world);
     for (double& v : virials.back()) v *= per_atom * energy_unit_;

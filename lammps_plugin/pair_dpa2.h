@@ -73,7 +73,6 @@ class PairDPA2 : public Pair {
   void add_forces(const dpa2md::Result& result);
   void add_energies(const dpa2md::Result& result);
   void add_virials(const dpa2md::Result& result);
-  std::vector<double> total_virial(const dpa2md::Result& result) const;
   void compare_models(const dpa2md::Result& first);
   std::vector<double> owned(const std::vector<double>& rows, int width);
   std::vector<double> gather_by_id(const std::vector<double>& values) const;

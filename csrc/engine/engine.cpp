@@ -79,14 +79,16 @@ Engine::Engine(Model model, const EngineOptions& options)
       backend_(make_backend(model_, options_)) {}
 
 const Result& Engine::compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
-                              const int* frame, Exchange* exchange) {
+                              const int* frame, Exchange* exchange, bool virials) {
   const std::size_t rows = forces ? atoms.nrows : 0;
   result_.energy.resize(atoms.natoms);
   result_.force.resize(3 * rows);
-  result_.virial.resize(9 * rows);
+  result_.virial.resize(virials ? 9 * rows : 0);
   StepInput input;
   input.forces = forces, input.fparam = fparam, input.frame = frame, input.aparam = aparam;
-  compute(atoms, input, exchange, {result_.energy.data(), result_.force.data(), result_.virial.data()});
+  double* virial = virials ? result_.virial.data() : nullptr;
+  compute(atoms, input, exchange,
+          {result_.energy.data(), result_.force.data(), virial, nullptr, result_.total_virial});
   return result_;
 }
 

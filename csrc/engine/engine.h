@@ -14,9 +14,10 @@
 namespace dpa2md {
 
 struct Result {
-  std::vector<double> energy;  // (natoms) eV
-  std::vector<double> force;   // (nrows, 3) eV/angstrom; a ghost's row belongs to its owner
-  std::vector<double> virial;  // (nrows, 9) eV, -dE/dstrain; half of each pair term at either row
+  std::vector<double> energy;   // (natoms) eV
+  std::vector<double> force;    // (nrows, 3) eV/angstrom; a ghost's row belongs to its owner
+  std::vector<double> virial;   // (nrows, 9) eV, -dE/dstrain; half of each pair term at either row
+  double total_virial[9] = {};  // the sum of all rows
 };
 
 struct EngineOptions {
@@ -47,11 +48,12 @@ class Engine {
   // the types in use (tables, and so their rounding) is then the same on every rank.
   void expect_types(const std::vector<char>& types) { expected_types_ = types; }
 
-  // Energies (and forces, virial when `forces`) of the atoms. fparam (frames, nfparam) and aparam (natoms,
+  // Energies (and forces, virials when `forces`) of the atoms; without `virials` only the sum of these, which
+  // spares a GPU handing them over. fparam (frames, nfparam) and aparam (natoms,
   // naparam) as the model asks for them; frame (natoms) or null. `exchange` is null on a single rank. Throws
   // Error for bad input and when a result is not finite.
   const Result& compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
-                        const int* frame, Exchange* exchange);
+                        const int* frame, Exchange* exchange, bool virials = true);
   // The same of input.forces, fparam, aparam, frame and frame_start, to arrays of the caller.
   void compute(const Atoms& atoms, const StepInput& input, Exchange* exchange, const StepOutput& to);
   // (natoms, descriptor_dim) of the last compute: what the fitting net saw of each atom before fparam. Costs

@@ -417,18 +417,13 @@ class Engine:
         descriptors: bool = False,
         virials: bool = True,
     ) -> dict[str, Any]:
-        frame_parameters = frames.frame_parameters(fparam, self.nfparam)
-        atom_parameters = frames.atom_parameters(aparam, self.naparam)
+        parameters = (
+            frames.frame_parameters(fparam, self.nfparam),
+            frames.atom_parameters(aparam, self.naparam),
+        )
+        wanted = (descriptors, virials)
         try:
-            out = self._core.compute(
-                *frames.arrays(),
-                skin,
-                forces,
-                frame_parameters,
-                atom_parameters,
-                descriptors,
-                virials,
-            )
+            out = self._core.compute(*frames.arrays(), skin, forces, *parameters, *wanted)
         except _core.CoreError as error:
             raise type(error)(frames.sentence(error)) from None
         if out["overfull"] is not None and not self._told_overfull:

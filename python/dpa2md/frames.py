@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ class Frame:
     def of(cls, positions: Any, types: Any, cell: Any, pbc: Any) -> Frame:
         """A frame of what a caller gives; no cell is one of zeros, one flag is three."""
         cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
-        return cls(np.asarray(positions, dtype=float), types, cell, np.broadcast_to(pbc, 3))
+        # without broadcast_to, which takes longer than a small step's other arrays
+        flags = np.array((pbc,) * 3) if isinstance(pbc, bool) else np.broadcast_to(pbc, 3)
+        return cls(np.asarray(positions, dtype=float), types, cell, flags)
 
 
 class Frames:
@@ -43,7 +46,7 @@ class Frames:
         self._frames, self._number = frames, number
         self.counts = [len(frame.positions) for frame in frames]
         #: (frames + 1,) the first atom of each frame among all atoms, and their number
-        self.start = np.concatenate([[0], np.cumsum(self.counts)]).astype(np.intc)
+        self.start = np.array([0, *accumulate(self.counts)], dtype=np.intc)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -54,13 +57,14 @@ class Frames:
             _joined([frame.positions for frame in self._frames]).reshape(-1, 3),
             _joined([frame.types for frame in self._frames]),
             self.start,
-            np.stack([frame.cell for frame in self._frames]),
-            np.stack([frame.pbc for frame in self._frames]).astype(np.intc),
+            np.array([frame.cell for frame in self._frames]),
+            np.array([frame.pbc for frame in self._frames], dtype=np.intc),
         )
 
     def slices(self) -> list[slice]:
         """Each frame's atoms among all atoms."""
-        return [slice(a, b) for a, b in zip(self.start[:-1], self.start[1:], strict=True)]
+        start = self.start.tolist()
+        return [slice(a, b) for a, b in pairwise(start)]
 
     def frame_parameters(self, fparam: Sequence | None, count: int) -> np.ndarray | None:
         """(frames, count) of one entry a frame, or None for None.

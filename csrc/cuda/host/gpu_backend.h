@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <initializer_list>
 #include <memory>
@@ -154,7 +155,6 @@ class GpuBackend final : public Backend {
   std::vector<int> atom_counts(int which) const;
   void describe_pairs(const PairTotals& t, PairList* out) const;
   void number_pairs();
-  void list_crowded();
   void fill_pairs(Range, bool numbers, bool pairs);
   // Before the reverse sweep, the candidates' numbers as pairs are where its gradients will be.
   std::int32_t* pair_of() const { return reinterpret_cast<std::int32_t*>(dg2_.data()); }
@@ -224,6 +224,7 @@ class GpuBackend final : public Backend {
   double* energy() const { return frame_sums() + kSums * sizes_.result_frames; }
   double* force() const { return energy() + state_.natoms; }
   double* virial() const { return force() + 3 * static_cast<std::size_t>(state_.nrows); }
+  std::array<int*, kCounters> counters() const;
   void divide_frames();
   void sum_frames();
   const double* download_results();
@@ -346,6 +347,7 @@ class GpuBackend final : public Backend {
   bool bounds_known_ = false;         // of such a step
   std::size_t bound_candidates_ = 0;  // when they were found
   bool reserved_ = false;             // all arrays have their sizes
+  bool counters_zero_ = false;        // counters() are, after a step that has ended
   HostBuffer<T> host_rows_;           // what an exchange sees, (nrows, g1)
   Buffer<int> sent_;                  // rows of it that it reads
 
@@ -377,7 +379,7 @@ class GpuBackend final : public Backend {
   ScanBuffers atom_scan_;
   Buffer<double> vec_, r_;
   Buffer<std::int32_t> type_, repformer_row_, by_row_, by_row_repformer_;
-  Buffer<int> crowded_;  // their number, then the atoms of ListCrowded
+  Buffer<int> crowded_;  // how many atoms are crowded, then which (FillPairs)
   Buffer<int> tabulated_, tabulated3_;
   Buffer<T> parameters_;
 

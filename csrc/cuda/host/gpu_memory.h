@@ -242,6 +242,7 @@ void GpuBackend<T>::reserve() {
   s.drep_out = rep().nlayers ? rep_out_.data() : drep_out_.data();
   s.dgg1 = dgg1_.data(), s.pair_force = pair_force_.data();
   reserved_ = true;
+  counters_zero_ = false;
 }
 
 }  // namespace DPA2MD_GPU

@@ -239,7 +239,6 @@ void GpuBackend<T>::number_pairs() {
   if (model_.has_three_body) viewer(kThreeBody, &s.three);
   if (rep().nlayers) viewer(kRepformer, &s.repformer);
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
-  list_crowded();
   fill_pairs({0, s.natoms}, true, chunks_.size() == 1);
   if (!s.forces) return;
   launches_.beside(true);  // nobody waits for it before the reverse sweep
@@ -251,17 +250,6 @@ void GpuBackend<T>::number_pairs() {
                  {row_count_.data(), row_count_.data() + s.nrows}},
         s.nrows);
   launches_.beside(false);
-}
-
-// Of the kernels with a warp for an atom, some serve atoms with many neighbours.
-template <class T>
-void GpuBackend<T>::list_crowded() {
-#if defined(__CUDACC__)
-  if (!warp_pairs_ || most_repformer_ <= kFewNeighbors) return;
-  clear(crowded_.data(), 1);
-  start(ListCrowded{state_.natoms, state_.repformer.count, crowded_.data(), crowded_.data() + 1},
-        (state_.natoms + ListCrowded::kPiece - 1) / ListCrowded::kPiece);
-#endif
 }
 
 // The numbers of atoms' pairs, or the pairs, or both.
@@ -279,10 +267,17 @@ void GpuBackend<T>::fill_pairs(Range a, bool numbers, bool pairs) {
                    nullptr,
                    nullptr,
                    nullptr,
-                   {}};
+                   0,
+                   state_.repformer.count,
+                   nullptr,
+                   nullptr};
   if (numbers) {
-    if (state_.tabulated) kernel.zero[0] = state_.tabulated + state_.natoms;
-    if (state_.tabulated3) kernel.zero[1] = state_.tabulated3 + state_.natoms;
+#if defined(__CUDACC__)
+    // of the kernels with a warp for an atom, some serve atoms with many neighbours
+    kernel.few = kFewNeighbors;
+    if (warp_pairs_ && most_repformer_ > kFewNeighbors)
+      kernel.crowded = crowded_.data(), kernel.crowded_atom = crowded_.data() + 1;
+#endif
     kernel.repformer_row = repformer_row_.data();
     if (state_.forces) kernel.pair_of = pair_of(), kernel.repformer_of = repformer_of();
   }

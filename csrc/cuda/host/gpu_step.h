@@ -40,6 +40,12 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   sizes_.result_frames = frames;
   reserve();
   divide_frames();
+  if (!counters_zero_) {
+    for (int* counter : counters()) {
+      if (counter) zero(counter, sizeof(int));
+    }
+  }
+  counters_zero_ = false;
   first_made_ = false;
   if (!guesses_ && graphs_ && chunks_.size() == 1) launches_.record();
   number_pairs();
@@ -67,6 +73,14 @@ void GpuBackend<T>::forces(Range a) {
   const int items = warp_items(state_.nrows);
   const RowPairs pairs = row_pairs(0, by_row_, pairs_before(a.begin).pairs, pairs_before(a.end).pairs);
   start(Forces<T>{here(a), a.begin, a.end, a.begin == 0, pairs, force(), virial()}, items);
+}
+
+// What kernels count: atoms that no table served, of either embedding, and crowded ones.
+template <class T>
+std::array<int*, kCounters> GpuBackend<T>::counters() const {
+  return {state_.tabulated ? state_.tabulated + state_.natoms : nullptr,
+          state_.tabulated3 ? state_.tabulated3 + state_.natoms : nullptr,
+          crowded_.size() ? crowded_.data() : nullptr};
 }
 
 // The rows of every frame, in pieces, where they are others than in the last step.
@@ -97,9 +111,11 @@ void GpuBackend<T>::sum_frames() {
   const int tiles = static_cast<int>(host_tiles_.size()), frames = static_cast<int>(first_tile_.size()) - 1;
   double* to = tiles == frames ? frame_sums() : tile_sums_.data();
   const double* virials = state_.forces ? virial() : nullptr;
-  start(SumRows{state_.natoms, tiles_.data(), energy(), virials, to, 2 * kCounts, atom_scan_.total.data(),
-                results_.data()},
-        tiles);
+  SumRows kernel{state_.natoms, tiles_.data(),           energy(),        virials, to,
+                 2 * kCounts,   atom_scan_.total.data(), results_.data(), {}};
+  const auto zero = counters();
+  std::copy(zero.begin(), zero.end(), kernel.zero);
+  start(kernel, tiles);
   if (tiles != frames) start(SumFrames{frame_tile_.data(), tile_sums_.data(), frame_sums()}, frames);
 }
 
@@ -108,6 +124,7 @@ bool GpuBackend<T>::finish(PairList* pairs) {
   sum_frames();
   launches_.submit();
   const double* from = download_results();
+  counters_zero_ = true;
   PairTotals t;
   for (int k = 0; k < kCounts; ++k) {
     t.sum[k] = static_cast<std::int64_t>(from[k]);

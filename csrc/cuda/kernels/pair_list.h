@@ -226,7 +226,10 @@ struct FillPairs {
   std::int32_t *pair_of, *repformer_of;  // (candidates) its pair, or -1
   double *vec, *r;                       // (pairs, 3), (pairs)
   std::int32_t* type;                    // (pairs) of the neighbour
-  int* zero[2];                          // counters of the next kernels
+  // Atoms with more than `few` of the repformers' neighbours: how many (0 before), and which, in any order.
+  int few;
+  const int* repformer_count;
+  int *crowded, *crowded_atom;
 
   DPA2MD_KERNEL Places<kViewers> arrays(Scratch* scratch, int) const { return {scratch, most}; }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
@@ -235,11 +238,7 @@ struct FillPairs {
     const int n = c.count(i);
     // Of a guess that was wrong there are no pairs, whatever the marks say.
     const bool none = count[i] == 0;
-    if (i == 0 && b.thread == 0) {
-      for (int* counter : zero) {
-        if (counter) *counter = 0;
-      }
-    }
+    if (crowded && b.thread == 0 && repformer_count[i] > few) crowded_atom[atomic_add(crowded, 1)] = i;
     for (int k = b.thread; pair_of && k < n; k += b.threads) {
       if (none || !c.mark[c0 + k]) pair_of[c0 + k] = -1;
       if (none || !(c.mark[c0 + k] >> kRepformer & 1)) repformer_of[c0 + k] = -1;

@@ -9,6 +9,7 @@ namespace DPA2MD_GPU {
 
 constexpr int kSums = 10;         // energy, virial
 constexpr int kRowsOfTile = 256;  // at most
+constexpr int kCounters = 3;
 
 // Rows of one frame.
 struct RowTile {
@@ -24,11 +25,15 @@ struct SumRows {
   int count;                      // of totals,
   const std::int64_t* total;      // which the host finds with the results
   double* told;
+  int* zero[kCounters];  // counters of this step, ready for the next one
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int t, Scratch) const {
     const RowTile rows = tiles[t];
     for (int k = b.thread; t == 0 && k < count; k += b.threads) told[k] = static_cast<double>(total[k]);
+    for (int k = b.thread; t == 0 && k < kCounters; k += b.threads) {
+      if (zero[k]) *zero[k] = 0;
+    }
     b.each_warp(kSums, [&](int c) {
       double sum = 0;
       DPA2MD_UNROLL

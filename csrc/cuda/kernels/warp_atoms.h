@@ -29,28 +29,12 @@ __device__ void dispatch_warp(const Activation& a, F&& f) {
 
 constexpr int kFewNeighbors = 32, kManyNeighbors = 48;  // of an atom, for which these kernels are made
 
-// The atoms with more than kFewNeighbors of the repformers' neighbours, in any order.
-struct ListCrowded {
-  static constexpr int kPiece = 1024;  // atoms of an item
-  int natoms;
-  const int* neighbors;  // (natoms)
-  int *count, *list;     // how many; (natoms)
-
-  void arrays(Scratch*, int) const {}
-  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    for (int k = b.thread; k < kPiece; k += b.threads) {
-      const int i = item * kPiece + k;
-      if (i < natoms && neighbors[i] > kFewNeighbors) list[atomic_add(count, 1)] = i;
-    }
-  }
-};
-
 struct WarpAtoms {
   static constexpr bool kWarpAtoms = true;
   int begin = 0, end = 0;                       // atoms
   int warps = 1;                                // of a block
   int blocks = 1;                               // of the launch; an item is a block
-  const int *count = nullptr, *list = nullptr;  // of ListCrowded: only these atoms; null: all
+  const int *count = nullptr, *list = nullptr;  // crowded atoms (FillPairs), only these; null: all
 
   // f(atom) by a warp for its share of the atoms, or by all warps of a block for the same.
   template <class F>
