@@ -223,7 +223,7 @@ fi
 # shellcheck disable=SC2086  # numbers
 alone kernels 90 "$python" benchmarks/gpu_kernels.py "${models[@]}" --device "$run_on" --atoms $atoms \
   --json "$work/kernels.json"
-tests=("$python" -m pytest -q -m cuda tests/test_cuda.py -k)
+tests=("$python" -m pytest -q -m cuda tests/test_cuda.py tests/test_cuda_published.py -k)
 beside parity-float64 100 "${tests[@]}" test_float64
 beside parity-float32 100 "${tests[@]}" test_float32
 beside parity-rest 100 "${tests[@]}" "not test_float64 and not test_float32"

@@ -73,7 +73,8 @@ struct WarpsOfAtom<Kernel, decltype(void(Kernel::kWarpsOfAtom))> {
   static constexpr int value = Kernel::kWarpsOfAtom;
 };
 
-// Blocks of a kernel that a multiprocessor must have registers for: three of kThreads unless it says otherwise
+// Blocks of a kernel that a multiprocessor must have registers for: three of kThreads unless it says
+// otherwise
 //   static constexpr int kMinBlocks
 template <class Kernel, class = void>
 struct MinBlocks {
