@@ -263,7 +263,7 @@ class GpuBackend final : public Backend {
     kernel.begin = atoms.begin, kernel.end = atoms.end;
     constexpr int most = MostThreads<Kernel>::value / 32;
     const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
-    kernel.warps = stays ? most : kernel.list ? 1 : launches_.warps_for(atoms.size());
+    kernel.warps = stays ? most : launches_.warps_for(atoms.size());
     kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
     if (WarpsOfAtom<Kernel>::value > 1)
       kernel.warps = WarpsOfAtom<Kernel>::value, kernel.blocks = atoms.size();
@@ -279,20 +279,13 @@ class GpuBackend final : public Backend {
   // it needs. WARPS: of the blocks that stay.
   template <template <int, int> class Kernel, int WARPS, class With>
   void start_by_neighbors(Range atoms, With with) {
-    const bool many = most_repformer_ > kFewNeighbors;
-    const auto crowded = [&](auto kernel) {
-      kernel.count = crowded_.data(), kernel.list = crowded_.data() + 1;
-      launches_.twin();
-      start_warps(kernel, atoms);
-    };
-    if (atoms.size() < 4 * launches_.multiprocessors()) {
-      start_warps(with(Kernel<2, kSplit>{}), atoms);
-      if (many) crowded(with(Kernel<3, kSplit>{}));
-      return;
-    }
-    if (launches_.warps_for(atoms.size()) == 1 || !start_warps(with(Kernel<2, WARPS>{}), atoms))
-      start_warps(with(Kernel<2, 0>{}), atoms);
-    if (many) crowded(with(Kernel<3, 0>{}));
+    const bool few = launches_.warps_for(atoms.size()) == 1;
+    if (few || !start_warps(with(Kernel<2, WARPS>{}), atoms)) start_warps(with(Kernel<2, kSplit>{}), atoms);
+    if (most_repformer_ <= kFewNeighbors) return;
+    auto crowded = with(Kernel<3, kSplit>{});
+    crowded.count = crowded_.data(), crowded.list = crowded_.data() + 1;
+    launches_.twin();
+    start_warps(crowded, atoms);
   }
 #endif
   template <class Kernel>
