@@ -24,6 +24,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from published_models import dpa2
 from random_models import random_records
 
+pytestmark = pytest.mark.timeout(3600)  # the first test builds
+
 # Small embeddings, since they have tests of their own.
 REPINIT = {"neuron": [4, 8, 8], "axis_neuron": 4}
 MODELS = {
