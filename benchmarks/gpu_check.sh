@@ -165,7 +165,7 @@ if [[ -f $built ]]; then
 fi
 if [[ -n $built ]] && compgen -G "$built/*.whl" >/dev/null; then
   "$python" -m pip install -q --no-index --no-deps --target "$work/site" "$built"/*.whl
-  export PYTHONPATH="$work/site:$built/site${PYTHONPATH:+:$PYTHONPATH}" PATH="$PATH:$built/site/bin"
+  export PYTHONPATH="$work/site:$built/site${PYTHONPATH:+:$PYTHONPATH}" PATH="$built/site/bin:$PATH"
 fi
 # what is built here goes before what is installed
 if wanted build || compgen -G 'python/dpa2md/_core*.so' >/dev/null; then

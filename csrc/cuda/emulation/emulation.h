@@ -111,6 +111,7 @@ class Launches {
   void aside(bool) {}
   void join() {}
   void twin() {}
+  void in_order() {}
   void beside(bool) {}
   void join_beside() {}
 

@@ -279,7 +279,7 @@ class GpuBackend final : public Backend {
   // it needs. WARPS: of the blocks that stay.
   template <template <int, int> class Kernel, int WARPS, class With>
   void start_by_neighbors(Range atoms, With with) {
-    const bool few = launches_.warps_for(atoms.size()) == 1;
+    const bool few = atoms.size() < 8 * launches_.multiprocessors();  // where either takes as long
     if (few || !start_warps(with(Kernel<2, WARPS>{}), atoms)) start_warps(with(Kernel<2, kSplit>{}), atoms);
     if (most_repformer_ <= kFewNeighbors) return;
     auto crowded = with(Kernel<3, kSplit>{});

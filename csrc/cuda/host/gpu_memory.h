@@ -209,6 +209,7 @@ void GpuBackend<T>::reserve_scratch() {
     repinit_backward(a);
   }
   sizing_ = false;
+  launches_.in_order();
 }
 
 template <class T>

@@ -105,6 +105,8 @@ class Launches {
   void join_beside() { joining_beside_ = true; }
   // What is launched next waits for no more than what was launched last, and what follows waits for both.
   void twin() { twin_ = true; }
+  // None of these calls has been made: what they were made for has not been launched.
+  void in_order() { aside_ = joining_ = is_beside_ = joining_beside_ = twin_ = false; }
 
  private:
   struct Call {

@@ -223,7 +223,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
       sum[n] = make_float2(0, 0);
       if (inside && !clear_pairs) sum[n] = *reinterpret_cast<const float2*>(dg2 + at + 8 * n);
     }
-    if (inside && !clear_pairs) {
+    if (inside && t == 0 && !clear_pairs) {
       DPA2MD_UNROLL
       for (int c = 0; c < 3; ++c) before_h[c] = dh2[q * kH2Row + c];
       before_w = this->s.repformer.dsw[q];
