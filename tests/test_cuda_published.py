@@ -85,7 +85,10 @@ def test_ptx(model, system, models, monkeypatch):
     """Both kinds of kernels, and that they are not the same."""
     atoms, evaluate = SYSTEMS[system], program("evaluate")
     text = structure_text(
-        np.where(atoms.numbers == 8, 0, 1), atoms.positions, np.asarray(atoms.cell), atoms.pbc.astype(int)
+        np.where(atoms.numbers == 8, 0, 1),
+        atoms.positions,
+        np.asarray(atoms.cell),
+        atoms.pbc.astype(int),
     )
     reference = by_engine(models[model], atoms, "float64", "cpu")
     n, results = len(atoms), []
