@@ -89,23 +89,28 @@ def by_engine(model: Path, atoms: Atoms, precision: str, device: str) -> tuple:
     ],
 )
 def test_ptx(model, system, models, monkeypatch):
-    """In any order that the graph allows; of the sparse ones the other kernels, too, which give other bits."""
-    atoms, evaluate = SYSTEMS[system], program("evaluate")
-    text = structure_text(
-        np.where(atoms.numbers == 8, 0, 1),
-        atoms.positions,
-        np.asarray(atoms.cell),
-        atoms.pbc.astype(int),
-    )
-    reference = by_engine(models[model], atoms, "float64", "cpu")
-    n, results = len(atoms), []
+    """In the last order that the graph allows, also where a step has a list of its own; of the sparse ones the other
+    kernels, too, which give other bits."""
+    first, evaluate = SYSTEMS[system], program("evaluate")
+    steps = [first.copy() for _ in range(2 if system == "crowded" else 1)]
+    for k, atoms in enumerate(steps):
+        atoms.rattle(0.05 * k, seed=k)
+    texts = [
+        structure_text(
+            np.where(a.numbers == 8, 0, 1), a.positions, np.asarray(a.cell), a.pbc.astype(int)
+        )
+        for a in steps
+    ]
     monkeypatch.setenv("DPA2MD_PTX_GRAPHS", "last")
+    n, results = len(first), []
     for warps in ("1", "0") if system == "sparse" else ("1",):
         monkeypatch.setenv("DPA2MD_CUDA_WARPS", warps)
-        numbers = evaluated(evaluate, models[model], "float32", "cuda", "tables", [text], 1)
-        results.append((numbers[:n], numbers[n : 4 * n].reshape(n, 3)))
-        check(results[-1], reference)
-    assert len(results) == 1 or not np.array_equal(results[0][1], results[1][1])
+        numbers = evaluated(evaluate, models[model], "float32", "cuda", "tables", texts, 1)
+        results.append(numbers)
+        for atoms, of_step in zip(steps, numbers.reshape(len(steps), 13 * n), strict=True):
+            result = of_step[:n], of_step[n : 4 * n].reshape(n, 3)
+            check(result, by_engine(models[model], atoms, "float64", "cpu"))
+    assert len(results) == 1 or not np.array_equal(*results)
 
 
 @pytest.mark.cuda
