@@ -82,8 +82,8 @@ struct WarpPairInitBackward : WarpAtoms {
 
 // ---- a step
 
-// WARPS: of blocks that stay on their multiprocessor, with the weights of the attention in shared memory, and a
-// warp for an atom; kSplit: blocks of an atom, with a warp for each 16 of its rows, where atoms are few.
+// WARPS: of blocks that stay on their multiprocessor, with the weights of the attention in shared memory, and
+// a warp for an atom; kSplit: blocks of an atom, with a warp for each 16 of its rows, where atoms are few.
 constexpr int kSplit = -1;
 
 template <int TILES, int WARPS>
