@@ -260,5 +260,25 @@ class Scratch {
   std::size_t used_ = 0;
 };
 
+// A block's shared memory, known as such to the compiler; of the host, which never runs a kernel, none.
+DPA2MD_KERNEL inline char* shared_memory() {
+#if defined(__CUDA_ARCH__)
+  extern __shared__ __align__(16) char shared[];
+  return shared;
+#else
+  return nullptr;
+#endif
+}
+// The scratch of kernels for which it always suffices. (The array itself, which the compiler knows not to be
+// null.)
+DPA2MD_KERNEL inline Scratch in_shared(Scratch scratch) {
+#if defined(__CUDA_ARCH__)
+  extern __shared__ __align__(16) char shared[];
+  return Scratch(shared);
+#else
+  return scratch;
+#endif
+}
+
 }  // namespace DPA2MD_GPU
 }  // namespace dpa2md

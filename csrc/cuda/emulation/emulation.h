@@ -106,11 +106,9 @@ class Launches {
   void discard() { recording_ = false; }
   void measure(bool) {}
   std::vector<KernelTime> times() { return {}; }
-  int warps_for(int) const { return 1; }
   void fork() {}
   void aside(bool) {}
   void join() {}
-  void twin() {}
   void in_order() {}
   void beside(bool) {}
   void join_beside() {}

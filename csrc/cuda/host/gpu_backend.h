@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -20,6 +21,7 @@
 #include "cuda/kernels/scan.h"
 #include "cuda/kernels/sums.h"
 #include "engine/backend.h"
+#include "model/folding.h"
 #include "model/model.h"
 #include "neighbors/neighbor_bins.h"
 
@@ -62,6 +64,12 @@ struct StepSizes {
 struct PairTotals {
   std::int64_t sum[kCounts], most[kCounts];
 };
+
+// A variable of the environment that switches something off, to compare with, when it is 0.
+inline bool switched_on(const char* variable) {
+  const char* text = std::getenv(variable);
+  return !text || std::string(text) != "0";
+}
 
 // What an array needs for a step.
 struct Need {
@@ -127,9 +135,10 @@ class GpuBackend final : public Backend {
   Linear<T> prepare_linear(const Tensor& w, const Tensor* b);
   EmbeddingView<T> prepare_embedding(const Embedding& e);
   void prepare_block(const Block& block, EnvView<T>* env);
-  LayerView<T> prepare_layer(int l);
+  LayerView<T> prepare_layer(int l, const FoldedLayer& w);
   void prepare_fitting();
-  void prepare_halves(int l);
+  void choose_warp_kernels();
+  void prepare_halves(int l, const FoldedLayer& w);
 
   // ---- gpu_tables.h
   void build_tables(const std::vector<char>& present);

@@ -10,15 +10,13 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// DPA2MD_CUDA_GRAPHS=0: kernels are started one by one, to compare with.
-inline bool wants_graphs() {
-  const char* text = std::getenv("DPA2MD_CUDA_GRAPHS");
-  return !text || std::string(text) != "0";
-}
-
 template <class T>
 GpuBackend<T>::GpuBackend(const Model& model, int device, bool tables)
-    : model_(model), device_(device), use_tables_(tables), graphs_(wants_graphs()), launches_(device) {
+    : model_(model),
+      device_(device),
+      use_tables_(tables),
+      graphs_(switched_on("DPA2MD_CUDA_GRAPHS")),
+      launches_(device) {
   prepare();
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -12,12 +11,6 @@
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
-
-// DPA2MD_CUDA_WARPS=0: only the kernels that serve every model, to compare with.
-inline bool wants_warp_kernels() {
-  const char* text = std::getenv("DPA2MD_CUDA_WARPS");
-  return !text || std::string(text) != "0";
-}
 
 // Every (rows, columns) matrix of the tensor's last two axes as (columns, rows).
 inline Tensor transpose(const Tensor& w) {
@@ -96,9 +89,8 @@ void GpuBackend<T>::prepare_block(const Block& block, EnvView<T>* env) {
 }
 
 template <class T>
-LayerView<T> GpuBackend<T>::prepare_layer(int l) {
+LayerView<T> GpuBackend<T>::prepare_layer(int l, const FoldedLayer& w) {
   const RepformerLayer& m = rep().layers[l];
-  const FoldedLayer w = fold_layer(rep(), l);
   LayerView<T> v{};
   v.g1_alpha = T(w.g1_alpha), v.g2_alpha = T(w.g2_alpha), v.h2_alpha = T(w.h2_alpha),
   v.h2_scale = T(w.h2_scale);
@@ -172,20 +164,26 @@ inline HalfWeight half_weight(const Tensor& w, int limit, WeightStore<float>* st
 }
 #endif
 
-// The layer's weights for kernels with a warp an atom, where its shapes are theirs.
+// Whether the model's shapes are those of kernels with a warp an atom.
 template <class T>
-void GpuBackend<T>::prepare_halves(int l) {
-  (void)l;
-#if defined(__CUDACC__)
+void GpuBackend<T>::choose_warp_kernels() {
+#if defined(__CUDACC__) && !defined(DPA2MD_NO_TENSOR_CORES)
   if constexpr (sizeof(T) == 4) {
     const Repformer& f = rep();
     warp_pairs_ = f.g2_dim == kPairChannels && f.nsel <= kManyNeighbors && !f.update_h2 && !f.has_g1g1 &&
                   model_.smooth && f.attn2_gate && !model_.all_neighbors && warp_kernels_know(f.act) &&
-                  wants_warp_kernels();
+                  switched_on("DPA2MD_CUDA_WARPS");
     warp_nodes_ = warp_pairs_ && f.g1_dim == kNodeChannels && f.axis == kNodeAxis && f.has_conv &&
                   f.g1_out_conv && f.g1_out_mlp && f.has_grrg && f.has_drrd && !f.has_g1_attn;
-    if (!warp_pairs_) return;
-    const FoldedLayer w = fold_layer(f, l);
+  }
+#endif
+}
+// The layer's weights for them.
+template <class T>
+void GpuBackend<T>::prepare_halves(int l, const FoldedLayer& w) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 4) {
+    const Repformer& f = rep();
     const auto half = [&](const Tensor& x) { return half_weight(x, kWeightLimit, &weights_); };
     HalfLayer h;
     h.linear2 = half(f.layers[l].linear2.w), h.linear2_t = half(transpose(f.layers[l].linear2.w));
@@ -202,6 +200,7 @@ void GpuBackend<T>::prepare_halves(int l) {
     half_layers_.push_back(h);
   }
 #endif
+  (void)l, (void)w;
 }
 
 template <class T>
@@ -257,9 +256,11 @@ void GpuBackend<T>::prepare() {
   v.crowds = m.all_neighbors && m.smooth;
   v.ln_eps = f.ln_eps;
   v.act = f.act;
+  choose_warp_kernels();
   for (int l = 0; l < f.nlayers; ++l) {
-    layers_.push_back(prepare_layer(l));
-    prepare_halves(l);
+    const FoldedLayer w = fold_layer(f, l);
+    layers_.push_back(prepare_layer(l, w));
+    if (warp_pairs_) prepare_halves(l, w);
   }
 }
 

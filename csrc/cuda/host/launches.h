@@ -68,7 +68,7 @@ class Launches {
     recorded_ = 0;
     recording_ = true;
     main_.clear(), side_.clear(), beside_.clear();
-    aside_ = joining_ = is_beside_ = joining_beside_ = twin_ = false;
+    in_order();
   }
   // this: it starts all at once,
   void submit() {

@@ -42,16 +42,10 @@ __device__ inline void mma_halves(float* d, const Quad& a, const std::uint32_t* 
       : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b[0]), "r"(b[1]), "f"(c ? c[0] : 0.0f),
         "f"(c ? c[1] : 0.0f), "f"(c ? c[2] : 0.0f), "f"(c ? c[3] : 0.0f));
 }
-// A block's scratch: always shared memory, and known as such.
-__device__ inline char* shared_scratch() {
-  extern __shared__ __align__(16) char shared[];
-  return shared;
-}
 #else  // of the host, which never runs a kernel
 inline std::uint32_t two_halves(float, float) { return 0; }
 inline void floats_of(std::uint32_t, float*, float*) {}
 inline void mma_halves(float*, const Quad&, const std::uint32_t*, const float*) {}
-inline char* shared_scratch() { return nullptr; }
 #endif
 
 DPA2MD_KERNEL inline float most_of(const Four<float>& x) {
@@ -189,7 +183,7 @@ struct TiledProduct {
   int items() const { return (op.end - op.begin + kRows - 1) / kRows * parts; }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    char* shared = shared_scratch();
+    char* shared = shared_memory();
     const Arrays z{reinterpret_cast<Stage*>(shared),
                    reinterpret_cast<Four<float>*>(shared + stages() * sizeof(Stage))};
     const int row0 = op.begin + item / parts * kRows, part = item % parts;
@@ -322,7 +316,7 @@ struct SmallProduct {
   int items() const { return (op.end - op.begin + kRows - 1) / kRows * units(op, &SplitWeight::groups); }
 
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int item, Scratch) const {
-    auto* sums = reinterpret_cast<Four<float>*>(shared_scratch());
+    auto* sums = reinterpret_cast<Four<float>*>(shared_memory());
     const int count = units(op, &SplitWeight::groups), row0 = op.begin + item / count * kRows;
     int group = item % count, p = product_of_unit(op, &SplitWeight::groups, &group);
     for (;;) {

@@ -196,8 +196,8 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
     scratch->take<char>(WARPS > 0 ? staged_bytes(this->half.conv, 1, kPairTiles) : 0);
     scratch->take<char>(Base::kMomentBytes + this->warps * Base::kNeighborBytes);
   }
-  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = warp_scratch();
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
+    Scratch shared = in_shared(scratch);
     const Tiles conv = staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared);
     if (Base::kStaged) b.sync();
     auto* all = shared.take<Moments>(Base::kMomentBytes / sizeof(Moments));

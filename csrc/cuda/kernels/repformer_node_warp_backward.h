@@ -42,8 +42,8 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     scratch->take<char>(Base::kMomentBytes + kSumBytes +
                         this->warps * (Base::kNeighborBytes + kGradientBytes));
   }
-  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = warp_scratch();
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
+    Scratch shared = in_shared(scratch);
     const Weights w{staged<Base::kStaged>(b, this->half.conv, 1, kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.conv_t, 1, kConvTiles, &shared)};
     if (Base::kStaged) b.sync();

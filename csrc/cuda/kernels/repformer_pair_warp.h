@@ -280,8 +280,8 @@ struct WarpPairStep : WarpPairBase<TILES, WARPS> {
       scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
     scratch->take<char>(this->warps * Base::kPairBytes);
   }
-  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = warp_scratch();
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
+    Scratch shared = in_shared(scratch);
     const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.value, this->heads(), kPairTiles, &shared)};
     if (Base::kStaged) b.sync();
@@ -291,12 +291,12 @@ struct WarpPairStep : WarpPairBase<TILES, WARPS> {
       p.n = this->s.repformer.count[i];
       if (!this->mine(p.n)) return;
       this->load(b.lane, i, &p);
-      if (WARPS == kSplit) {
+      if constexpr (WARPS == kSplit) {
         if (16 * b.warp < p.n) step(b.lane, w, p, b.warp);
-        return;
+      } else {
+        for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, tile);
+        __syncwarp();
       }
-      for (int tile = 0; 16 * tile < p.n; ++tile) step(b.lane, w, p, tile);
-      __syncwarp();
     });
   }
 

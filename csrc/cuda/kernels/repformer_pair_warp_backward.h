@@ -41,8 +41,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
       scratch->take<char>(staged_bytes(*w, heads, kPairTiles));
     scratch->take<char>(this->warps * (Base::kPairBytes + kGradientBytes));
   }
-  __device__ void operator()(const ThreadBlock& b, int item, Scratch) const {
-    Scratch shared = warp_scratch();
+  __device__ void operator()(const ThreadBlock& b, int item, Scratch scratch) const {
+    Scratch shared = in_shared(scratch);
     const Weights w{staged<Base::kStaged>(b, this->half.map, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.map_t, this->heads(), kPairTiles, &shared),
                     staged<Base::kStaged>(b, this->half.value_t, this->heads(), kPairTiles, &shared)};
@@ -55,18 +55,18 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
       if (!this->mine(p.n)) return;
       for (int k = b.lane; k < TILES * kChannelTiles * 32; k += 32) d.g2[k] = make_float4(0, 0, 0, 0);
       this->load(b.lane, i, &p);
-      if (WARPS == kSplit) {
+      if constexpr (WARPS == kSplit) {
         if (16 * b.warp < p.n) step(b.lane, w, p, d, b.warp);
         b.sync();
         write_split(b, p, d);
-        return;
+      } else {
+        for (int tile = 0; 16 * tile < p.n; ++tile) {
+          step(b.lane, w, p, d, tile);
+          if (this->heads()) add_factors(b.lane, p, d, 1, 0);
+        }
+        write(b.lane, p, d);
+        __syncwarp();
       }
-      for (int tile = 0; 16 * tile < p.n; ++tile) {
-        step(b.lane, w, p, d, tile);
-        if (this->heads()) add_factors(b.lane, p, d, 1, 0);
-      }
-      write(b.lane, p, d);
-      __syncwarp();
     });
   }
 

@@ -17,16 +17,6 @@ constexpr int kTableThreads = 320;
 template <class T>
 constexpr int kTableBlocks = sizeof(T) == 4 ? 2 : 1;
 
-// The scratch of kernels for which shared memory always suffices, known as shared to the compiler.
-DPA2MD_KERNEL inline Scratch in_shared(Scratch scratch) {
-#if defined(__CUDA_ARCH__)
-  extern __shared__ __align__(16) char shared[];
-  return Scratch(shared);
-#else
-  return scratch;
-#endif
-}
-
 // A cell of a table, and a place in it, from -1/2 to 1/2.
 template <class T>
 struct TablePlace {

@@ -8,12 +8,6 @@
 namespace dpa2md {
 namespace gpu {
 
-// Shared memory, known as such to the compiler.
-__device__ inline Scratch warp_scratch() {
-  extern __shared__ __align__(16) char shared[];
-  return Scratch(shared);
-}
-
 // The activations of published models: what others need would take registers from these.
 inline bool warp_kernels_know(const Activation& a) {
   return a.kind == Activation::kTanh || a.kind == Activation::kSilut;
