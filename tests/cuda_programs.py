@@ -13,6 +13,9 @@ from cpp_programs import ROOT, run, search_path
 BUILD = ROOT / "build" / "cuda"
 BACKEND = "dpa2md_cuda"
 PTXAS_REPORT = BUILD / "ptxas.txt"  # of the last time that the backend was compiled
+# DPA2MD_PTX=all runs all that tests/ptx can run: also kernels in float64, which the host runs too (test_cuda_emulation),
+# and every golden model (two hours).
+PTX_ALL = os.environ.get("DPA2MD_PTX") == "all"
 
 
 def build_cuda(target: str) -> str:
@@ -25,6 +28,8 @@ def build_cuda(target: str) -> str:
     configure = [cmake, "-S", str(ROOT), "-B", str(BUILD), *options]
     configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_ARCHITECTURES=80"]
     configure += ["-DCMAKE_CUDA_FLAGS=-Xptxas -v"]
+    configure += [f"-DDPA2MD_PTX_PRECISIONS={'float32;float64' if PTX_ALL else 'float32'}"]
+    configure += [f"-DDPA2MD_PTX_OPTIMIZATION={'-O1' if PTX_ALL else '-O0'}"]
     if ninja and not (BUILD / "CMakeCache.txt").exists():
         configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     build = [cmake, "--build", str(BUILD), "--target", target, "--parallel", str(os.cpu_count())]

@@ -13,8 +13,10 @@ from cpp_programs import ROOT, run, search_path
 from cuda_programs import BACKEND, PTXAS_REPORT, build_cuda
 
 # Bytes that a thread of a kernel may keep in memory for want of registers: a few are ptxas's choice and cost
-# nothing, hundreds would mean that a kernel has outgrown its registers.
+# nothing, hundreds would mean that a kernel has outgrown its registers. The exception has 12 warps a block; its times
+# in docs/cuda.md are with these spills.
 MOST_SPILLED = 64
+MOST_SPILLED_OF = {"WarpPairStepBackward": 448}
 
 
 @pytest.mark.timeout(1800)
@@ -22,9 +24,12 @@ def test_kernels_compile():
     """Without a warning, and into registers."""
     output = build_cuda(BACKEND)
     assert not re.search(r"\bwarning\b", output), output[-4000:]
-    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", PTXAS_REPORT.read_text())]
-    assert len(spilled) > 20
-    assert max(spilled) <= MOST_SPILLED, f"see {PTXAS_REPORT}"
+    report = PTXAS_REPORT.read_text()
+    kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores", report, re.DOTALL)
+    assert len(kernels) > 20
+    for kernel, spilled in kernels:
+        most = max((n for name, n in MOST_SPILLED_OF.items() if name in kernel), default=MOST_SPILLED)
+        assert int(spilled) <= most, f"{kernel}: see {PTXAS_REPORT}"
 
 
 def configured(folder, *options: str, **environment: str) -> subprocess.CompletedProcess:

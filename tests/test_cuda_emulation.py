@@ -72,11 +72,14 @@ def test_without_tables(model, cpp_programs, evaluate):
 @golden_models("small", "full", "strip", "atom_ener", "se_atten_v2", "res_residual_h2")
 def test_threads_of_a_block(model, threads, tables, cpp_programs, evaluate):
     """Threads that take turns only at barriers, from either end, agree: no barrier is missing."""
-    emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, threads, tables)
-    for name in ("molecule", "wire", "isolated"):
+    names = ("molecule", "wire", "isolated")
+    emulate = EvaluateProgram(
+        cpp_programs / "evaluate", evaluate, DEVICE, threads, tables, structures=names
+    )
+    for name in names:
         assert name in MODELS[model.name].structures
         check_float64(model, STRUCTURES[name], emulate)
-    check_float32(model, emulate, "float32")  # with tables of three-body terms, too
+    check_float32(model, emulate, "float32", names)  # with tables of three-body terms, too
 
 
 @pytest.mark.parametrize("threads", [8, -8])
@@ -97,8 +100,10 @@ def test_threads_of_a_crowded_block(threads, cpp_programs, evaluate):
 )
 def test_chunks(model, threads, cpp_programs, evaluate):
     """Arrays that hold some of the atoms at a time hold those that are wanted."""
-    emulate = EvaluateProgram(cpp_programs / "evaluate", evaluate, DEVICE, threads, chunk=16)
     names = model.structures if threads == 1 else ("water",)
+    emulate = EvaluateProgram(
+        cpp_programs / "evaluate", evaluate, DEVICE, threads, chunk=16, structures=names
+    )
     for name in names:
         check_float64(model, STRUCTURES[name], emulate)
 

@@ -3,22 +3,19 @@ numbers, and no access of memory is out of bounds, unaligned, of what nothing ha
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from conftest import golden_models
 from cpp_programs import run
-from cuda_programs import program
+from cuda_programs import PTX_ALL, program
 from evaluate_program import EvaluateProgram, described, evaluated
 from golden.suite import STRUCTURES
 from test_parity import check_float32, check_float64
 
 pytestmark = pytest.mark.timeout(3600)  # the first test builds
 
-# Between them they start every kernel; DPA2MD_PTX=all takes every model (two hours).
-ALL = os.environ.get("DPA2MD_PTX") == "all"
-MODELS = () if ALL else ("small", "strip", "full")
+# Between them they start every kernel.
+MODELS = () if PTX_ALL else ("small", "strip", "full")
 # of some ten atoms, with and without a box
 SMALL = ("molecule", "wire", "isolated", "tilted", "overfull")
 
@@ -81,6 +78,7 @@ def evaluate_program():
     return program("evaluate")
 
 
+@pytest.mark.skipif(not PTX_ALL, reason="DPA2MD_PTX=all runs it")
 @pytest.mark.parametrize("tables", [True, False], ids=["tables", "nets"])
 @golden_models(*MODELS)
 def test_float64(model, tables, evaluate_program, evaluate):

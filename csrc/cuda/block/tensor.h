@@ -404,34 +404,21 @@ void gemm_tensor(const ThreadBlock&, int, int, int, X, Y, T*, int, bool) {}
 #else
 
 // The emulated device: the same roundings, in plain loops.
-struct SplitEight {
-  float high[8], low[8];
-};
-// sum + x y of eight of the contraction, as add_product() of a warp
-inline float add_product(float sum, const SplitEight& x, const SplitEight& y) {
-  float part = tensor_core_sum(0, x.low, y.high, 8);
-  part = tensor_core_sum(part, x.high, y.low, 8);
-  return sum + tensor_core_sum(part, x.high, y.high, 8);
-}
-
 template <class X, class Y>
 void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y, float* c, int ldc, bool add) {
-  for (int e = b.thread; e < m * n; e += b.threads) {
-    float sum = 0;
-    for (int k0 = 0; k0 < k; k0 += 8) {
-      const auto eight = [&](auto at) {
-        SplitEight out;
-        for (int p = 0; p < 8; ++p) {
-          const SplitFloat s = split(k0 + p < k ? at(k0 + p) : 0.0f);
-          out.high[p] = s.high, out.low[p] = seen_tf32(s.low);
-        }
-        return out;
-      };
-      sum = add_product(sum, eight([&](int p) { return x.at(e / n, p); }),
-                        eight([&](int p) { return y.at(p, e % n); }));
-    }
-    float* to = c + e / n * ldc + e % n;
-    *to = add ? *to + sum : sum;
+  TensorCoreProduct product(k, n);
+  std::vector<float> row(n);
+  const auto parts = [](float number, auto set) {
+    const SplitFloat s = split(number);
+    set(s.high, seen_tf32(s.low));
+  };
+  for (int e = 0; e < k * n; ++e)
+    parts(y.at(e / n, e % n), [&](float high, float low) { product.set_y(e / n, e % n, high, low); });
+  for (int i = b.thread; i < m; i += b.threads) {
+    for (int p = 0; p < k; ++p)
+      parts(x.at(i, p), [&](float high, float low) { product.set_x(p, high, low); });
+    product.row(row.data());
+    for (int j = 0; j < n; ++j) c[i * ldc + j] = add ? c[i * ldc + j] + row[j] : row[j];
   }
 }
 template <class X, class Y>

@@ -109,7 +109,9 @@ class Launches {
   void fork() {}
   void aside(bool) {}
   void join() {}
-  void in_order() {}
+  struct Order {};
+  Order order() const { return {}; }
+  void set_order(Order) {}
   void beside(bool) {}
   void join_beside() {}
 

@@ -196,6 +196,7 @@ template <class T>
 void GpuBackend<T>::reserve_scratch() {
   const Range a = chunks_.front();  // none is larger
   sizing_ = true;
+  const auto order = launches_.order();
   repinit(a);
   if (model_.has_three_body) three_body(a);
   fitting(a);
@@ -209,7 +210,7 @@ void GpuBackend<T>::reserve_scratch() {
     repinit_backward(a);
   }
   sizing_ = false;
-  launches_.in_order();
+  launches_.set_order(order);
 }
 
 template <class T>

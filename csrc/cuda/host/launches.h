@@ -67,8 +67,7 @@ class Launches {
     if (clock_) return;
     recorded_ = 0;
     recording_ = true;
-    main_.clear(), side_.clear(), beside_.clear();
-    in_order();
+    order_ = {};
   }
   // this: it starts all at once,
   void submit() {
@@ -93,20 +92,25 @@ class Launches {
 
   // What is launched after fork() between aside(true) and aside(false) need not wait for what is launched
   // outside; what follows join() waits for both.
-  void fork() { side_ = main_; }
-  void aside(bool yes) { aside_ = yes; }
-  void join() { joining_ = true; }
+  void fork() { order_.side = order_.main; }
+  void aside(bool yes) { order_.aside = yes; }
+  void join() { order_.joining = true; }
   // The same once a step, for what is launched between beside(true) and beside(false): it waits for what was
   // launched before, and what follows join_beside() waits for it.
   void beside(bool yes) {
-    if (yes) beside_ = main_;
-    is_beside_ = yes;
+    if (yes) order_.beside = order_.main;
+    order_.is_beside = yes;
   }
-  void join_beside() { joining_beside_ = true; }
+  void join_beside() { order_.joining_beside = true; }
   // What is launched next waits for no more than what was launched last, and what follows waits for both.
-  void twin() { twin_ = true; }
-  // None of these calls has been made: what they were made for has not been launched.
-  void in_order() { aside_ = joining_ = is_beside_ = joining_beside_ = twin_ = false; }
+  void twin() { order_.twin = true; }
+  // What these calls have left for the next launch.
+  struct Order {
+    bool aside = false, joining = false, is_beside = false, joining_beside = false, twin = false;
+    std::vector<int> main, side, beside;  // the last kernels
+  };
+  const Order& order() const { return order_; }
+  void set_order(Order order) { order_ = std::move(order); }
 
  private:
   struct Call {
@@ -152,7 +156,7 @@ class Launches {
 
   // Whom it comes after.
   void find_place(Call* call) {
-    std::vector<int>& last = is_beside_ ? beside_ : aside_ ? side_ : main_;
+    std::vector<int>& last = order_.is_beside ? order_.beside : order_.aside ? order_.side : order_.main;
     const int own = static_cast<int>(recorded_);
     const auto wait_for = [&](const std::vector<int>& calls) {
       for (const int k : calls) {
@@ -160,14 +164,14 @@ class Launches {
           call->after.push_back(k);
       }
     };
-    if (std::exchange(twin_, false) && !last.empty()) {
+    if (std::exchange(order_.twin, false) && !last.empty()) {
       call->after = calls_[last.back()].after;
       last.push_back(own);
       return;
     }
     wait_for(last);
-    if (std::exchange(joining_, false)) wait_for(side_);
-    if (std::exchange(joining_beside_, false)) wait_for(std::exchange(beside_, {}));
+    if (std::exchange(order_.joining, false)) wait_for(order_.side);
+    if (std::exchange(order_.joining_beside, false)) wait_for(std::exchange(order_.beside, {}));
     last = {own};
   }
 
@@ -216,11 +220,10 @@ class Launches {
   std::vector<const void*> asked_;  // kernels that may have it
 
   std::unique_ptr<KernelClock> clock_;  // while kernels are measured
-  bool recording_ = false, aside_ = false, joining_ = false, is_beside_ = false, joining_beside_ = false,
-       twin_ = false;
-  std::vector<int> main_, side_, beside_;  // the last kernels
-  std::vector<Call> calls_;                // of this step, then of the last one
-  std::size_t recorded_ = 0;               // those of this step
+  bool recording_ = false;
+  Order order_;
+  std::vector<Call> calls_;   // of this step, then of the last one
+  std::size_t recorded_ = 0;  // those of this step
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };
