@@ -35,8 +35,9 @@ docs: $(VENV)/.docs  ## the documentation, build/site/index.html; every link is 
 check: dev $(VENV)/.installed-test lint  ## a developer's loop: lint and one test of every kind, a minute after a build
 	PYTHONPATH=$(CURDIR)/python $(BIN)/python -m pytest -q -m quick
 
+# Files of tests run side by side; waiting threads sleep, since there are more of them than cores.
 test: lint $(SANITIZED)/.built $(VENV)/.installed-test  ## lint, C++ tests under sanitizers, Python tests
-	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive DPA2MD_SANITIZE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.tools  ## what `make test` checks before any test
 	$(BIN)/ruff check .

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +34,15 @@ def search_path() -> str:
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 
+@contextmanager
+def alone_in(build: Path) -> Iterator[None]:
+    """Tests that run side by side (pytest -n) build one after another."""
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def build_programs(build: Path = BUILD, *options: str) -> Path | None:
     """The directory of the freshly built programs; None without cmake. `options` are for cmake."""
     cmake, ninja = (
@@ -43,7 +55,11 @@ def build_programs(build: Path = BUILD, *options: str) -> Path | None:
     configure += options or [f"-DDPA2MD_SANITIZE={'ON' if SANITIZE else 'OFF'}"]
     if not (build / "CMakeCache.txt").exists() and ninja:
         configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    for command in (configure, [cmake, "--build", str(build), "--parallel", str(os.cpu_count())]):
-        done = run(command)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    with alone_in(build):
+        for command in (
+            configure,
+            [cmake, "--build", str(build), "--parallel", str(os.cpu_count())],
+        ):
+            done = run(command)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return build / "tests" / "cpp"

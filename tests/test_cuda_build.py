@@ -28,7 +28,9 @@ def test_kernels_compile():
     kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores", report, re.DOTALL)
     assert len(kernels) > 20
     for kernel, spilled in kernels:
-        most = max((n for name, n in MOST_SPILLED_OF.items() if name in kernel), default=MOST_SPILLED)
+        most = max(
+            (n for name, n in MOST_SPILLED_OF.items() if name in kernel), default=MOST_SPILLED
+        )
         assert int(spilled) <= most, f"{kernel}: see {PTXAS_REPORT}"
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cpp_programs import BUILD, SANITIZE, run, search_path
+from cpp_programs import BUILD, SANITIZE, alone_in, run, search_path
 from dpa2md import lammps_plugin
 from lammps_runs import (
     AFTER,
@@ -34,9 +34,10 @@ def emulating_plugin(cpp_programs) -> Path:
     options = ["-DDPA2MD_LAMMPS=ON", f"-DPython_EXECUTABLE={sys.executable}"]
     cmake = ["cmake", str(BUILD), *options]
     build = ["cmake", "--build", str(BUILD), "--target", "pair_dpa2", "dpa2plugin"]
-    for command in (cmake, build):
-        done = run(command, env=os.environ | {"PATH": search_path()})
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    with alone_in(BUILD):
+        for command in (cmake, build):
+            done = run(command, env=os.environ | {"PATH": search_path()})
+            assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return BUILD
 
 
