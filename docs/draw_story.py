@@ -1,7 +1,7 @@
 """Draws the data flow of a step: python docs/draw_story.py docs/story.svg
 
-The names and their order are those of csrc/engine/engine.cpp; tests/test_docs.py compares them. Every box
-has its own fill and dark letters, lines are a middle grey: readable on light and dark pages.
+The stages come from the core's table, csrc/engine/stages.h. Every box has its own fill and dark letters, lines
+are a middle grey: readable on light and dark pages.
 """
 
 from __future__ import annotations
@@ -10,47 +10,40 @@ import argparse
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from dpa2md import _core
+
 WIDTH, COLUMN, HEIGHT, STEP = 440, 200, 38, 52
 LEFT, RIGHT, TOP = 6, WIDTH - COLUMN - 6, 8
 FILL = {"data": "#e2e8f0", "forward": "#cfe3ff", "backward": "#ffdfc2", "exchange": "#c9f0d3"}
 GREY = "#808080"
 
-# (kind, name, what it gives); the layer loops stand between them. Forward runs downwards ...
+# (kind, name, what it gives)
+Box = tuple[str, str, str]
+
+
+def stages(layered: bool, backward: bool) -> list[Box]:
+    """Those of the layers or the others, forward or backward, in the order of a step."""
+    kind = "backward" if backward else "forward"
+    return [
+        (kind, name, gives) for name, *kinds, gives in _core.stages if kinds == [layered, backward]
+    ]
+
+
+# The layer loops stand between these. Forward runs downwards ...
 INPUT = [
     ("data", "positions, types, cell", ""),
     ("data", "neighbors", "candidate pairs, kept a while"),
     ("data", "build_pairs", "one list, nearest first"),
 ]
-FORWARD = [
-    ("forward", "env_mat", "em, sw of every pair"),
-    ("forward", "repinit", "two-body descriptor"),
-    ("forward", "three_body", "in models that have it"),
-    ("forward", "g1_transform", "g1: a row per atom"),
-    ("forward", "pair_init", "g2, h2: a row per pair"),
-]
-LAYER = [
-    ("exchange", "exchange.forward", "g1 of owners to ghosts"),
-    ("forward", "pair_step", "g2, h2 of this layer"),
-    ("forward", "node_step", "g1 of the next layer"),
-]
+*FORWARD, FITTING = stages(layered=False, backward=False)
+LAYER = [("exchange", "exchange.forward", "g1 of owners to ghosts")]
+LAYER += stages(layered=True, backward=False)
 # ... and backward upwards, listed here from top to bottom.
-OUTPUT = [
-    ("data", "forces, virial", "made here and nowhere else"),
-    ("backward", "forces", "pairs' vectors onto atoms"),
-]
-BACKWARD = [
-    ("backward", "env_mat_backward", "a 3-vector per pair"),
-    ("backward", "repinit_backward", "adds to dE/dem, dE/dsw"),
-    ("backward", "three_body_backward", "adds to dE/dem, dE/dsw"),
-    ("backward", "g1_transform_backward", "dE/d(descriptor)"),
-    ("backward", "pair_init_backward", "dE/dem"),
-]
-LAYER_BACKWARD = [
-    ("exchange", "exchange.reverse", "ghosts' dg1 added to owners'"),
-    ("backward", "gather_g1_gradient", "pairs' shares, row by row"),
-    ("backward", "pair_step_backward", "dE/dg2, dE/dh2"),
-    ("backward", "node_step_backward", "dE/dg1"),
-]
+*_BACKWARD, _FORCES = stages(layered=False, backward=True)
+OUTPUT = [("data", "forces, virial", "made here and nowhere else"), _FORCES]
+BACKWARD = _BACKWARD[::-1]
+LAYER_BACKWARD = [("exchange", "exchange.reverse", "ghosts' dg1 added to owners'")]
+LAYER_BACKWARD += stages(layered=True, backward=True)[::-1]
 
 
 def box(x: float, y: float, kind: str, name: str, gives: str, width: float = COLUMN) -> str:
@@ -70,7 +63,7 @@ def arrow(x: float, start: float, end: float) -> str:
     return f'<path class="flow" d="M{x} {start} V{end}" marker-end="url(#head)"/>'
 
 
-def column(x: float, y: float, boxes: list[tuple[str, str, str]], up: bool = False) -> list[str]:
+def column(x: float, y: float, boxes: list[Box], up: bool = False) -> list[str]:
     """Boxes below one another with arrows between them."""
     out = [box(x, y + k * STEP, *b) for k, b in enumerate(boxes)]
     for k in range(len(boxes) - 1):
@@ -101,7 +94,7 @@ def drawing() -> str:
         arrow(left, loop - 28 - STEP + HEIGHT, loop - 27),
         arrow(left, loop + 3.5 * STEP - (STEP - HEIGHT), bottom - 3),
     ]
-    body.append(box(LEFT, bottom, "forward", "fitting", "energies, and their dE/dg1", WIDTH - 12))
+    body.append(box(LEFT, bottom, *FITTING, WIDTH - 12))
     body += frame(RIGHT, loop, 4, "every layer, last one first")
     body += column(RIGHT, loop, LAYER_BACKWARD, up=True)
     body += [

@@ -1,6 +1,5 @@
-// The stages of the model as a backend implements them. The engine (engine.cpp) is the only list of stages
-// and their order; how a stage computes, stores or recomputes is the backend's own business, the pair state
-// in particular.
+// What the engine asks of a backend. The stages and their order are in stages.h and engine.cpp; how a stage
+// computes, stores or recomputes is the backend's own business, the pair state in particular.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/stages.h"
 #include "neighbors/pairs.h"
 
 namespace dpa2md {
-
-struct Model;
-
-struct Range {
-  int begin, end;
-  int size() const { return end - begin; }
-};
 
 struct StepInput {
   const PairList* pairs = nullptr;
@@ -85,28 +78,10 @@ class Backend {
   virtual void run(int natoms, const std::function<void(Range)>& stage,
                    const std::function<void(Range)>& gather = {}) = 0;
 
-  virtual void env_mat(Range) = 0;
-  virtual void repinit(Range) = 0;
-  virtual void three_body(Range) = 0;
-  virtual void g1_transform(Range) = 0;
-  virtual void pair_init(Range) = 0;             // g2, h2 of layer 0
-  virtual void pair_step(int layer, Range) = 0;  // pair state layer -> layer + 1
-  virtual void node_step(int layer, Range) = 0;  // g1 layer -> layer + 1
-  virtual void fitting(Range) = 0;               // energies and, with forces, the gradient of the descriptor
-
-  // The gradients of a layer's input: pair_step_backward begins them, where the layer has a pair step, and
-  // node_step_backward adds to them.
+  // Of a layer, where the stage is layered. The gradients of a layer's input: pair_step_backward begins them,
+  // where the layer has a pair step, and node_step_backward adds to them.
+  virtual void stage(Stage, int layer, Range) = 0;
   virtual void start_g1_gradient(int /*layer*/) {}  // all rows: before what is gathered
-  virtual void pair_step_backward(int layer, Range) = 0;
-  virtual void node_step_backward(int layer, Range) = 0;
-  virtual void gather_g1_gradient(int layer,
-                                  Range) = 0;  // the pairs' shares of d g1, to their neighbours' rows
-  virtual void pair_init_backward(Range) = 0;
-  virtual void g1_transform_backward(Range) = 0;
-  virtual void three_body_backward(Range) = 0;
-  virtual void repinit_backward(Range) = 0;
-  virtual void env_mat_backward(Range) = 0;  // one 3-vector a pair
-  virtual void forces(Range) = 0;            // those vectors, to both rows of a pair: forces and virial
 
   // For an exchange between ranks, which reads and changes the local rows `sent` and the ghosts' rows; a
   // backend on a device hands out copies of them.

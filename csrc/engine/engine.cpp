@@ -113,6 +113,7 @@ void Engine::compute(const Atoms& atoms, const StepInput& given, Exchange* excha
 void Engine::list_pairs(const Atoms& atoms, bool forces, bool once) {
   const auto start = std::chrono::steady_clock::now();
   if (!backend_->build_pairs(atoms, forces, once, &pairs_)) build_pairs(model_, atoms, &pairs_);
+  if (clock_) backend_->wait();
   for (std::size_t t = 0; t < expected_types_.size(); ++t) pairs_.types_present[t] |= expected_types_[t];
   pairs_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -156,10 +157,7 @@ std::vector<double> Engine::descriptor() {
 }
 
 void Engine::measure_stages() {
-  if (clock_) return;
-  auto clock = std::make_unique<StageClock>(std::move(backend_), threads());
-  clock_ = clock.get();
-  backend_ = std::move(clock);
+  if (!clock_) clock_ = std::make_unique<StageClock>(threads());
 }
 
 std::map<std::string, double> Engine::stage_seconds() {
@@ -170,43 +168,41 @@ std::map<std::string, double> Engine::stage_seconds() {
   return seconds;
 }
 
-// ---- the stages: names and order are those of docs/story.md
+// ---- the stages
 
+void Engine::stage(Stage stage, Range a, int layer) {
+  if (!clock_) return backend_->stage(stage, layer, a);
+  clock_->time(stage, [&] {
+    backend_->stage(stage, layer, a);
+    backend_->wait();
+  });
+}
+
+// Those of the table that stand outside the layers.
 void Engine::embedding(Range a) {
-  Backend& b = *backend_;
-  b.env_mat(a);
-  b.repinit(a);
-  if (model_.has_three_body) b.three_body(a);
-  if (!model_.is_dpa2) return;
-  b.g1_transform(a);
-  b.pair_init(a);
+  for (const StageInfo& s : kStageTable) {
+    if (s.stage < Stage::kPairStep && has_stage(model_, s.stage)) stage(s.stage, a);
+  }
+}
+void Engine::embedding_backward(Range a) {
+  for (const StageInfo& s : kStageTable) {
+    if (s.stage > Stage::kGatherG1Gradient && s.stage < Stage::kForces && has_stage(model_, s.stage))
+      stage(s.stage, a);
+  }
 }
 
 void Engine::layer(int l, Range a) {
-  Backend& b = *backend_;
-  if (l > 0) b.pair_step(l - 1, a);
-  b.node_step(l, a);
+  if (l > 0) stage(Stage::kPairStep, a, l - 1);  // pair state l - 1 -> l
+  stage(Stage::kNodeStep, a, l);                 // g1 l -> l + 1
 }
 
 // From d g1(l + 1) to d g1(l). A pair step's reverse needs nothing from other atoms unless the step reads g1:
 // it then belongs to the layer whose g1 that is, else it goes ahead, while the pairs are in cache.
 void Engine::layer_backward(int l, Range a) {
-  Backend& b = *backend_;
   const bool pairs_read_g1 = model_.repformer.has_g1g1;
-  if (pairs_read_g1 && l + 1 < model_.repformer.nlayers) b.pair_step_backward(l, a);
-  b.node_step_backward(l, a);
-  if (!pairs_read_g1 && l > 0) b.pair_step_backward(l - 1, a);
-}
-
-void Engine::embedding_backward(Range a) {
-  Backend& b = *backend_;
-  if (model_.is_dpa2) {
-    b.pair_init_backward(a);
-    b.g1_transform_backward(a);
-  }
-  if (model_.has_three_body) b.three_body_backward(a);
-  b.repinit_backward(a);
-  b.env_mat_backward(a);
+  if (pairs_read_g1 && l + 1 < model_.repformer.nlayers) stage(Stage::kPairStepBackward, a, l);
+  stage(Stage::kNodeStepBackward, a, l);
+  if (!pairs_read_g1 && l > 0) stage(Stage::kPairStepBackward, a, l - 1);
 }
 
 // Every exchange ends a run over all atoms; what stands between two of them goes block by block. So the last
@@ -216,13 +212,13 @@ void Engine::sweep(bool forces, Exchange* exchange) {
   const int natoms = pairs_.natoms, last = model_.repformer.nlayers - 1, width = model_.repformer.g1_dim;
   const auto turn = [&](Range a) {
     last < 0 ? embedding(a) : layer(last, a);
-    b.fitting(a);
+    stage(Stage::kFitting, a);
     if (forces) last < 0 ? embedding_backward(a) : layer_backward(last, a);
   };
   const auto gather = [&](int l) -> std::function<void(Range)> {
     if (!forces) return {};
-    if (l < 0) return [&b](Range a) { b.forces(a); };
-    return [&b, l](Range a) { b.gather_g1_gradient(l, a); };
+    if (l < 0) return [this](Range a) { stage(Stage::kForces, a); };
+    return [this, l](Range a) { stage(Stage::kGatherG1Gradient, a, l); };
   };
 
   if (last >= 0) b.run(natoms, [&](Range a) { embedding(a); });

@@ -75,6 +75,7 @@ class Engine {
   void list_pairs(const Atoms& atoms, bool forces, bool once);
   void check_parameters(const StepInput& input, int natoms) const;
   StepOutput with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to);
+  void stage(Stage stage, Range a, int layer = 0);
   void embedding(Range a);
   void layer(int l, Range a);
   void layer_backward(int l, Range a);
@@ -84,7 +85,7 @@ class Engine {
   Model model_;
   EngineOptions options_;  // precision and threads as they are used
   std::unique_ptr<Backend> backend_;
-  StageClock* clock_ = nullptr;  // backend_, once stages are measured
+  std::unique_ptr<StageClock> clock_;  // once stages are measured
   double pairs_seconds_ = 0;
   std::vector<char> expected_types_;
   PairList pairs_;

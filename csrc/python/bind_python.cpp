@@ -184,6 +184,9 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of dpa2md.";
   module.attr("__version__") = DPA2MD_VERSION;
   module.attr("cuda_build") = cuda_build();
+  py::list stages;
+  for (const StageInfo& s : kStageTable) stages.append(py::make_tuple(s.name, s.layered, s.backward, s.gives));
+  module.attr("stages") = stages;
   // Its fields tell Python about which atom or frame it is, for better names than numbers.
   static py::exception<Error> core_error(module, "CoreError", PyExc_ValueError);
   py::register_exception_translator([](std::exception_ptr thrown) {

@@ -4,6 +4,8 @@ import numpy as np
 
 __version__: str
 cuda_build: str
+# name, once a layer, only with forces, what it gives: csrc/engine/stages.h
+stages: list[tuple[str, bool, bool, str]]
 
 class CoreError(ValueError):
     sentence: str  # with "{atom}" and "{of}" where names belong

@@ -93,24 +93,26 @@ class GpuBackend final : public Backend {
   bool results_by_finish() const override { return true; }
   void run(int natoms, const std::function<void(Range)>& stage,
            const std::function<void(Range)>& gather) override;
-  void env_mat(Range) override;
-  void repinit(Range) override;
-  void three_body(Range) override;
-  void g1_transform(Range) override;
-  void pair_init(Range) override;
-  void pair_step(int layer, Range) override;
-  void node_step(int layer, Range) override;
-  void fitting(Range) override;
+  void stage(Stage stage, int layer, Range a) override { call_stage(this, stage, layer, a); }
   void start_g1_gradient(int layer) override;
-  void node_step_backward(int layer, Range) override;
-  void pair_step_backward(int layer, Range) override;
-  void gather_g1_gradient(int layer, Range) override;
-  void pair_init_backward(Range) override;
-  void g1_transform_backward(Range) override;
-  void three_body_backward(Range) override;
-  void repinit_backward(Range) override;
-  void env_mat_backward(Range) override;
-  void forces(Range) override;
+  // the stages: see call_stage
+  void env_mat(Range);
+  void repinit(Range);
+  void three_body(Range);
+  void g1_transform(Range);
+  void pair_init(Range);
+  void pair_step(int layer, Range);
+  void node_step(int layer, Range);
+  void fitting(Range);
+  void node_step_backward(int layer, Range);
+  void pair_step_backward(int layer, Range);
+  void gather_g1_gradient(int layer, Range);
+  void pair_init_backward(Range);
+  void g1_transform_backward(Range);
+  void three_body_backward(Range);
+  void repinit_backward(Range);
+  void env_mat_backward(Range);
+  void forces(Range);
   void descriptor(Range, double* out) override;
   void set_sent_rows(const std::vector<int>& sent) override { sent_.upload(sent); }
   void* g1_rows(int layer) override;

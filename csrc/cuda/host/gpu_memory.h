@@ -197,17 +197,8 @@ void GpuBackend<T>::reserve_scratch() {
   const Range a = chunks_.front();  // none is larger
   sizing_ = true;
   const auto order = launches_.order();
-  repinit(a);
-  if (model_.has_three_body) three_body(a);
-  fitting(a);
-  if (rep().nlayers) node_step(0, a);
-  if (rep().nlayers > 1) pair_step(0, a);
-  if (input_.forces) {
-    if (rep().nlayers) node_step_backward(0, a);
-    if (rep().nlayers > 1) pair_step_backward(0, a);
-    if (model_.is_dpa2) pair_init_backward(a);
-    if (model_.has_three_body) three_body_backward(a);
-    repinit_backward(a);
+  for (const StageInfo& s : kStageTable) {
+    if (has_stage(model_, s.stage) && (input_.forces || !s.backward)) stage(s.stage, 0, a);
   }
   sizing_ = false;
   launches_.set_order(order);
