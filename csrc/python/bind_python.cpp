@@ -185,7 +185,8 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = DPA2MD_VERSION;
   module.attr("cuda_build") = cuda_build();
   py::list stages;
-  for (const StageInfo& s : kStageTable) stages.append(py::make_tuple(s.name, s.layered, s.backward, s.gives));
+  for (const StageInfo& s : kStageTable)
+    stages.append(py::make_tuple(s.name, s.layered, s.backward, s.gives));
   module.attr("stages") = stages;
   // Its fields tell Python about which atom or frame it is, for better names than numbers.
   static py::exception<Error> core_error(module, "CoreError", PyExc_ValueError);

@@ -1,11 +1,13 @@
-// Environment matrices, and the last step of the reverse sweep: from their gradients to forces and virial. In
-// double whatever T is; an atom's pairs side by side, so that loops over them become vectors.
+// In double whatever T is; an atom's pairs side by side, so that loops over them become vectors.
+#include "cpu/stages/env_mat.h"
+
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/cpu_backend.h"
+#include "cpu/vector/gemm.h"
 #include "cpu/vector/lanes.h"
 #include "cpu/vector/simd_math.h"
+#include "model/formulas.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -13,17 +15,18 @@ namespace DPA2MD_ISA {
 // Vectors from an atom to its neighbours, (np) each and filled up to whole vectors with neighbours 1 angstrom
 // away.
 template <class T>
-struct CpuBackend<T>::PairVectors {
+struct EnvMatStage<T>::PairVectors {
   int np;
   double *x, *y, *z, *r;
 };
 
 template <class T>
-typename CpuBackend<T>::PairVectors CpuBackend<T>::pair_vectors(int i, int n, Arena& arena) const {
+typename EnvMatStage<T>::PairVectors EnvMatStage<T>::pair_vectors(const Workspace& w, int i, int n) const {
+  Arena& arena = w.arena();
   PairVectors p;
   p.np = padded(n, lanes<double>());
   for (double** a : {&p.x, &p.y, &p.z, &p.r}) *a = arena.take<double>(p.np);
-  const double* vec = pairs().vec.data() + 3 * pairs().repinit.first[i];
+  const double* vec = w.pairs().vec.data() + 3 * w.pairs().repinit.first[i];
   for (int k = 0; k < n; ++k) p.x[k] = vec[3 * k], p.y[k] = vec[3 * k + 1], p.z[k] = vec[3 * k + 2];
   for (int k = n; k < p.np; ++k) p.x[k] = 1, p.y[k] = p.z[k] = 0;
 #pragma omp simd
@@ -60,10 +63,11 @@ DPA2MD_INLINE void switch_lanes(const EnvConstants& e, Doubles r, Doubles* sw, D
 
 // em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist.
 template <class T>
-void CpuBackend<T>::env_mat_atom(Env<T>& env, int i, const PairVectors& p, Arena& arena) {
+void EnvMatStage<T>::one(const Workspace& w, Env<T>* env, int i, const PairVectors& p) const {
+  Arena& arena = w.arena();
   Arena::Scope scope(arena);
-  const EnvConstants e(*env.block, pairs().center_type[i]);
-  const int n = env.prefix->count[i], np = padded(n, lanes<double>());
+  const EnvConstants e(*env->block, w.pairs().center_type[i]);
+  const int n = env->prefix->count[i], np = padded(n, lanes<double>());
   T* part = arena.take<T>(5 * static_cast<std::size_t>(np));  // em column by column, sw
   for (int k = 0; k < np; k += kDoubles) {
     const Doubles r = at(p.r + k), v[3] = {at(p.x + k), at(p.y + k), at(p.z + k)};
@@ -74,38 +78,36 @@ void CpuBackend<T>::env_mat_atom(Env<T>& env, int i, const PairVectors& p, Arena
           __builtin_convertvector(x, typename Vector<T, kDoubles>::type);
     };
     store(4, sw);
-    if (env.direct) {
+    if (env->direct) {
       store(0, r / e.rcut);
       for (int c = 0; c < 3; ++c) store(1 + c, v[c] / e.rcut);
     } else {
-      const Doubles inv = 1.0 / (r + model_.env_protection), across = sw * inv * inv;
+      const Doubles inv = 1.0 / (r + w.model.env_protection), across = sw * inv * inv;
       store(0, (sw * inv - e.avg[0]) * e.inv_std[0]);
       for (int c = 0; c < 3; ++c) store(1 + c, (across * v[c] - e.avg[1 + c]) * e.inv_std[1 + c]);
     }
   }
-  const std::size_t q0 = env_row(env, i);
-  transpose(4, n, part, np, env.em.data() + 4 * q0, 4);
-  std::copy_n(part + 4 * np, n, env.sw.data() + q0);
+  const std::size_t q0 = env->row(w, i);
+  transpose(4, n, part, np, env->em.data() + 4 * q0, 4);
+  std::copy_n(part + 4 * np, n, env->sw.data() + q0);
 }
 
 template <class T>
-void CpuBackend<T>::env_mat_block(Env<T>& env, Range range) {
-  Arena& arena_ = arena();
-  for (int i = range.begin; i < range.end; ++i) {
-    Arena::Scope scope(arena_);
-    env_mat_atom(env, i, pair_vectors(i, env.prefix->count[i], arena_), arena_);
+void EnvMatStage<T>::again(const Workspace& w, Env<T>* env, Range atoms) const {
+  for (int i = atoms.begin; i < atoms.end; ++i) {
+    Arena::Scope scope(w.arena());
+    one(w, env, i, pair_vectors(w, i, env->prefix->count[i]));
   }
 }
 
 template <class T>
-void CpuBackend<T>::env_mat(Range range) {
-  Arena& arena_ = arena();
-  for (int i = range.begin; i < range.end; ++i) {
-    Arena::Scope scope(arena_);
-    const PairVectors p = pair_vectors(i, pairs().repinit.count[i], arena_);
-    env_mat_atom(env_repinit_, i, p, arena_);
-    if (model_.has_three_body) env_mat_atom(env_three_, i, p, arena_);
-    if (rep().nlayers) env_mat_atom(env_repformer_, i, p, arena_);
+void EnvMatStage<T>::forward(const Workspace& w, Range atoms) {
+  for (int i = atoms.begin; i < atoms.end; ++i) {
+    Arena::Scope scope(w.arena());
+    const PairVectors p = pair_vectors(w, i, w.pairs().repinit.count[i]);
+    one(w, &repinit, i, p);
+    if (has_three_body_) one(w, &three_body, i, p);
+    if (has_repformers_) one(w, &repformer, i, p);
   }
 }
 
@@ -113,15 +115,17 @@ void CpuBackend<T>::env_mat(Range range) {
 
 // Adds to f (3, np) what the gradients of a block's em and sw give to dE/d(r_j - r_i).
 template <class T>
-void CpuBackend<T>::env_gradient(const Env<T>& env, int i, const PairVectors& p, double* f, Arena& arena) {
+void EnvMatStage<T>::gradient(const Workspace& w, const Env<T>& env, int i, const PairVectors& p,
+                              double* f) const {
+  Arena& arena = w.arena();
   Arena::Scope scope(arena);
-  const EnvConstants e(*env.block, pairs().center_type[i]);
+  const EnvConstants e(*env.block, w.pairs().center_type[i]);
   const int n = env.prefix->count[i], np = padded(n, lanes<double>());
-  const std::size_t q0 = env_row(env, i);
+  const std::size_t q0 = env.row(w, i);
   T* dem = arena.zeros<T>(5 * static_cast<std::size_t>(np));
   transpose(n, 4, env.dem.data() + 4 * q0, 4, dem, np);
   std::copy_n(env.dsw.data() + q0, n, dem + 4 * np);
-  const auto gradient = [&](int c, int k) {
+  const auto given = [&](int c, int k) {
     return __builtin_convertvector(
         *reinterpret_cast<const typename Vector<T, kDoubles>::type*>(dem + c * np + k), Doubles);
   };
@@ -129,19 +133,19 @@ void CpuBackend<T>::env_gradient(const Env<T>& env, int i, const PairVectors& p,
     const Doubles r = at(p.r + k), v[3] = {at(p.x + k), at(p.y + k), at(p.z + k)}, inv_r = 1.0 / r;
     Doubles sw, dsw, d[3], along, across;  // f += along v/r + across d
     switch_lanes(e, r, &sw, &dsw);
-    for (int c = 0; c < 3; ++c) d[c] = gradient(1 + c, k);
+    for (int c = 0; c < 3; ++c) d[c] = given(1 + c, k);
     if (env.direct) {
-      along = gradient(0, k) / e.rcut;
+      along = given(0, k) / e.rcut;
       across = Doubles{} + 1.0 / e.rcut;
     } else {
-      const Doubles inv = model_.env_protection == 0 ? inv_r : 1.0 / (r + model_.env_protection),
+      const Doubles inv = w.model.env_protection == 0 ? inv_r : 1.0 / (r + w.model.env_protection),
                     inv2 = inv * inv;
       for (int c = 0; c < 3; ++c) d[c] *= e.inv_std[1 + c];
-      along = gradient(0, k) * e.inv_std[0] * (dsw * inv - sw * inv2) +
+      along = given(0, k) * e.inv_std[0] * (dsw * inv - sw * inv2) +
               (d[0] * v[0] + d[1] * v[1] + d[2] * v[2]) * (dsw * inv2 - 2.0 * sw * inv2 * inv);
       across = sw * inv2;
     }
-    along = (along + gradient(4, k) * dsw) * inv_r;
+    along = (along + given(4, k) * dsw) * inv_r;
     for (int c = 0; c < 3; ++c) *reinterpret_cast<Doubles*>(f + c * p.np + k) += along * v[c] + across * d[c];
   }
 }
@@ -169,22 +173,27 @@ struct PairForce {
   }
 };
 
+void add_forces(const StepOutput& output, std::size_t row, const double* sum) {
+  for (int c = 0; c < 3; ++c) output.force[3 * row + c] += sum[c];
+  for (int c = 0; c < 9; ++c) output.virial[9 * row + c] += sum[3 + c];
+}
+
 }  // namespace
 
-// Adds to the forces of the block's own atoms, and writes what belongs to neighbours into their slots.
 template <class T>
-void CpuBackend<T>::env_mat_backward(Range range) {
-  Arena& arena_ = arena();
-  dforce_.zero(12 * force_shares_.begin(range.begin), 12 * force_shares_.end(range.begin));
-  for (int i = range.begin; i < range.end; ++i) {
-    Arena::Scope scope(arena_);
-    const int n = pairs().repinit.count[i];
-    const PairVectors p = pair_vectors(i, n, arena_);
-    double* f = arena_.zeros<double>(3 * static_cast<std::size_t>(p.np));
-    env_gradient(env_repinit_, i, p, f, arena_);
-    if (model_.has_three_body) env_gradient(env_three_, i, p, f, arena_);
-    if (rep().nlayers) env_gradient(env_repformer_, i, p, f, arena_);
-    const std::int32_t* slot = force_shares_.slot.data() + pairs().repinit.first[i];
+void EnvMatStage<T>::backward(const Workspace& w, Range atoms) {
+  Arena& arena = w.arena();
+  const Prefix& prefix = w.pairs().repinit;
+  dforce_.zero(12 * shares_.begin(atoms.begin), 12 * shares_.end(atoms.begin));
+  for (int i = atoms.begin; i < atoms.end; ++i) {
+    Arena::Scope scope(arena);
+    const int n = prefix.count[i];
+    const PairVectors p = pair_vectors(w, i, n);
+    double* f = arena.zeros<double>(3 * static_cast<std::size_t>(p.np));
+    gradient(w, repinit, i, p, f);
+    if (has_three_body_) gradient(w, three_body, i, p, f);
+    if (has_repformers_) gradient(w, repformer, i, p, f);
+    const std::int32_t* slot = shares_.slot.data() + prefix.first[i];
     PairForce own;
     for (int k = 0; k < n; ++k) {
       const PairForce pair(f[k], f[p.np + k], f[2 * p.np + k], p.x[k], p.y[k], p.z[k]);
@@ -194,38 +203,62 @@ void CpuBackend<T>::env_mat_backward(Range range) {
     double sum[12] = {};
     own.add_to(sum);
     for (int c = 0; c < 3; ++c) sum[c] = -sum[c];
-    add_forces(i, sum);
+    add_forces(w.output, i, sum);
   }
 }
 
 template <class T>
-void CpuBackend<T>::add_forces(std::size_t row, const double* sum) {
-  for (int c = 0; c < 3; ++c) output_.force[3 * row + c] += sum[c];
-  for (int c = 0; c < 9; ++c) output_.virial[9 * row + c] += sum[3 + c];
-}
-
-template <class T>
-void CpuBackend<T>::forces(Range atoms) {
-  const Shares::Span& span = force_shares_.of_atom(atoms.begin);
+void EnvMatStage<T>::forces(const Workspace& w, Range atoms) const {
+  const Shares::Span& span = shares_.of_atom(atoms.begin);
   const int rows = static_cast<int>(span.row.size());
-#pragma omp parallel for schedule(static) if (threads_ > 1)
+#pragma omp parallel for schedule(static) if (w.threads > 1)
   for (int k = 0; k < rows; ++k) {
     double sum[12] = {};
     for (std::int32_t s = span.row_first[k]; s < span.row_first[k + 1]; ++s) {
       const double* slot = &dforce_[12 * static_cast<std::size_t>(span.row_slot[s])];
       for (int c = 0; c < 12; ++c) sum[c] += slot[c];
     }
-    add_forces(span.row[k], sum);
+    add_forces(w.output, span.row[k], sum);
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                 \
-  template void CpuBackend<T>::env_mat(Range);                \
-  template void CpuBackend<T>::env_mat_block(Env<T>&, Range); \
-  template void CpuBackend<T>::env_mat_backward(Range);       \
-  template void CpuBackend<T>::forces(Range);
-DPA2MD_INSTANTIATE(float)
-DPA2MD_INSTANTIATE(double)
+// ---- what a step needs
+
+template <class T>
+EnvMatStage<T>::EnvMatStage(const Model& m)
+    : has_three_body_(m.has_three_body), has_repformers_(m.repformer.nlayers > 0) {
+  repinit.block = &m.repinit, three_body.block = &m.three_body, repformer.block = &m.repformer;
+  repformer.direct = m.repformer.direct_dist;
+}
+
+template <class T>
+void EnvMatStage<T>::begin(const Workspace& w, int spans) {
+  const PairList& p = w.pairs();
+  repinit.prefix = &p.repinit, three_body.prefix = &p.three_body, repformer.prefix = &p.repformer;
+  repinit.block_pairs = most_in_block(p.repinit, p.natoms, w.block);
+  three_body.block_pairs = most_in_block(p.three_body, p.natoms, w.block);
+  if (w.input.forces) shares_.build(p, p.repinit, w.block, spans);
+}
+
+template <class T>
+void Env<T>::plan(std::size_t pairs, bool backward, MemoryPlan* to) {
+  to->add(&em, 4 * pairs);
+  to->add(&dem, backward ? 4 * pairs : 0);
+  to->add(&sw, pairs);
+  to->add(&dsw, backward ? pairs : 0);
+}
+
+template <class T>
+void EnvMatStage<T>::plan(const Workspace& w, MemoryPlan* to) {
+  const bool back = w.input.forces;
+  repinit.plan(w.threads * repinit.block_pairs, back, to);
+  three_body.plan(w.threads * three_body.block_pairs, back, to);
+  repformer.plan(w.pairs().repformer.first[w.pairs().natoms], back, to);
+  to->add(&dforce_, back ? 12 * shares_.size() : 0);
+}
+
+template class EnvMatStage<float>;
+template class EnvMatStage<double>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

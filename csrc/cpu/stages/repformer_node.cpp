@@ -16,12 +16,12 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <class T>
-T CpuBackend<T>::inverse_count(int n) const {
+T Repformers<T>::inverse_count(int n) const {
   return T(dpa2md::inverse_count(model_.smooth, rep().nsel, n));
 }
 
 template <class T>
-T CpuBackend<T>::inverse_moment(int n) const {
+T Repformers<T>::inverse_moment(int n) const {
   return T(dpa2md::inverse_moment(model_.smooth, rep().use_sqrt_nnei, rep().nsel, n));
 }
 
@@ -29,7 +29,7 @@ T CpuBackend<T>::inverse_moment(int n) const {
 
 // What meets the neighbours' features: left = [g2 w | h2 w], (n, g2 + 3).
 template <class T>
-T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
+T* Repformers<T>::product_left(const Neighborhood& a, Arena& arena) {
   const int kq = rep().g2_dim, k = kq + 3;
   T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
   for (int j = 0; j < a.n; ++j) {
@@ -44,7 +44,7 @@ T* CpuBackend<T>::product_left(const Neighborhood& a, Arena& arena) {
 
 // c (h2 w)^T x, (3, width), for the neighbours' x (n, width)
 template <class T>
-T* CpuBackend<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena) {
+T* Repformers<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena) {
   const int kq = rep().g2_dim, k = kq + 3;
   T* s = arena.take<T>(3 * static_cast<std::size_t>(width));
   gemm(3, width, a.n, transposed(left + kq, k), x, width, s, width, false);
@@ -55,7 +55,7 @@ T* CpuBackend<T>::moments(const Neighborhood& a, const T* left, int width, const
 
 // ds (3, width): d((h2 w)^T x), from dout, the gradient of the symmetrised moments
 template <class T>
-void CpuBackend<T>::moments_backward(const Neighborhood& a, const T* left, int width, const T* x,
+void Repformers<T>::moments_backward(const Neighborhood& a, const T* left, int width, const T* x,
                                      const T* dout, T* ds, Arena& arena) {
   symmetrise_backward(moments(a, left, width, x, arena), width, rep().axis, dout, ds);
   const T c = inverse_moment(a.n);
@@ -65,7 +65,7 @@ void CpuBackend<T>::moments_backward(const Neighborhood& a, const T* left, int w
 // ---- conv: the product of left and gg1 with the weight P, element by element
 
 template <class T>
-void CpuBackend<T>::conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena) {
+void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const int width = rep().g1_dim, kq = rep().g2_dim;
@@ -95,7 +95,7 @@ void CpuBackend<T>::conv(int l, const Neighborhood& a, const T* left, const Node
 // The gradient of a column (conv is an update of its own) or of a row (part of the concatenation) of left^T
 // gg1 is that of P, scaled. dproduct (g2 + 3, width) and dleft (n, g2): what comes from conv.
 template <class T>
-void CpuBackend<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft,
+void Repformers<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft,
                                   Arena& arena) {
   const int n = a.n, width = rep().g1_dim, kq = rep().g2_dim;
   const T *weight = layers_[l].conv.data(), *weight_t = layers_[l].conv_t.data();
@@ -127,7 +127,7 @@ void CpuBackend<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& d
 
 // ---- conv and both moments together, in reverse: assigns d gg1, adds to d g2, d h2 and d sw.
 template <class T>
-void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
+void Repformers<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
                                       NeighborhoodGradient* d, Arena& arena) {
   const Repformer& f = rep();
   const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3;
@@ -165,7 +165,7 @@ void CpuBackend<T>::products_backward(int l, const Neighborhood& a, const NodeRo
 // Of neighbour j: the products of the moments' gradients (3, g1), null without, and (3, g2) with its g1 and
 // g2, and of dleft with its g2.
 template <class T>
-void CpuBackend<T>::products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft,
+void Repformers<T>::products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft,
                                    T* sum) const {
   constexpr int W = lanes<T>();
   const int width = rep().g1_dim, kq = rep().g2_dim;
@@ -189,7 +189,7 @@ void CpuBackend<T>::products_along(const Neighborhood& a, int j, const T* ds1, c
 // Columns of the concatenation that linear1 reads: [g1 unless g1_out_mlp | conv unless g1_out_conv | grrg |
 // drrd].
 template <class T>
-typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int b) {
+typename Repformers<T>::NodeRow Repformers<T>::node_row(const NodeBlock& s, int b) {
   const Repformer& f = rep();
   const std::size_t width = f.g1_dim;
   NodeRow r;
@@ -210,16 +210,16 @@ typename CpuBackend<T>::NodeRow CpuBackend<T>::node_row(const NodeBlock& s, int 
 // Where the slope of a dense update of the layer is kept between the sweeps: of the last layer, and with
 // little memory of all, for the block only.
 template <class T>
-T* CpuBackend<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
+T* Repformers<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
   const std::size_t width = rep().g1_dim;
-  if (!input_.forces) return nullptr;
-  if (l == last() || low_memory_) return of_block.data() + in_block(range.begin) * width;
+  if (!work_.input.forces) return nullptr;
+  if (l == last() || work_.low_memory) return of_block.data() + work_.in_block(range.begin) * width;
   return kept.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
 }
 
 // Room for the local attention of a block, and its queries.
 template <class T>
-void CpuBackend<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s) {
+void Repformers<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s) {
   const int rows = range.size(), width = rep().g1_dim, heads = rep().attn1_nhead;
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
@@ -230,7 +230,7 @@ void CpuBackend<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s)
 
 // Everything of a block's update but the last sum.
 template <class T>
-void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
+void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const Repformer& f = rep();
   const RepformerWeights<T>& w = layers_[l];
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
@@ -274,7 +274,7 @@ void CpuBackend<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
 }
 
 template <class T>
-void CpuBackend<T>::node_step(int l, Range range) {
+void Repformers<T>::node_step(int l, Range range) {
   Arena& arena_ = arena();
   Arena::Scope scope(arena_);
   NodeBlock s;
@@ -294,13 +294,13 @@ void CpuBackend<T>::node_step(int l, Range range) {
 
 // The gradients of the pair state start at the last layer.
 template <class T>
-void CpuBackend<T>::begin_pair_gradients(Range range) {
+void Repformers<T>::begin_pair_gradients(Range range) {
   const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];
   for (int i = range.begin; i < range.end; ++i) {
     if (!radial_pairs(i)) std::fill_n(dg2(i), pairs().repformer.count[i] * rep().g2_dim, T(0));
   }
-  env_repformer_.dem.zero(4 * q0, 4 * q1);
-  env_repformer_.dsw.zero(q0, q1);
+  env_.dem.zero(4 * q0, 4 * q1);
+  env_.dsw.zero(q0, q1);
   if (rep().update_h2 && last() > 0)
     dh2_.zero(last() % 2 * h2_stride_ + kH2Row * q0, last() % 2 * h2_stride_ + kH2Row * q1);
 }
@@ -308,7 +308,7 @@ void CpuBackend<T>::begin_pair_gradients(Range range) {
 // Adds to d g1(l) of the block's own atoms, d g2(l), d h2, d sw, and to the shares of d g1 that go to
 // neighbours.
 template <class T>
-void CpuBackend<T>::node_step_backward(int l, Range range) {
+void Repformers<T>::node_step_backward(int l, Range range) {
   Arena& arena_ = arena();
   Arena::Scope scope(arena_);
   const Repformer& f = rep();
@@ -318,7 +318,7 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
   if (l == last()) begin_pair_gradients(range);
   if (any_reads_gg1() && (l == last() || !f.has_g1g1)) clear_shares(range);
   NodeBlock s, d;  // d: gradients with respect to the members of s
-  if (low_memory_ && l != last()) {
+  if (work_.low_memory && l != last()) {
     node_block(l, range, arena_, &s);
   } else if (f.has_g1_attn) {
     node_queries(l, range, arena_, &s);
@@ -362,17 +362,17 @@ void CpuBackend<T>::node_step_backward(int l, Range range) {
     }
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
     for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
-    for (int j = 0; model_.smooth && j < a.n; ++j) env_repformer_.dsw[a.q0 + j] += g.sw[j];
+    for (int j = 0; model_.smooth && j < a.n; ++j) env_.dsw[a.q0 + j] += g.sw[j];
   }
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
 }
 
 #define DPA2MD_INSTANTIATE(T)                                  \
-  template T CpuBackend<T>::inverse_count(int) const;          \
-  template T CpuBackend<T>::inverse_moment(int) const;         \
-  template void CpuBackend<T>::node_step(int, Range);          \
-  template void CpuBackend<T>::node_step_backward(int, Range); \
-  template T* CpuBackend<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);
+  template T Repformers<T>::inverse_count(int) const;          \
+  template T Repformers<T>::inverse_moment(int) const;         \
+  template void Repformers<T>::node_step(int, Range);          \
+  template void Repformers<T>::node_step_backward(int, Range); \
+  template T* Repformers<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
 

@@ -3,14 +3,14 @@
 
 #include <algorithm>
 
-#include "cpu/cpu_backend.h"
+#include "cpu/stages/repformers.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
 // A block of atoms on its way through a node step. Null: the layer has no such update.
 template <class T>
-struct CpuBackend<T>::NodeBlock {
+struct Repformers<T>::NodeBlock {
   T* cat = nullptr;       // (rows, linear1_in)
   T* mlp = nullptr;       // (rows, g1) act(linear1 cat)
   T* self = nullptr;      // (rows, g1) act(g1_self g1)
@@ -22,20 +22,20 @@ struct CpuBackend<T>::NodeBlock {
 
 // One atom's part of a NodeBlock.
 template <class T>
-struct CpuBackend<T>::NodeRow {
+struct Repformers<T>::NodeRow {
   T *cat_g1, *cat_conv, *grrg, *drrd;  // its columns of the concatenation
   T *conv, *u, *weighted;
 };
 
 // d(Neighborhood); sw and the pair state are added to.
 template <class T>
-struct CpuBackend<T>::NeighborhoodGradient {
+struct Repformers<T>::NeighborhoodGradient {
   T *g2, *h2, *sw, *gg1;
 };
 
 // Where the neighbours of an atom fall in the table of radial layers (repformer_radial.cpp).
 template <class T>
-struct CpuBackend<T>::RadialPlaces {
+struct Repformers<T>::RadialPlaces {
   int np;            // neighbours padded to the vector length
   int* cell;         // (np)
   T *value, *slope;  // (5, np) weights

@@ -14,7 +14,7 @@ namespace DPA2MD_ISA {
 
 // The level of shares (slot_shares.h) of an atom with more neighbours than slots; else 0.
 template <class T>
-T CpuBackend<T>::level_of(int n, const T* sw) const {
+T Repformers<T>::level_of(int n, const T* sw) const {
   if (!model_.all_neighbors || !model_.smooth || n <= rep().nsel) return T(0);
   return T(slot_level(rep().nsel, [&](auto f) {
     double sum = 0;
@@ -25,7 +25,7 @@ T CpuBackend<T>::level_of(int n, const T* sw) const {
 
 // Adds to d sw what the shares' gradient means for the switches.
 template <class T>
-void CpuBackend<T>::slot_shares_backward(int n, const T* sw, T level, const T* dshare, T* dsw) const {
+void Repformers<T>::slot_shares_backward(int n, const T* sw, T level, const T* dshare, T* dsw) const {
   const T mean = slot_gradient_mean(level, [&](auto f) {
     T sum = 0;
     for (int k = 0; k < n; ++k) sum += f(sw[k], dshare[k]);
@@ -37,7 +37,7 @@ void CpuBackend<T>::slot_shares_backward(int n, const T* sw, T level, const T* d
 // Raw logits and softmax probabilities, (heads, np) each, of which n are meant in a row. The N - n empty
 // slots keep l = -20 in the denominator; of more neighbours than slots each has its share (level > 0).
 template <class T>
-void CpuBackend<T>::local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob) {
+void Repformers<T>::local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob) {
   const int n = a.n, np = padded(n, lanes<T>()), width = rep().g1_dim;
   const T shift = model_.smooth ? T(kAttentionShift) : T(0);
   const int empty = model_.smooth && level == 0 ? rep().nsel - n : 0;
@@ -59,7 +59,7 @@ void CpuBackend<T>::local_softmax(const Neighborhood& a, T level, const T* u, T*
 }
 
 template <class T>
-void CpuBackend<T>::local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena) {
+void Repformers<T>::local_attention(const Neighborhood& a, const NodeRow& row, Arena& arena) {
   const int heads = rep().attn1_nhead, width = rep().g1_dim, np = padded(a.n, lanes<T>());
   T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
   T* weight = arena.take<T>(static_cast<std::size_t>(heads) * np);
@@ -72,7 +72,7 @@ void CpuBackend<T>::local_attention(const Neighborhood& a, const NodeRow& row, A
 
 // Adds to d gg1 and d sw, assigns d u.
 template <class T>
-void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
+void Repformers<T>::local_attention_backward(const Neighborhood& a, const NodeRow& row, const NodeRow& d,
                                              NeighborhoodGradient* g, Arena& arena) {
   const int n = a.n, np = padded(n, lanes<T>()), heads = rep().attn1_nhead, width = rep().g1_dim;
   T* logit = arena.take<T>(static_cast<std::size_t>(heads) * np);
@@ -110,10 +110,10 @@ void CpuBackend<T>::local_attention_backward(const Neighborhood& a, const NodeRo
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                                \
-  template T CpuBackend<T>::level_of(int, const T*) const;                                                   \
-  template void CpuBackend<T>::slot_shares_backward(int, const T*, T, const T*, T*) const;                   \
-  template void CpuBackend<T>::local_attention(const Neighborhood&, const NodeRow&, Arena&);                 \
-  template void CpuBackend<T>::local_attention_backward(const Neighborhood&, const NodeRow&, const NodeRow&, \
+  template T Repformers<T>::level_of(int, const T*) const;                                                   \
+  template void Repformers<T>::slot_shares_backward(int, const T*, T, const T*, T*) const;                   \
+  template void Repformers<T>::local_attention(const Neighborhood&, const NodeRow&, Arena&);                 \
+  template void Repformers<T>::local_attention_backward(const Neighborhood&, const NodeRow&, const NodeRow&, \
                                                         NeighborhoodGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

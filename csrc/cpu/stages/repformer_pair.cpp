@@ -16,13 +16,13 @@ namespace DPA2MD_ISA {
 constexpr int kKeptEvery = 5;
 
 template <class T>
-std::size_t CpuBackend<T>::g2_slot(int l) const {
-  if (!input_.forces) return l % 2;
-  return !low_memory_ ? l - 1 : l % kKeptEvery == 0 ? l / kKeptEvery : 0;
+std::size_t Repformers<T>::g2_slot(int l) const {
+  if (!work_.input.forces) return l % 2;
+  return !work_.low_memory ? l - 1 : l % kKeptEvery == 0 ? l / kKeptEvery : 0;
 }
 
 template <class T>
-std::size_t CpuBackend<T>::g2_slots() const {
+std::size_t Repformers<T>::g2_slots() const {
   std::size_t slots = 0;
   for (int l = 1; l < last(); ++l) slots = std::max(slots, g2_slot(l) + 1);
   return slots;
@@ -30,15 +30,15 @@ std::size_t CpuBackend<T>::g2_slots() const {
 
 // Where pair_step writes g2(l), l > 0.
 template <class T>
-T* CpuBackend<T>::g2_rows(int l, int i) {
+T* Repformers<T>::g2_rows(int l, int i) {
   const Prefix& p = pairs().repformer;
-  if (l == last()) return g2_block_.data() + in_block(p, repformer_block_, i) * rep().g2_dim;
+  if (l == last()) return g2_block_.data() + work_.in_block(p, repformer_block_, i) * rep().g2_dim;
   return g2_.data() + g2_slot(l) * g2_stride_ + p.first[i] * rep().g2_dim;
 }
 
 // g2(l), in the arena where the next layer's comes to the same place.
 template <class T>
-const T* CpuBackend<T>::g2_of(int l, int i, Arena& arena) {
+const T* Repformers<T>::g2_of(int l, int i, Arena& arena) {
   const std::size_t size = static_cast<std::size_t>(pairs().repformer.count[i]) * rep().g2_dim;
   if (l > 0 && (l == last() || l + 1 == last() || g2_slot(l) != g2_slot(l + 1))) return g2_rows(l, i);
   T* x = arena.take<T>(size);
@@ -52,8 +52,8 @@ const T* CpuBackend<T>::g2_of(int l, int i, Arena& arena) {
 
 // With little memory: brings g2(l) to its place again, from the kept layer before.
 template <class T>
-void CpuBackend<T>::remake_g2(int l, Range range) {
-  const bool there = !low_memory_ || l + 1 == last() || l % kKeptEvery == 0;
+void Repformers<T>::remake_g2(int l, Range range) {
+  const bool there = !work_.low_memory || l + 1 == last() || l % kKeptEvery == 0;
   for (int k = l - l % kKeptEvery; k < l && !there; ++k) pair_step(k, range);
 }
 
@@ -61,9 +61,9 @@ void CpuBackend<T>::remake_g2(int l, Range range) {
 
 // slope: act', or null
 template <class T>
-void CpuBackend<T>::first_g2(int i, T* out, T* slope) {
+void Repformers<T>::first_g2(int i, T* out, T* slope) {
   const int d = rep().g2_dim, n = pairs().repformer.count[i];
-  const T* em = env_repformer_.em.data() + 4 * pairs().repformer.first[i];
+  const T* em = env_.em.data() + 4 * pairs().repformer.first[i];
   for (int j = 0; j < n; ++j) {
     for (int c = 0; c < d; ++c) out[j * d + c] = em[4 * j] * w_g2_embd_[c] + b_g2_embd_[c];
   }
@@ -71,12 +71,12 @@ void CpuBackend<T>::first_g2(int i, T* out, T* slope) {
 }
 
 template <class T>
-void CpuBackend<T>::pair_init(Range range) {
+void Repformers<T>::pair_init(Range range) {
   find_radial_atoms(range);
 }
 
 template <class T>
-void CpuBackend<T>::pair_init_backward(Range range) {
+void Repformers<T>::pair_init_backward(Range range) {
   const int d = rep().g2_dim;
   Arena& arena_ = arena();
   for (int i = range.begin; i < range.end; ++i) {
@@ -88,7 +88,7 @@ void CpuBackend<T>::pair_init_backward(Range range) {
     first_g2(i, x, slope);
     for (std::size_t j = 0; j < n; ++j) {
       for (int c = 0; c < d; ++c) slope[j * d + c] *= w_g2_embd_[c];
-      env_repformer_.dem[4 * (q0 + j)] += dot(d, dg2(i) + j * d, slope + j * d);
+      env_.dem[4 * (q0 + j)] += dot(d, dg2(i) + j * d, slope + j * d);
     }
   }
 }
@@ -96,7 +96,7 @@ void CpuBackend<T>::pair_init_backward(Range range) {
 // ---- act(linear2 g2); assigns alpha g2 too, being the first update
 
 template <class T>
-void CpuBackend<T>::pair_self(int l, const Neighborhood& a, T* out, Arena& arena) {
+void Repformers<T>::pair_self(int l, const Neighborhood& a, T* out, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim, size = a.n * d;
   T* y = arena.take<T>(size);
@@ -109,7 +109,7 @@ void CpuBackend<T>::pair_self(int l, const Neighborhood& a, T* out, Arena& arena
 }
 
 template <class T>
-void CpuBackend<T>::pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena) {
+void Repformers<T>::pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim, size = a.n * d;
   T* y = arena.take<T>(size);
@@ -128,7 +128,7 @@ void CpuBackend<T>::pair_self_backward(int l, const Neighborhood& a, const T* do
 // ---- (g1_i * gg1_j * sw_j) P
 
 template <class T>
-void CpuBackend<T>::pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena) {
+void Repformers<T>::pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim, width = rep().g1_dim;
   const T* own = g1(l) + static_cast<std::size_t>(i) * width;
@@ -145,7 +145,7 @@ void CpuBackend<T>::pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena
 
 // Adds to d g1(l) of the atom, to the pairs' shares (node_step_backward began them), and to dsw.
 template <class T>
-void CpuBackend<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw,
+void Repformers<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw,
                                        Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim, width = rep().g1_dim;
@@ -176,12 +176,12 @@ void CpuBackend<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, cons
 
 // Whether the reverse of this pair step follows it in the same block, and has use for its attention maps.
 template <class T>
-bool CpuBackend<T>::turns_with_attention(int l) const {
-  return input_.forces && l + 1 == last() && rep().has_g2_attn && !rep().has_g1g1;
+bool Repformers<T>::turns_with_attention(int l) const {
+  return work_.input.forces && l + 1 == last() && rep().has_g2_attn && !rep().has_g1g1;
 }
 
 template <class T>
-void CpuBackend<T>::pair_step(int l, Range range) {
+void Repformers<T>::pair_step(int l, Range range) {
   const Repformer& f = rep();
   Arena& arena_ = arena();
   const bool keep = turns_with_attention(l);
@@ -210,7 +210,7 @@ void CpuBackend<T>::pair_step(int l, Range range) {
 // d g2 of the next layer gives way to that of this one; with an updated h2, assigns d h2(l), else adds to it;
 // adds to d sw, and with g1g1 to d g1(l) of the atom and to the pairs' shares, which it begins.
 template <class T>
-void CpuBackend<T>::pair_step_backward(int l, Range range) {
+void Repformers<T>::pair_step_backward(int l, Range range) {
   const Repformer& f = rep();
   Arena& arena_ = arena();
   if (f.has_g1g1) clear_shares(range);
@@ -237,17 +237,17 @@ void CpuBackend<T>::pair_step_backward(int l, Range range) {
       }
       attention_backward(l, a, s, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
     }
-    for (int j = 0; model_.smooth && j < a.n; ++j) env_repformer_.dsw[a.q0 + j] += d.sw[j];
+    for (int j = 0; model_.smooth && j < a.n; ++j) env_.dsw[a.q0 + j] += d.sw[j];
   }
 }
 
 #define DPA2MD_INSTANTIATE(T)                               \
-  template std::size_t CpuBackend<T>::g2_slots() const;     \
-  template const T* CpuBackend<T>::g2_of(int, int, Arena&); \
-  template void CpuBackend<T>::pair_init(Range);            \
-  template void CpuBackend<T>::pair_init_backward(Range);   \
-  template void CpuBackend<T>::pair_step(int, Range);       \
-  template void CpuBackend<T>::pair_step_backward(int, Range);
+  template std::size_t Repformers<T>::g2_slots() const;     \
+  template const T* Repformers<T>::g2_of(int, int, Arena&); \
+  template void Repformers<T>::pair_init(Range);            \
+  template void Repformers<T>::pair_init_backward(Range);   \
+  template void Repformers<T>::pair_step(int, Range);       \
+  template void Repformers<T>::pair_step_backward(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
 

@@ -1,7 +1,7 @@
 // What the files of a pair step share.
 #pragma once
 
-#include "cpu/cpu_backend.h"
+#include "cpu/stages/repformers.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -9,7 +9,7 @@ namespace DPA2MD_ISA {
 // The g2 attention of one atom's neighbours among themselves; rows of n numbers are padded to `np` columns.
 // The reverse sweep keeps every head's arrays, the forward one lets them share a place (strides of 0).
 template <class T>
-struct CpuBackend<T>::PairAttention {
+struct Repformers<T>::PairAttention {
   int n, np;
   std::size_t head_stride, query_stride;
   T* sw;                          // (np)
@@ -32,7 +32,7 @@ struct CpuBackend<T>::PairAttention {
 
 // Gradients that the pair updates of one atom add to.
 template <class T>
-struct CpuBackend<T>::PairGradient {
+struct Repformers<T>::PairGradient {
   T *g2, *h2, *sw;
 };
 

@@ -46,7 +46,7 @@ void normalise_rows(int rows, int width, T eps, T* x, T* rstd) {
 // Rows are padded with switched-off neighbours, sw = 0: in a smooth model these are empty slots like the
 // others, with l = -20 in the softmax and nothing in A; else c = -infinity shuts them out.
 template <class T>
-void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena) {
+void Repformers<T>::attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena) {
   const Repformer& f = rep();
   const int n = s->n = a.n, np = s->np = padded(a.n, lanes<T>()), d = f.g2_dim;
   const std::size_t square = static_cast<std::size_t>(n) * np, heads = keep ? f.attn2_nhead : 1;
@@ -87,7 +87,7 @@ void CpuBackend<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
 // ---- the map of a head
 
 template <class T>
-void CpuBackend<T>::attention_map(int l, int h, const Neighborhood& a, PairAttention* s) {
+void Repformers<T>::attention_map(int l, int h, const Neighborhood& a, PairAttention* s) {
   const int n = s->n, np = s->np, d = rep().g2_dim;
   T *query = s->query + h * s->query_stride, *logit = s->logit + h * s->head_stride;
   gemm(n, d, d, plain(a.g2, d), layers_[l].attn2_map.data() + h * d * d, d, query, d, false);
@@ -98,7 +98,7 @@ void CpuBackend<T>::attention_map(int l, int h, const Neighborhood& a, PairAtten
 // Without a maximum subtracted from each row where no row needs it: exp then neither overflows nor leaves a
 // sum of nothing, nor one that the padding, taken off again, would drown.
 template <class T>
-void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
+void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const T safe = sizeof(T) == 4 ? T(60) : T(600);
@@ -149,7 +149,7 @@ void CpuBackend<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
 // The rows' totals of an atom with more neighbours than slots, where some logits are below -20. `prob` are
 // the exponentials; those of the padding could have grown too large beside such totals.
 template <class T>
-void CpuBackend<T>::shared_totals(const PairAttention& s, const T* logit, T* prob) const {
+void Repformers<T>::shared_totals(const PairAttention& s, const T* logit, T* prob) const {
   for (int j = 0; j < s.n; ++j) {
     s.total[j] = 0;
     for (int k = 0, at = j * s.np; k < s.n; ++k, ++at) {
@@ -163,7 +163,7 @@ void CpuBackend<T>::shared_totals(const PairAttention& s, const T* logit, T* pro
 // Of such an atom: (head, n, np) the totals' derivatives by z, divided by the exponentials. Adds to d sw what
 // the totals take of the shares.
 template <class T>
-T* CpuBackend<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, Arena& arena) const {
+T* Repformers<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, Arena& arena) const {
   const int n = s.n, np = s.np, heads = rep().attn2_nhead;
   T* slope = arena.zeros<T>(heads * s.square());
   T* dshare = arena.zeros<T>(n);
@@ -186,7 +186,7 @@ T* CpuBackend<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, A
 // goes on to d h2 and d sw at once. hh and ww are symmetric in j and k: either side gets its part of every
 // element.
 template <class T>
-void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap,
+void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap,
                                             PairGradient* g, Arena& arena) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
@@ -248,7 +248,7 @@ void CpuBackend<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
 // Head h's A g2; once all heads are there, they go through the values and the layer norm together. The values
 // and their bias have been freed of the mean over their columns, so that the norm finds none to subtract.
 template <class T>
-void CpuBackend<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
+void Repformers<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int n = s->n, d = rep().g2_dim, all = rep().attn2_nhead * d;
   if (h == 0) s->applied = arena.take<T>(static_cast<std::size_t>(n) * all);
@@ -264,7 +264,7 @@ void CpuBackend<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttent
 // dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads, but for the mean of each row: the
 // values' weights, with none of their own, let it drop out.
 template <class T>
-void CpuBackend<T>::attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum,
+void Repformers<T>::attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum,
                                             Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int n = s.n, d = rep().g2_dim;
@@ -282,7 +282,7 @@ void CpuBackend<T>::attention_norm_backward(int l, const PairAttention& s, const
 // ---- the map applied to h2: out = alpha h2 + s sum_h w_h A_h h2
 
 template <class T>
-void CpuBackend<T>::attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out) {
+void Repformers<T>::attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out) {
   const RepformerWeights<T>& w = layers_[l];
   for (int j = 0; j < a.n && h == 0; ++j) {
     for (int c = 0; c < 3; ++c) out[kH2Row * j + c] = w.h2_alpha * a.h2[kH2Row * j + c];
@@ -298,7 +298,7 @@ void CpuBackend<T>::attention_h2(int l, int h, const Neighborhood& a, const Pair
 
 // Head h's share: adds to dmap and to d h2 (alpha's share is added by attention_backward).
 template <class T>
-void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
+void Repformers<T>::attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
                                           const T* dh2_out, T* dmap, T* dh2) {
   const T* map = s.map + h * s.head_stride;
   const T scale = layers_[l].h2_scale * layers_[l].h2_head[h];
@@ -317,7 +317,7 @@ void CpuBackend<T>::attention_h2_backward(int l, int h, const Neighborhood& a, c
 // Everything but what becomes of the layer norm's input; assigns h2 of the next layer (null without an
 // update).
 template <class T>
-void CpuBackend<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s,
+void Repformers<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s,
                                     Arena& arena) {
   attention_factors(a, keep, s, arena);
   for (int h = 0; h < rep().attn2_nhead; ++h) {
@@ -329,7 +329,7 @@ void CpuBackend<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* 
 
 // Adds the attention's update to g2 of the next layer; assigns its h2 (null without an h2 update).
 template <class T>
-void CpuBackend<T>::attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out,
+void Repformers<T>::attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out,
                               Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim;
@@ -343,7 +343,7 @@ void CpuBackend<T>::attention(int l, const Neighborhood& a, bool keep, PairAtten
 
 // Adds to g's gradients; dh2_out is null without an h2 update. s: with all heads kept.
 template <class T>
-void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout,
+void Repformers<T>::attention_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout,
                                        const T* dh2_out, PairGradient* g, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead, rows = heads * n;
@@ -377,9 +377,9 @@ void CpuBackend<T>::attention_backward(int l, const Neighborhood& a, const PairA
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                               \
-  template void CpuBackend<T>::attention_heads(int, const Neighborhood&, bool, T*, PairAttention*, Arena&); \
-  template void CpuBackend<T>::attention(int, const Neighborhood&, bool, PairAttention*, T*, T*, Arena&);   \
-  template void CpuBackend<T>::attention_backward(int, const Neighborhood&, const PairAttention&, const T*, \
+  template void Repformers<T>::attention_heads(int, const Neighborhood&, bool, T*, PairAttention*, Arena&); \
+  template void Repformers<T>::attention(int, const Neighborhood&, bool, PairAttention*, T*, T*, Arena&);   \
+  template void Repformers<T>::attention_backward(int, const Neighborhood&, const PairAttention&, const T*, \
                                                   const T*, PairGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

@@ -13,7 +13,7 @@ namespace DPA2MD_ISA {
 
 // Where an atom's neighbours fall in the table; null where it does not have them all. slopes: those, too.
 template <class T>
-const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, bool slopes, Arena& arena) {
+const typename Repformers<T>::RadialPlaces* Repformers<T>::radial_places(int i, bool slopes, Arena& arena) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   if (!radial_atom_[i]) return nullptr;
@@ -23,7 +23,7 @@ const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, 
   p->cell = arena.take<int>(np);
   p->value = arena.take<T>(5 * static_cast<std::size_t>(np));
   p->slope = slopes ? arena.take<T>(5 * static_cast<std::size_t>(np)) : nullptr;
-  const T* em = env_repformer_.em.data() + 4 * env_row(env_repformer_, i);
+  const T* em = env_.em.data() + 4 * env_.row(work_, i);
   for (int k = 0; k < np; k += W) {
     V x;
     for (int lane = 0; lane < W; ++lane) x[lane] = em[4 * std::min(k + lane, n - 1)];
@@ -38,10 +38,10 @@ const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int i, 
 
 // Notes which atoms have all their neighbours in the table.
 template <class T>
-void CpuBackend<T>::find_radial_atoms(Range range) {
+void Repformers<T>::find_radial_atoms(Range range) {
   for (int i = range.begin; i < range.end; ++i) {
     const int n = pairs().repformer.count[i];
-    const T* em = env_repformer_.em.data() + 4 * env_row(env_repformer_, i);
+    const T* em = env_.em.data() + 4 * env_.row(work_, i);
     bool all = radial_layers_ > 0 && n > 0;
     for (int j = 0; j < n && all; ++j) all = radial_[0].covers(em[4 * j]);
     radial_atom_[i] = all;
@@ -51,7 +51,7 @@ void CpuBackend<T>::find_radial_atoms(Range range) {
 // From channel c on: g2(l), (n, g2), of `a`, and its moments S = c (h2 w)^T g2, (3, g2).
 template <class T>
 template <int NV, int W>
-int CpuBackend<T>::radial_g2_from(int c, int l, const Neighborhood& a, T* out, T* s) const {
+int Repformers<T>::radial_g2_from(int c, int l, const Neighborhood& a, T* out, T* s) const {
   using V = typename Vector<T, W>::type;
   const int d = rep().g2_dim;
   const T factor = inverse_moment(a.n);
@@ -77,7 +77,7 @@ int CpuBackend<T>::radial_g2_from(int c, int l, const Neighborhood& a, T* out, T
 }
 
 template <class T>
-void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const {
+void Repformers<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const {
   constexpr int W = lanes<T>();
   int c = radial_g2_from<2, W>(0, l, a, out, s);
   c = radial_g2_from<1, W>(c, l, a, out, s);
@@ -86,7 +86,7 @@ void CpuBackend<T>::radial_g2(int l, const Neighborhood& a, T* out, T* s) const 
 
 // The node of neighbour j, at g2 of layer l, and its weights gathered.
 template <class T>
-const T* CpuBackend<T>::radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const {
+const T* Repformers<T>::radial_node(int l, const RadialPlaces& p, const T* from, int j, T* w) const {
   for (int q = 0; q < 5; ++q) w[q] = from[q * p.np + j];
   return radial_[l].node.data() + static_cast<std::size_t>(p.cell[j]) * 4 * radial_ld_;
 }
@@ -94,7 +94,7 @@ const T* CpuBackend<T>::radial_node(int l, const RadialPlaces& p, const T* from,
 // conv (g1) [null: not wanted] and S (3, g1) of an atom, a few vectors of channels at a time.
 template <class T>
 template <int NV, int W>
-int CpuBackend<T>::radial_products_from(int c, int l, const Neighborhood& a, const T* const* gg1, T* conv,
+int Repformers<T>::radial_products_from(int c, int l, const Neighborhood& a, const T* const* gg1, T* conv,
                                         T* s) {
   using V = typename Vector<T, W>::type;
   const int width = rep().g1_dim, d = rep().g2_dim;
@@ -124,7 +124,7 @@ int CpuBackend<T>::radial_products_from(int c, int l, const Neighborhood& a, con
 }
 
 template <class T>
-void CpuBackend<T>::radial_products(int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s) {
+void Repformers<T>::radial_products(int l, const Neighborhood& a, const T* const* gg1, T* conv, T* s) {
   constexpr int W = lanes<T>();
   int c = radial_products_from<4, W>(0, l, a, gg1, conv, s);
   c = radial_products_from<1, W>(c, l, a, gg1, conv, s);
@@ -133,7 +133,7 @@ void CpuBackend<T>::radial_products(int l, const Neighborhood& a, const T* const
 
 // In reverse: adds to the pairs' shares of d g1, to d g2 or d em_0, d h2 and d sw.
 template <class T>
-void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
+void Repformers<T>::radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
                                              NeighborhoodGradient* g, Arena& arena) {
   const Repformer& f = rep();
   const int n = a.n, width = f.g1_dim, d = f.g2_dim;
@@ -196,7 +196,7 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
     const V four[4] = {along[0], along[1], along[2], open};
     T sum[4];
     sum_four<T, W>(four, sum);
-    env_repformer_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
+    env_.dem[4 * (a.q0 + j)] += sum_lanes<T, W>(dem);
     g->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
       g->h2[kH2Row * j + x] += sum[x] * sw;
@@ -206,11 +206,11 @@ void CpuBackend<T>::radial_products_backward(int l, int i, const Neighborhood& a
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                           \
-  template const typename CpuBackend<T>::RadialPlaces* CpuBackend<T>::radial_places(int, bool, Arena&); \
-  template void CpuBackend<T>::find_radial_atoms(Range);                                                \
-  template void CpuBackend<T>::radial_g2(int, const Neighborhood&, T*, T*) const;                       \
-  template void CpuBackend<T>::radial_products(int, const Neighborhood&, const T* const*, T*, T*);      \
-  template void CpuBackend<T>::radial_products_backward(int, int, const Neighborhood&, const NodeRow&,  \
+  template const typename Repformers<T>::RadialPlaces* Repformers<T>::radial_places(int, bool, Arena&); \
+  template void Repformers<T>::find_radial_atoms(Range);                                                \
+  template void Repformers<T>::radial_g2(int, const Neighborhood&, T*, T*) const;                       \
+  template void Repformers<T>::radial_products(int, const Neighborhood&, const T* const*, T*, T*);      \
+  template void Repformers<T>::radial_products_backward(int, int, const Neighborhood&, const NodeRow&,  \
                                                         NeighborhoodGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)

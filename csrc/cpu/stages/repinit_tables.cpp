@@ -1,19 +1,74 @@
-// The moments of repinit from tables. Neighbours meet in few cells of a table (most are far, where the switch
-// has made em_0 small), so that each of its rows is taken once an atom, whatever the number of neighbours
-// that look it up:
-//   M_c = sum_j em_jc g(x_j) = sum over rows of row (sum_j em_jc weight_j)
-// and in reverse its products with d M are made first, and then weighted. Rows come in units of two
-// (tables.h).
+#include "cpu/stages/repinit_tables.h"
+
 #include <algorithm>
 
-#include "cpu/cpu_backend.h"
+#include "cpu/vector/gemm.h"
 #include "cpu/vector/lanes.h"
+#include "cpu/vector/net.h"
+#include "model/embedding_tables.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+namespace {
+
+// A compressed model's table (rows, ng, 6) as (rows, 6, padded ng).
 template <class T>
-struct CpuBackend<T>::RepinitUnits {
+Buffer<T> coefficients_by_power(const Embedding& e) {
+  const std::size_t np = padded(e.ng, lanes<T>()), rows = e.table.coefficients.data.size() / (6 * e.ng);
+  Buffer<T> out;
+  out.resize(rows * 6 * np);
+  out.zero(0, out.size());
+  const double* from = e.table.coefficients.data.data();
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int m = 0; m < e.ng; ++m) {
+      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = T(*from++);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+template <class T>
+RepinitTables<T>::RepinitTables(const Model& m, int threads) : model_(m), threads_(threads) {
+  gate_ = cast_padded<T>(m.repinit.strip_table, m.repinit.ng);
+  if (m.repinit.table.empty()) return;
+  compressed_ = coefficients_by_power<T>(m.repinit);
+  make_room_for_units(0);
+}
+
+template <class T>
+void RepinitTables<T>::build(const std::vector<char>& types) {
+  const int nt = model_.ntypes();
+  tables_.start(nt, model_.repinit.ng, lanes<T>());
+  for (const RepinitTable& made : tabulate_repinit(model_, types, table_tolerance(sizeof(T) == 4))) {
+    const Table<T>* table = tables_.add(made.table);
+    for (int b = 0; b < nt; ++b) {
+      if (made.neighbor < 0 || made.neighbor == b) tables_.set(made.center, b, table);
+    }
+  }
+  make_room_for_units(tables_.units());
+}
+
+// For an embedding's tables, and for a compressed model's own.
+template <class T>
+void RepinitTables<T>::make_room_for_units(int count) {
+  if (!model_.repinit.table.empty())
+    count = std::max(count, 3 * static_cast<int>(model_.repinit.table.coefficients.shape[0]));
+  unit_count_ = padded(count, 16);  // threads share no cache line
+  unit_slot_.assign(static_cast<std::size_t>(threads_) * unit_count_, -1);
+}
+
+template <class T>
+const T* RepinitTables<T>::gate(int center, int neighbor) const {
+  const std::size_t row =
+      (model_.repinit.one_side ? 0 : static_cast<std::size_t>(center) * model_.ntypes()) + neighbor;
+  return gate_.data() + row * padded(model_.repinit.ng, lanes<T>());
+}
+
+template <class T>
+struct RepinitTables<T>::Units {
   int count = 0;
   const T** rows;  // (count) two rows of channels
   int* slot;       // (n, 3) of every neighbour
@@ -25,42 +80,42 @@ struct CpuBackend<T>::RepinitUnits {
 
 // In a compressed model's table, by the arithmetic of the file's precision.
 template <class T>
-void CpuBackend<T>::compressed_place(T x, TablePlace<T>* p) const {
+void RepinitTables<T>::compressed_place(T x, TablePlace<T>* p) const {
   const CompressedGrid grid = compressed_grid(model_.repinit.table);
-  place(dpa2md::compressed_place(grid, model_.precision == "float32", x), w_repinit_.compressed.data(),
+  place(dpa2md::compressed_place(grid, model_.precision == "float32", x), compressed_.data(),
         padded(model_.repinit.ng, lanes<T>()), p);
 }
 
-// Places of all neighbours in their tables, or else in a compressed model's own; null when there is none or
-// one of them lies outside.
+// From the tables, or else from a compressed model's own.
 template <class T>
-TablePlace<T>* CpuBackend<T>::repinit_places(int i, bool slopes, Arena& arena) {
-  const int n = pairs().repinit.count[i];
-  if (pairs().center_type[i] < 0) return nullptr;
-  TablePlace<T>* places = arena.take<TablePlace<T>>(n);
-  bool inside = !w_repinit_.tables.empty();
-  for (int j = 0; inside && j < n; j += lanes<T>()) inside = repinit_places_lanes(i, j, slopes, places);
+TablePlace<T>* RepinitTables<T>::places(const Workspace& w, const Env<T>& env, int i, bool slopes) const {
+  const int n = w.pairs().repinit.count[i];
+  if (w.pairs().center_type[i] < 0) return nullptr;
+  TablePlace<T>* places = w.arena().template take<TablePlace<T>>(n);
+  bool inside = !tables_.empty();
+  for (int j = 0; inside && j < n; j += lanes<T>()) inside = places_lanes(w, env, i, j, slopes, places);
   if (inside) return places;
-  if (w_repinit_.compressed.empty()) return nullptr;
-  const T* em = env_repinit_.em.data() + 4 * env_row(env_repinit_, i);
+  if (compressed_.empty()) return nullptr;
+  const T* em = env.em.data() + 4 * env.row(w, i);
   for (int j = 0; j < n; ++j) compressed_place(em[4 * j], &places[j]);
   return places;
 }
 
 // Of the neighbours from j on that fill a vector.
 template <class T>
-bool CpuBackend<T>::repinit_places_lanes(int i, int j, bool slopes, TablePlace<T>* places) const {
+bool RepinitTables<T>::places_lanes(const Workspace& w, const Env<T>& env, int i, int j, bool slopes,
+                                    TablePlace<T>* places) const {
   constexpr int W = lanes<T>();
-  const int n = std::min(W, pairs().repinit.count[i] - j), np = w_repinit_.tables.padded_channels();
-  const std::int32_t* type = pairs().type.data() + pairs().repinit.first[i] + j;
-  const T* em = env_repinit_.em.data() + 4 * (env_row(env_repinit_, i) + j);
+  const int n = std::min(W, w.pairs().repinit.count[i] - j), np = tables_.padded_channels();
+  const std::int32_t* type = w.pairs().type.data() + w.pairs().repinit.first[i] + j;
+  const T* em = env.em.data() + 4 * (env.row(w, i) + j);
   const Table<T>* table[W];
   using V = typename Vector<T, W>::type;
   using Ints = typename Vector<int, W>::type;
   V x{}, inverse_width{};
   Ints first{}, cells{};
   for (int k = 0; k < n; ++k) {
-    const Table<T>* t = table[k] = w_repinit_.tables(pairs().center_type[i], type[k]);
+    const Table<T>* t = table[k] = tables_(w.pairs().center_type[i], type[k]);
     if (!t || !t->covers(em[4 * k])) return false;
     x[k] = em[4 * k], inverse_width[k] = t->inverse_width, first[k] = t->first, cells[k] = t->cells;
   }
@@ -84,14 +139,16 @@ bool CpuBackend<T>::repinit_places_lanes(int i, int j, bool slopes, TablePlace<T
   return true;
 }
 
-// Each unit that the places name once. (The numbers of units are looked up in an array that is left as it was
-// found: full of -1.)
+// Each unit that the places name once; types in strip mode. (The numbers of units are looked up in an array
+// that is left as it was found: full of -1.)
 template <class T>
-void CpuBackend<T>::repinit_units(int i, const TablePlace<T>* places, bool types, Arena& arena,
-                                  RepinitUnits* u) {
-  const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, lanes<T>());
-  u->rows = arena.take<const T*>(3 * static_cast<std::size_t>(n));
-  u->slot = arena.take<int>(3 * static_cast<std::size_t>(n));
+typename RepinitTables<T>::Units RepinitTables<T>::units(const Workspace& w, int i,
+                                                         const TablePlace<T>* places) const {
+  Arena& arena = w.arena();
+  const int n = w.pairs().repinit.count[i], np = padded(model_.repinit.ng, lanes<T>());
+  Units u;
+  u.rows = arena.take<const T*>(3 * static_cast<std::size_t>(n));
+  u.slot = arena.take<int>(3 * static_cast<std::size_t>(n));
   int* used = arena.take<int>(3 * static_cast<std::size_t>(n));
   int* slot_of = unit_slot_.data() + static_cast<std::size_t>(thread_index()) * unit_count_;
   for (int j = 0; j < n; ++j) {
@@ -100,22 +157,23 @@ void CpuBackend<T>::repinit_units(int i, const TablePlace<T>* places, bool types
     for (int q = 0; q < 3; ++q) {
       int& slot = slot_of[p.unit[q]];
       if (slot < 0) {
-        used[u->count] = p.unit[q], u->rows[u->count] = rows[q];
-        slot = u->count++;
+        used[u.count] = p.unit[q], u.rows[u.count] = rows[q];
+        slot = u.count++;
       }
-      u->slot[3 * j + q] = slot;
+      u.slot[3 * j + q] = slot;
     }
   }
-  for (int k = 0; k < u->count; ++k) slot_of[used[k]] = -1;
-  if (!types) return;
-  const std::int32_t* type = pairs().type.data() + pairs().repinit.first[i];
-  u->type = arena.take<int>(n);
-  u->type_slot = arena.take<int>(n);
+  for (int k = 0; k < u.count; ++k) slot_of[used[k]] = -1;
+  if (!model_.repinit.strip) return u;
+  const std::int32_t* type = w.pairs().type.data() + w.pairs().repinit.first[i];
+  u.type = arena.take<int>(n);
+  u.type_slot = arena.take<int>(n);
   for (int j = 0; j < n; ++j) {
-    const int at = static_cast<int>(std::find(u->type, u->type + u->types, type[j]) - u->type);
-    if (at == u->types) u->type[u->types++] = type[j];
-    u->type_slot[j] = at;
+    const int at = static_cast<int>(std::find(u.type, u.type + u.types, type[j]) - u.type);
+    if (at == u.types) u.type[u.types++] = type[j];
+    u.type_slot[j] = at;
   }
+  return u;
 }
 
 namespace {
@@ -162,46 +220,40 @@ DPA2MD_INLINE T dot4(Four<T> x, Four<T> y) {
 
 }  // namespace
 
-// Strip mode: how much of T(t_j, t_i) opens the gate of a neighbour.
-template <class T>
-T CpuBackend<T>::repinit_opening(std::size_t env) const {
-  return model_.smooth ? env_repinit_.sw[env] : T(1);
-}
-
 template <class T>
 template <bool STRIP>
-void CpuBackend<T>::repinit_moment(int i, const TablePlace<T>* places, T* moment, Arena& arena) {
+void RepinitTables<T>::moment_of(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
+                                 T* moment) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int n = pairs().repinit.count[i], np = padded(model_.repinit.ng, W);
-  const std::size_t e0 = env_row(env_repinit_, i);
-  const T* em = env_repinit_.em.data() + 4 * e0;
-  RepinitUnits u;
-  repinit_units(i, places, STRIP, arena, &u);
+  const int n = w.pairs().repinit.count[i], np = padded(model_.repinit.ng, W),
+            center = w.pairs().center_type[i];
+  const std::size_t e0 = env.row(w, i);
+  const T* em = env.em.data() + 4 * e0;
+  const Units u = units(w, i, places);
   const std::size_t size = 8 * static_cast<std::size_t>(u.count);
-  T* weights = arena.zeros<T>(size * (1 + u.types));  // ungated, then of every gate
+  T* weights = w.arena().template zeros<T>(size * (1 + u.types));  // ungated, then of every gate
   for (int j = 0; j < n; ++j) {
     add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j), weights);
     if constexpr (STRIP)
-      add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j) * repinit_opening(e0 + j),
+      add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j) * opening(env, e0 + j),
                      weights + size * (1 + u.type_slot[j]));
   }
   for (int m = 0; m < np; m += W) {
     V sum[4] = {};
     for (int set = 0; set <= u.types; ++set) {
       V part[4] = {};
-      const T* w = weights + size * set;
-      for (int k = 0; k < u.count; ++k, w += 8) {
+      const T* weight = weights + size * set;
+      for (int k = 0; k < u.count; ++k, weight += 8) {
         const V a = *reinterpret_cast<const V*>(u.rows[k] + m),
                 b = *reinterpret_cast<const V*>(u.rows[k] + np + m);
 #pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) part[c] += a * w[c] + b * w[4 + c];
+        for (int c = 0; c < 4; ++c) part[c] += a * weight[c] + b * weight[4 + c];
       }
-      V gate = V{} + T(1);
-      if (set > 0)
-        gate = *reinterpret_cast<const V*>(repinit_gate(pairs().center_type[i], u.type[set - 1]) + m);
+      V open = V{} + T(1);
+      if (set > 0) open = *reinterpret_cast<const V*>(gate(center, u.type[set - 1]) + m);
 #pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) sum[c] += part[c] * gate;
+      for (int c = 0; c < 4; ++c) sum[c] += part[c] * open;
     }
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) *reinterpret_cast<V*>(moment + c * np + m) = sum[c];
@@ -210,8 +262,8 @@ void CpuBackend<T>::repinit_moment(int i, const TablePlace<T>* places, T* moment
 
 // The products of all units' rows with d M (4, padded ng), (units, 2, 4); gate (padded ng) or null.
 template <class T>
-void CpuBackend<T>::repinit_unit_products(const RepinitUnits& u, const T* dmoment, const T* gate, T* out,
-                                          Arena& arena) const {
+void RepinitTables<T>::unit_products(const Units& u, const T* dmoment, const T* gate, T* out,
+                                     Arena& arena) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const int np = padded(model_.repinit.ng, W);
@@ -239,48 +291,52 @@ void CpuBackend<T>::repinit_unit_products(const RepinitUnits& u, const T* dmomen
   }
 }
 
-// Assigns d em and d sw of the atom's pairs from d M (4, padded ng).
 template <class T>
 template <bool STRIP>
-void CpuBackend<T>::repinit_moment_backward(int i, const TablePlace<T>* places, const T* dmoment,
-                                            Arena& arena) {
-  const int n = pairs().repinit.count[i];
-  const std::size_t e0 = env_row(env_repinit_, i);
-  RepinitUnits u;
-  repinit_units(i, places, STRIP, arena, &u);
+void RepinitTables<T>::moment_of_backward(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
+                                          const T* dmoment) const {
+  Arena& arena = w.arena();
+  const int n = w.pairs().repinit.count[i];
+  const std::size_t e0 = env->row(w, i);
+  const Units u = units(w, i, places);
   const std::size_t size = 8 * static_cast<std::size_t>(u.count);
   T* products = arena.take<T>(size * (1 + u.types));  // ungated, then of every gate
-  repinit_unit_products(u, dmoment, nullptr, products, arena);
+  unit_products(u, dmoment, nullptr, products, arena);
   for (int t = 0; t < u.types; ++t)
-    repinit_unit_products(u, dmoment, repinit_gate(pairs().center_type[i], u.type[t]),
-                          products + size * (1 + t), arena);
+    unit_products(u, dmoment, gate(w.pairs().center_type[i], u.type[t]), products + size * (1 + t), arena);
   for (int j = 0; j < n; ++j) {
-    const Four<T> em = four(env_repinit_.em.data() + 4 * (e0 + j));
+    const Four<T> em = four(env->em.data() + 4 * (e0 + j));
     Four<T> value, slope;
     weigh<T>(u.slot + 3 * j, places[j], products, &value, &slope);
     T dsw = 0;
     if constexpr (STRIP) {
       Four<T> gated, gated_slope;
       weigh<T>(u.slot + 3 * j, places[j], products + size * (1 + u.type_slot[j]), &gated, &gated_slope);
-      const T opening = repinit_opening(e0 + j);
-      value += opening * gated, slope += opening * gated_slope;
+      const T open = opening(*env, e0 + j);
+      value += open * gated, slope += open * gated_slope;
       if (model_.smooth) dsw = dot4<T>(em, gated);
     }
     value[0] += dot4<T>(em, slope);
-    four(env_repinit_.dem.data() + 4 * (e0 + j)) = value;
-    env_repinit_.dsw[e0 + j] = dsw;
+    four(env->dem.data() + 4 * (e0 + j)) = value;
+    env->dsw[e0 + j] = dsw;
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                                                              \
-  template void CpuBackend<T>::compressed_place(T, TablePlace<T>*) const;                                  \
-  template TablePlace<T>* CpuBackend<T>::repinit_places(int, bool, Arena&);                                \
-  template void CpuBackend<T>::repinit_moment<true>(int, const TablePlace<T>*, T*, Arena&);                \
-  template void CpuBackend<T>::repinit_moment<false>(int, const TablePlace<T>*, T*, Arena&);               \
-  template void CpuBackend<T>::repinit_moment_backward<true>(int, const TablePlace<T>*, const T*, Arena&); \
-  template void CpuBackend<T>::repinit_moment_backward<false>(int, const TablePlace<T>*, const T*, Arena&);
-DPA2MD_INSTANTIATE(float)
-DPA2MD_INSTANTIATE(double)
+template <class T>
+void RepinitTables<T>::moment(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
+                              T* moment) const {
+  model_.repinit.strip ? moment_of<true>(w, env, i, places, moment)
+                       : moment_of<false>(w, env, i, places, moment);
+}
+template <class T>
+void RepinitTables<T>::moment_backward(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
+                                       const T* dmoment) const {
+  model_.repinit.strip ? moment_of_backward<true>(w, env, i, places, dmoment)
+                       : moment_of_backward<false>(w, env, i, places, dmoment);
+}
+
+template class RepinitTables<float>;
+template class RepinitTables<double>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

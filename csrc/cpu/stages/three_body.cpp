@@ -1,24 +1,40 @@
-// Three-body repinit, forward and backward:
-//   c_jk = em_j[1:4] . em_k[1:4]      g1_b[m] = sum_jk c_jk g(c_jk, t_j, t_k)[m] / nsel^2
-// over all ordered pairs of neighbours, j = k too; a few neighbours j against all k at a time, in one row of
-// columns (j, k), so that the small nets work on long vectors.
+#include "cpu/stages/three_body.h"
+
 #include <algorithm>
 
-#include "cpu/cpu_backend.h"
 #include "cpu/vector/lanes.h"
+#include "model/embedding_tables.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
 namespace {
 constexpr int kColumns = 256;  // about as many columns as keep the nets' arrays in the first-level cache
+
+// The three-body gate summed over both orders of two types, rows padded for the tables.
+template <class T>
+Buffer<T> both_orders(const Model& m) {
+  const int nt = m.ntypes(), ng = m.three_body.ng, np = padded(ng, kTripleLanes);
+  const std::vector<double>& gate = m.three_body.strip_table.data;
+  Buffer<T> out;
+  out.resize(static_cast<std::size_t>(nt) * nt * np);
+  out.zero(0, out.size());
+  for (std::size_t a = 0; a < static_cast<std::size_t>(nt); ++a) {
+    for (std::size_t b = 0; b < static_cast<std::size_t>(nt); ++b) {
+      for (int c = 0; c < ng; ++c)
+        out[(a * nt + b) * np + c] = T(gate[(a * nt + b) * ng + c] + gate[(b * nt + a) * ng + c]);
+    }
+  }
+  return out;
 }
 
+}  // namespace
+
 template <class T>
-struct CpuBackend<T>::TripleState {
-  int n;                     // neighbours of the atom
-  std::size_t q0;            // first row in env_three_
-  const T* em;               // (n, 4)
+struct ThreeBodyStage<T>::Atom {
+  int n;                     // neighbours
+  const T *em, *sw;          // (n, 4), (n)
+  T *dem, *dsw;              // their gradients; null without a reverse sweep
   const std::int32_t* type;  // (n)
   // of the neighbours j0 ... j0 + rows - 1, column (j - j0) n + k:
   int j0, rows, columns, ld;
@@ -30,16 +46,43 @@ struct CpuBackend<T>::TripleState {
 };
 
 template <class T>
-void CpuBackend<T>::triples_atom(int i, TripleState* s) {
-  s->n = pairs().three_body.count[i];
-  s->q0 = env_row(env_three_, i);
-  s->em = env_three_.em.data() + 4 * s->q0;
-  s->type = pairs().type.data() + pairs().repinit.first[i];
+ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Buffer<T>& types) : model_(m), types_(types) {
+  if (!m.has_three_body) return;
+  const Embedding& e = m.three_body;
+  if (!e.net.empty()) net_.prepare(e.net);
+  gate_ = cast_padded<T>(e.strip_table, e.ng);
+  if (e.strip) both_ = both_orders<T>(m);
+}
+
+template <class T>
+void ThreeBodyStage<T>::build_tables(const std::vector<char>& types) {
+  const int nt = model_.ntypes();
+  const ThreeBodyTables made = tabulate_three_body(model_, types, table_tolerance(sizeof(T) == 4));
+  reach_ = made.reach;
+  tables_.start(made.tables.empty() ? 0 : nt, model_.three_body.ng, kTripleLanes);
+  for (const ThreeBodyTable& m : made.tables) {
+    const Table<T>* table = tables_.add(m.table);
+    for (int a = 0; a < nt && m.a < 0; ++a) {
+      for (int b = 0; b < nt; ++b) tables_.set(a, b, table);
+    }
+    if (m.a >= 0) tables_.set(m.a, m.b, table), tables_.set(m.b, m.a, table);
+  }
+}
+
+template <class T>
+typename ThreeBodyStage<T>::Atom ThreeBodyStage<T>::atom(const Workspace& w, const Env<T>& env, int i) const {
+  const std::size_t q0 = env.row(w, i);
+  Atom s;
+  s.n = w.pairs().three_body.count[i];
+  s.em = env.em.data() + 4 * q0, s.sw = env.sw.data() + q0;
+  s.dem = s.dsw = nullptr;
+  s.type = w.pairs().type.data() + w.pairs().repinit.first[i];
+  return s;
 }
 
 // g(c_jk) for the block of neighbours that begins with j0.
 template <class T>
-void CpuBackend<T>::triples_block(int j0, Arena& arena, bool tape, TripleState* s) {
+void ThreeBodyStage<T>::block(int j0, Arena& arena, bool tape, Atom* s) const {
   const Embedding& e = model_.three_body;
   const int n = s->n, tebd = e.strip ? 0 : model_.tebd_dim();
   s->j0 = j0;
@@ -60,19 +103,19 @@ void CpuBackend<T>::triples_block(int j0, Arena& arena, bool tape, TripleState* 
       }
     }
   }
-  s->raw = w_three_.net.forward(s->x, ld, arena, tape ? &s->tape : nullptr);
-  if (e.strip) triples_gate(arena, s);
+  s->raw = net_.forward(s->x, ld, arena, tape ? &s->tape : nullptr);
+  if (e.strip) block_gate(arena, s);
 }
 
 template <class T>
-void CpuBackend<T>::triples_gate(Arena& arena, TripleState* s) {
+void ThreeBodyStage<T>::block_gate(Arena& arena, Atom* s) const {
   const int ng = model_.three_body.ng, np = padded(ng, lanes<T>()), nt = model_.ntypes();
-  const T* sw = env_three_.sw.data() + s->q0;
+  const T* sw = s->sw;
   s->gate = arena.zeros<T>(static_cast<std::size_t>(ng) * s->ld);
   s->factor = arena.zeros<T>(s->ld);
   for (int column = 0; column < s->columns; ++column) {
     const int j = s->j0 + column / s->n, k = column % s->n;
-    const T* gate = w_three_.gate.data() + (static_cast<std::size_t>(s->type[j]) * nt + s->type[k]) * np;
+    const T* gate = gate_.data() + (static_cast<std::size_t>(s->type[j]) * nt + s->type[k]) * np;
     for (int m = 0; m < ng; ++m) s->gate[m * s->ld + column] = gate[m];
     s->factor[column] = model_.smooth ? sw[j] * sw[k] : T(1);
   }
@@ -82,7 +125,7 @@ void CpuBackend<T>::triples_gate(Arena& arena, TripleState* s) {
 
 // A row of triples: neighbour j with the neighbours k >= j.
 template <class T>
-struct CpuBackend<T>::TripleRow {
+struct ThreeBodyStage<T>::Row {
   int np;            // n padded to the vector length
   T* direction;      // (3, np) em[1:4], transposed
   int* cell;         // (np)
@@ -90,8 +133,8 @@ struct CpuBackend<T>::TripleRow {
 };
 
 template <class T>
-bool CpuBackend<T>::triples_in_reach(const TripleState& s) const {
-  if (w_three_.tables.empty()) return false;
+bool ThreeBodyStage<T>::in_reach(const Atom& s) const {
+  if (tables_.empty()) return false;
   T longest = 0;
   for (int j = 0; j < s.n; ++j) {
     const T* e = s.em + 4 * j;
@@ -101,7 +144,7 @@ bool CpuBackend<T>::triples_in_reach(const TripleState& s) const {
 }
 
 template <class T>
-void CpuBackend<T>::triples_row_buffers(const TripleState& s, Arena& arena, TripleRow* row) {
+void ThreeBodyStage<T>::row_buffers(const Atom& s, Arena& arena, Row* row) const {
   const int np = row->np = padded(s.n, lanes<T>());
   row->direction = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int k = 0; k < s.n; ++k) {
@@ -114,10 +157,10 @@ void CpuBackend<T>::triples_row_buffers(const TripleState& s, Arena& arena, Trip
 
 template <class T>
 template <bool VALUES, bool SLOPES>
-void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
+void ThreeBodyStage<T>::places(const Atom& s, int j, Row* row) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const Table<T>& any = *w_three_.tables(s.type[0], s.type[0]);  // all have the same cells
+  const Table<T>& any = *tables_(s.type[0], s.type[0]);  // all have the same cells
   const int np = row->np;
   const T *x = row->direction, *y = x + np, *z = y + np;
   const auto load = [](const T* p) { return *reinterpret_cast<const V*>(p); };
@@ -129,83 +172,81 @@ void CpuBackend<T>::triples_row(const TripleState& s, int j, TripleRow* row) {
 
 // The node of triple (j, k) in its table, and its weights gathered from the row.
 template <class T>
-const T* CpuBackend<T>::triples_node(const TripleState& s, const TripleRow& row, int j, int k, const T* from,
-                                     T* w) const {
+const T* ThreeBodyStage<T>::node(const Atom& s, const Row& row, int j, int k, const T* from, T* w) const {
   for (int q = 0; q < 5; ++q) w[q] = from[q * row.np + k];
-  const Table<T>& table = *w_three_.tables(s.type[j], s.type[k]);
-  return table.node.data() + static_cast<std::size_t>(row.cell[k]) * 4 * w_three_.tables.padded_channels();
+  const Table<T>& table = *tables_(s.type[j], s.type[k]);
+  return table.node.data() + static_cast<std::size_t>(row.cell[k]) * 4 * tables_.padded_channels();
 }
 
 template <class T>
 template <bool STRIP>
-void CpuBackend<T>::three_body_tables(const TripleState& s, T* out, Arena& arena) {
+void ThreeBodyStage<T>::from_tables(const Atom& s, T* out, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
-  const int ng = model_.three_body.ng, np = w_three_.tables.padded_channels();
-  const T norm = T(1.0 / (static_cast<double>(model_.three_body.nsel) * model_.three_body.nsel));
-  TripleRow row;
-  triples_row_buffers(s, arena, &row);
+  const int ng = model_.three_body.ng, np = tables_.padded_channels();
+  const T factor = norm();
+  Row row;
+  row_buffers(s, arena, &row);
   T* sum = arena.zeros<T>(np);
   for (int j = 0; j < s.n; ++j) {
-    triples_row<true, false>(s, j, &row);
+    places<true, false>(s, j, &row);
     for (int m = 0; m < np; m += W) {
       V total{};
       for (int k = j; k < s.n; ++k) {
         T w[5];
-        const T* node = triples_node(s, row, j, k, row.value, w) + m;
-        V g = table_value<W>(node, node + 6 * np, np, w);
-        if constexpr (STRIP)
-          g *= T(2) + *reinterpret_cast<const V*>(triples_both(s, j, k) + m) * triples_opening(s, j, k);
+        const T* at = node(s, row, j, k, row.value, w) + m;
+        V g = table_value<W>(at, at + 6 * np, np, w);
+        if constexpr (STRIP) g *= T(2) + *reinterpret_cast<const V*>(both(s, j, k) + m) * opening(s, j, k);
         total += k == j ? T(0.5) * g : g;
       }
       *reinterpret_cast<V*>(sum + m) += total;
     }
   }
-  for (int m = 0; m < ng; ++m) out[m] = norm * sum[m];
+  for (int m = 0; m < ng; ++m) out[m] = factor * sum[m];
 }
 
 // Adds to d em and d sw.
 template <class T>
 template <bool STRIP>
-void CpuBackend<T>::three_body_tables_backward(const TripleState& s, const T* dout, Arena& arena) {
+void ThreeBodyStage<T>::from_tables_backward(const Atom& s, const T* dout, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
-  const int ng = model_.three_body.ng, np = w_three_.tables.padded_channels();
-  const T norm = T(1.0 / (static_cast<double>(model_.three_body.nsel) * model_.three_body.nsel));
-  TripleRow row;
-  triples_row_buffers(s, arena, &row);
+  const int ng = model_.three_body.ng, np = tables_.padded_channels();
+  const T factor = norm();
+  Row row;
+  row_buffers(s, arena, &row);
   T* d = arena.zeros<T>(np);
-  for (int m = 0; m < ng; ++m) d[m] = norm * dout[m];
+  for (int m = 0; m < ng; ++m) d[m] = factor * dout[m];
   T* dc = arena.take<T>(row.np + 4);
   T* dopening = arena.take<T>(row.np + 4);
   T* ddirection = arena.zeros<T>(3 * static_cast<std::size_t>(row.np));
-  T* dsw = env_three_.dsw.data() + s.q0;
-  const T* sw = env_three_.sw.data() + s.q0;
+  T* dsw = s.dsw;
+  const T* sw = s.sw;
   for (int j = 0; j < s.n; ++j) {
-    triples_row<STRIP, true>(s, j, &row);
+    places<STRIP, true>(s, j, &row);
     // the triple's vector to be summed, and in strip mode its gate's
-    const auto slope_of = [&](int k, V* opening) {
+    const auto slope_of = [&](int k, V* dopen) {
       V total{};
       T w[5], ws[5];
-      const T* node = triples_node(s, row, j, k, row.slope, ws);
+      const T* at = node(s, row, j, k, row.slope, ws);
       for (int m = 0; m < np; m += W) {
         const V dm = *reinterpret_cast<const V*>(d + m);
-        V slope = table_slope<W>(node + m, node + m + 6 * np, np, ws);
+        V slope = table_slope<W>(at + m, at + m + 6 * np, np, ws);
         if constexpr (STRIP) {
-          triples_node(s, row, j, k, row.value, w);
-          const V both = *reinterpret_cast<const V*>(triples_both(s, j, k) + m);
-          *opening += dm * both * table_value<W>(node + m, node + m + 6 * np, np, w);
-          slope *= T(2) + both * triples_opening(s, j, k);
+          node(s, row, j, k, row.value, w);
+          const V gates = *reinterpret_cast<const V*>(both(s, j, k) + m);
+          *dopen += dm * gates * table_value<W>(at + m, at + m + 6 * np, np, w);
+          slope *= T(2) + gates * opening(s, j, k);
         }
         total += dm * slope;
       }
       return total;
     };
     for (int k = j; k < s.n; k += 4) {  // four at a time; what lies beyond the last is not read again
-      V slope[4], opening[4] = {};
-      for (int q = 0; q < 4; ++q) slope[q] = slope_of(std::min(k + q, s.n - 1), &opening[q]);
+      V slope[4], dopen[4] = {};
+      for (int q = 0; q < 4; ++q) slope[q] = slope_of(std::min(k + q, s.n - 1), &dopen[q]);
       sum_four<T, W>(slope, dc + k);
-      if constexpr (STRIP) sum_four<T, W>(opening, dopening + k);
+      if constexpr (STRIP) sum_four<T, W>(dopen, dopening + k);
     }
     dc[j] *= T(0.5);
     if constexpr (STRIP) dopening[j] *= T(0.5);
@@ -222,95 +263,88 @@ void CpuBackend<T>::three_body_tables_backward(const TripleState& s, const T* do
       dsw[j] += own;
     }
   }
-  T* dem = env_three_.dem.data() + 4 * s.q0;
+  T* dem = s.dem;
   for (int k = 0; k < s.n; ++k) {
     for (int x = 0; x < 3; ++x) dem[4 * k + 1 + x] += ddirection[x * row.np + k];
   }
 }
 
-// Strip mode: T(t_j, t_k) + T(t_k, t_j), (padded ng), and how far it opens the gate.
+// Strip mode: T(t_j, t_k) + T(t_k, t_j), (padded ng).
 template <class T>
-const T* CpuBackend<T>::triples_both(const TripleState& s, int j, int k) const {
+const T* ThreeBodyStage<T>::both(const Atom& s, int j, int k) const {
   const std::size_t row = static_cast<std::size_t>(s.type[j]) * model_.ntypes() + s.type[k];
-  return w_three_.both.data() + row * w_three_.tables.padded_channels();
-}
-template <class T>
-T CpuBackend<T>::triples_opening(const TripleState& s, int j, int k) const {
-  const T* sw = env_three_.sw.data() + s.q0;
-  return model_.smooth ? sw[j] * sw[k] : T(1);
+  return both_.data() + row * tables_.padded_channels();
 }
 
 // ---- the stage
 
 template <class T>
-void CpuBackend<T>::three_body_net(TripleState* s, T* out, Arena& arena) {
+void ThreeBodyStage<T>::net(Arena& arena, Atom* s, T* out) const {
   const Embedding& e = model_.three_body;
-  const T norm = T(1.0 / (static_cast<double>(e.nsel) * e.nsel));
+  const T factor = norm();
   std::fill(out, out + e.ng, T(0));
   for (int j = 0; j < s->n; j += s->rows) {
     Arena::Scope scope(arena);
-    triples_block(j, arena, false, s);
+    block(j, arena, false, s);
     for (int m = 0; m < e.ng; ++m) {
       const T* g = s->raw + m * s->ld;
       T sum = dot(s->ld, s->x, g);  // c = 0 in the padding
       for (int k = 0; e.strip && k < s->columns; ++k)
         sum += s->x[k] * g[k] * s->gate[m * s->ld + k] * s->factor[k];
-      out[m] += sum * norm;
+      out[m] += sum * factor;
     }
   }
 }
 
 template <class T>
-void CpuBackend<T>::three_body(Range range) {
-  const Embedding& e = model_.three_body;
-  Arena& a = arena();
+void ThreeBodyStage<T>::forward(const Workspace& w, const Env<T>& env, Range range, Rows<T> out) {
+  Arena& a = w.arena();
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(a);
-    T* out = rep_out(i) + repinit_width_ - e.ng;
-    TripleState s;
-    triples_atom(i, &s);
-    if (!triples_in_reach(s)) {
-      three_body_net(&s, out, a);
+    T* to = out[i - range.begin];
+    Atom s = atom(w, env, i);
+    if (!in_reach(s)) {
+      net(a, &s, to);
     } else {
-      e.strip ? three_body_tables<true>(s, out, a) : three_body_tables<false>(s, out, a);
+      model_.three_body.strip ? from_tables<true>(s, to, a) : from_tables<false>(s, to, a);
     }
   }
 }
 
 template <class T>
-void CpuBackend<T>::three_body_backward(Range range) {
-  const Embedding& e = model_.three_body;
-  Arena& a = arena();
-  env_mat_block(env_three_, range);  // other blocks have been here since
+void ThreeBodyStage<T>::backward(const Workspace& w, Env<T>* env, Range range, Rows<T> dout) {
+  Arena& a = w.arena();
   for (int i = range.begin; i < range.end; ++i) {
     Arena::Scope scope(a);
-    TripleState s;
-    triples_atom(i, &s);
-    std::fill_n(env_three_.dem.data() + 4 * s.q0, 4 * s.n, T(0));
-    std::fill_n(env_three_.dsw.data() + s.q0, s.n, T(0));
-    const T* dout = drep_out(i) + repinit_width_ - e.ng;
-    if (triples_in_reach(s)) {
-      e.strip ? three_body_tables_backward<true>(s, dout, a) : three_body_tables_backward<false>(s, dout, a);
+    Atom s = atom(w, *env, i);
+    const std::size_t q0 = env->row(w, i);
+    s.dem = env->dem.data() + 4 * q0, s.dsw = env->dsw.data() + q0;
+    std::fill_n(s.dem, 4 * s.n, T(0));
+    std::fill_n(s.dsw, s.n, T(0));
+    const T* from = dout[i - range.begin];
+    if (in_reach(s)) {
+      model_.three_body.strip ? from_tables_backward<true>(s, from, a)
+                              : from_tables_backward<false>(s, from, a);
       continue;
     }
     for (int j = 0; j < s.n; j += s.rows) {
-      Arena::Scope block(a);
-      triples_block(j, a, true, &s);
-      triples_backward(dout, &s, a);
+      Arena::Scope scope_of_block(a);
+      block(j, a, true, &s);
+      block_backward(from, &s, a);
     }
   }
 }
 
-// Adds the block's share to d em and d sw; dout (ng) is the gradient of g1_b.
+// Adds the block's share to dem and dsw.
 template <class T>
-void CpuBackend<T>::triples_backward(const T* dout, TripleState* s, Arena& arena) {
+void ThreeBodyStage<T>::block_backward(const T* dout, Atom* s, Arena& arena) const {
   const Embedding& e = model_.three_body;
-  const T norm = T(1.0 / (static_cast<double>(e.nsel) * e.nsel));
+  const T factor = norm();
   T* dc = arena.zeros<T>(s->ld);
   T* dfactor = arena.zeros<T>(s->ld);
   T* dg = arena.take<T>(static_cast<std::size_t>(e.ng) * s->ld);
   for (int m = 0; m < e.ng; ++m) {
-    const T d = dout[m] * norm;
+    const T d = dout[m] * factor;
     const T* g = s->raw + m * s->ld;
     T* dgm = dg + m * s->ld;
     if (!e.strip) {
@@ -325,10 +359,9 @@ void CpuBackend<T>::triples_backward(const T* dout, TripleState* s, Arena& arena
       dfactor[k] += d * s->x[k] * g[k] * gate[k];
     }
   }
-  const T* dx = w_three_.net.backward(dg, s->ld, s->tape, 1, arena);
-  T* dem = env_three_.dem.data() + 4 * s->q0;
-  T* dsw = env_three_.dsw.data() + s->q0;
-  const T* sw = env_three_.sw.data() + s->q0;
+  const T* dx = net_.backward(dg, s->ld, s->tape, 1, arena);
+  T *dem = s->dem, *dsw = s->dsw;
+  const T* sw = s->sw;
   for (int j = s->j0, column = 0; j < s->j0 + s->rows; ++j) {
     for (int k = 0; k < s->n; ++k, ++column) {
       const T d = dc[column] + dx[column];
@@ -344,11 +377,8 @@ void CpuBackend<T>::triples_backward(const T* dout, TripleState* s, Arena& arena
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                     \
-  template void CpuBackend<T>::three_body(Range); \
-  template void CpuBackend<T>::three_body_backward(Range);
-DPA2MD_INSTANTIATE(float)
-DPA2MD_INSTANTIATE(double)
+template class ThreeBodyStage<float>;
+template class ThreeBodyStage<double>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -17,7 +17,18 @@ Buffer<T> cast(const Tensor& t) {
   return out;
 }
 
-inline int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
+// Rows of `columns` numbers, each padded with zeros to whole vectors.
+template <class T>
+Buffer<T> cast_padded(const Tensor& t, int columns) {
+  Buffer<T> out;
+  const std::size_t rows = t.data.size() / columns, np = padded(columns, lanes<T>());
+  out.resize(rows * np);
+  out.zero(0, rows * np);
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) out[r * np + c] = static_cast<T>(t.data[r * columns + c]);
+  }
+  return out;
+}
 
 // y = act(x) in place and, when slope is given, slope = act'(x).
 template <class T>

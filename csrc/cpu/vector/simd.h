@@ -36,5 +36,8 @@ constexpr int lanes() {
   return kVectorBytes / static_cast<int>(sizeof(T));
 }
 
+// n filled up to whole vectors.
+inline int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
+
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

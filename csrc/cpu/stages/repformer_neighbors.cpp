@@ -9,7 +9,7 @@ namespace DPA2MD_ISA {
 // ---- the neighbours' g1, g2, h2 and switch
 
 template <class T>
-void CpuBackend<T>::gather_g1(int l, int i, T* gg1) {
+void Repformers<T>::gather_g1(int l, int i, T* gg1) {
   const int width = rep().g1_dim, n = pairs().repformer.count[i];
   const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
   const T* rows = g1(l);
@@ -21,7 +21,7 @@ void CpuBackend<T>::gather_g1(int l, int i, T* gg1) {
 
 // An atom's neighbours as a layer sees them.
 template <class T>
-typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, bool with_g1, Arena& arena) {
+typename Repformers<T>::Neighborhood Repformers<T>::neighborhood(int l, int i, bool with_g1, Arena& arena) {
   Neighborhood a = bare_neighborhood(l, i, arena);
   a.g2 = g2_of(l, i, arena);
   if (with_g1) {
@@ -33,7 +33,7 @@ typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int l, int i, b
 
 // As a node step sees them: of a radial layer g2 from the table, and no copies of g1.
 template <class T>
-typename CpuBackend<T>::Neighborhood CpuBackend<T>::node_neighborhood(int l, int i, bool slopes,
+typename Repformers<T>::Neighborhood Repformers<T>::node_neighborhood(int l, int i, bool slopes,
                                                                       Arena& arena) {
   if (l >= radial_layers_) return neighborhood(l, i, node_reads_gg1(), arena);
   const RadialPlaces* places = radial_places(i, slopes, arena);
@@ -48,19 +48,19 @@ typename CpuBackend<T>::Neighborhood CpuBackend<T>::node_neighborhood(int l, int
 }
 
 template <class T>
-typename CpuBackend<T>::Neighborhood CpuBackend<T>::bare_neighborhood(int l, int i, Arena& arena) {
+typename Repformers<T>::Neighborhood Repformers<T>::bare_neighborhood(int l, int i, Arena& arena) {
   Neighborhood a;
   a.n = pairs().repformer.count[i];
   a.q0 = pairs().repformer.first[i];
   a.h2 = h2(l, i);
   a.sw = arena.take<T>(a.n);
-  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_repformer_.sw[a.q0 + j] : T(1);
+  for (int j = 0; j < a.n; ++j) a.sw[j] = model_.smooth ? env_.sw[a.q0 + j] : T(1);
   return a;
 }
 
 // Rows of the neighbours' g1, where they are.
 template <class T>
-const T** CpuBackend<T>::rows_of_g1(int l, int i, Arena& arena) {
+const T** Repformers<T>::rows_of_g1(int l, int i, Arena& arena) {
   const int n = pairs().repformer.count[i];
   const std::int32_t* row = pairs().row.data() + pairs().repinit.first[i];
   const T** rows = arena.take<const T*>(n);
@@ -72,25 +72,25 @@ const T** CpuBackend<T>::rows_of_g1(int l, int i, Arena& arena) {
 
 // The shares of the block's pairs, before any is added.
 template <class T>
-void CpuBackend<T>::clear_shares(Range range) {
+void Repformers<T>::clear_shares(Range range) {
   const std::size_t width = rep().g1_dim;
   dgg1_.zero(g1_shares_.begin(range.begin) * width, g1_shares_.end(range.begin) * width);
 }
 
 template <class T>
-void CpuBackend<T>::start_g1_gradient(int l) {
+void Repformers<T>::start_g1_gradient(int l) {
   const std::int64_t size = static_cast<std::int64_t>(g1_stride_), part = 1 << 16;
-#pragma omp parallel for schedule(static) if (threads_ > 1)
+#pragma omp parallel for schedule(static) if (work_.threads > 1)
   for (std::int64_t k = 0; k < size; k += part) std::fill_n(dg1(l) + k, std::min(part, size - k), T(0));
 }
 
 template <class T>
-void CpuBackend<T>::gather_g1_gradient(int l, Range atoms) {
+void Repformers<T>::gather_g1_gradient(int l, Range atoms) {
   if (!any_reads_gg1()) return;
   const std::size_t width = rep().g1_dim;
   const Shares::Span& c = g1_shares_.of_atom(atoms.begin);
   const int rows = static_cast<int>(c.row.size());
-#pragma omp parallel for schedule(static) if (threads_ > 1)
+#pragma omp parallel for schedule(static) if (work_.threads > 1)
   for (int k = 0; k < rows; ++k) {
     T* d = dg1(l) + c.row[k] * width;
     for (std::int32_t s = c.row_first[k]; s < c.row_first[k + 1]; ++s) {
@@ -100,12 +100,12 @@ void CpuBackend<T>::gather_g1_gradient(int l, Range atoms) {
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                             \
-  template typename CpuBackend<T>::Neighborhood CpuBackend<T>::neighborhood(int, int, bool, Arena&);      \
-  template typename CpuBackend<T>::Neighborhood CpuBackend<T>::node_neighborhood(int, int, bool, Arena&); \
-  template const T** CpuBackend<T>::rows_of_g1(int, int, Arena&);                                         \
-  template void CpuBackend<T>::clear_shares(Range);                                                       \
-  template void CpuBackend<T>::start_g1_gradient(int);                                                    \
-  template void CpuBackend<T>::gather_g1_gradient(int, Range);
+  template typename Repformers<T>::Neighborhood Repformers<T>::neighborhood(int, int, bool, Arena&);      \
+  template typename Repformers<T>::Neighborhood Repformers<T>::node_neighborhood(int, int, bool, Arena&); \
+  template const T** Repformers<T>::rows_of_g1(int, int, Arena&);                                         \
+  template void Repformers<T>::clear_shares(Range);                                                       \
+  template void Repformers<T>::start_g1_gradient(int);                                                    \
+  template void Repformers<T>::gather_g1_gradient(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
 

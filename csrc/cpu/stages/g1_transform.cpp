@@ -1,0 +1,78 @@
+#include "cpu/stages/g1_transform.h"
+
+#include <algorithm>
+
+#include "cpu/vector/net.h"
+#include "model/folding.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+Tensor in_backend_order(const Model& m, Tensor weight) {
+  const int ng = m.repinit.ng, axis = m.repinit_axis;
+  const std::size_t width = static_cast<std::size_t>(weight.shape[1]);
+  const std::vector<double> from = weight.data;
+  for (int g = 0; g < ng; ++g) {
+    for (int a = 0; a < axis; ++a) {
+      std::copy_n(from.begin() + (g * axis + a) * width, width, weight.data.begin() + (a * ng + g) * width);
+    }
+  }
+  return weight;
+}
+
+template <class T>
+G1TransformStage<T>::G1TransformStage(const Model& m) : model_(m) {
+  if (!m.is_dpa2) return;
+  if (!m.g1_transform.empty()) weight_.prepare(in_backend_order(m, m.g1_transform), nullptr);
+  types_ = cast<T>(fold_tebd(m));
+}
+
+template <class T>
+void G1TransformStage<T>::plan(int natoms, MemoryPlan* to) {
+  to->add(&slope_, static_cast<std::size_t>(natoms) * model_.repformer.g1_dim);
+}
+
+// D of rows [D | three-body] transposed, (rows, cols) to (cols, rows): the backend's order and DeePMD-kit's,
+// which a model without a weight sees.
+template <class T>
+void G1TransformStage<T>::reorder(int count, int rows, int cols, const T* in, T* out, int width) const {
+  for (int b = 0; b < count; ++b, in += width, out += width) {
+    transpose(rows, cols, in, cols, out, rows);
+    std::copy(in + rows * cols, in + width, out + rows * cols);
+  }
+}
+
+template <class T>
+void G1TransformStage<T>::forward(const Workspace& w, Range atoms, Rows<T> descriptor, T* g1) {
+  const int width = model_.repformer.g1_dim, rows = atoms.size();
+  T* slope = slope_.data() + static_cast<std::size_t>(atoms.begin) * width;
+  if (weight_.w.empty()) {
+    reorder(rows, model_.repinit_axis, model_.repinit.ng, descriptor.data, g1, descriptor.width);
+  } else {
+    weight_.forward(rows, descriptor.data, descriptor.width, g1, width);
+  }
+  for (int i = 0; i < rows && !types_.empty(); ++i) {
+    const int t = std::max(0, w.pairs().center_type[atoms.begin + i]);
+    axpy(width, T(1), types_.data() + static_cast<std::size_t>(t) * width,
+         g1 + static_cast<std::size_t>(i) * width);
+  }
+  activate_array(model_.repformer.act, static_cast<std::size_t>(rows) * width, g1, slope);
+}
+
+template <class T>
+void G1TransformStage<T>::backward(Range atoms, T* dg1, Rows<T> ddescriptor) const {
+  const int width = model_.repformer.g1_dim, rows = atoms.size();
+  const T* slope = slope_.data() + static_cast<std::size_t>(atoms.begin) * width;
+  for (std::size_t k = 0; k < static_cast<std::size_t>(rows) * width; ++k) dg1[k] *= slope[k];
+  if (weight_.w.empty()) {
+    reorder(rows, model_.repinit.ng, model_.repinit_axis, dg1, ddescriptor.data, ddescriptor.width);
+  } else {
+    weight_.backward(rows, dg1, width, ddescriptor.data, ddescriptor.width, false);
+  }
+}
+
+template class G1TransformStage<float>;
+template class G1TransformStage<double>;
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md

@@ -1,0 +1,62 @@
+// Three-body repinit:
+//   c_jk = em_j[1:4] . em_k[1:4]      out[m] = sum_jk c_jk g(c_jk, t_j, t_k)[m] / nsel^2
+// over all ordered pairs of neighbours, j = k too.
+#pragma once
+
+#include "cpu/stages/env_mat.h"
+#include "cpu/tables.h"
+#include "cpu/vector/net.h"
+
+namespace dpa2md {
+namespace DPA2MD_ISA {
+
+template <class T>
+class ThreeBodyStage {
+ public:
+  // types (ntypes, tebd): the type embedding.
+  ThreeBodyStage(const Model& model, const Buffer<T>& types);
+  // Of g(c), for these types (ntypes).
+  void build_tables(const std::vector<char>& types);
+
+  // out[k] (ng) of the k-th atom
+  void forward(const Workspace& w, const Env<T>& env, Range atoms, Rows<T> out);
+  // From dout[k] (ng): assigns env's dem and dsw of the atoms.
+  void backward(const Workspace& w, Env<T>* env, Range atoms, Rows<T> dout);
+
+ private:
+  struct Atom;
+  struct Row;
+  Atom atom(const Workspace& w, const Env<T>& env, int i) const;
+  bool in_reach(const Atom& s) const;
+  // through the net, a few neighbours j against all k at a time
+  void net(Arena& arena, Atom* s, T* out) const;
+  void block(int j0, Arena& arena, bool tape, Atom* s) const;
+  void block_gate(Arena& arena, Atom* s) const;
+  void block_backward(const T* dout, Atom* s, Arena& arena) const;
+  // from tables, every unordered pair (j, k) once, a row j at a time
+  void row_buffers(const Atom& s, Arena& arena, Row* row) const;
+  template <bool VALUES, bool SLOPES>
+  void places(const Atom& s, int j, Row* row) const;
+  const T* node(const Atom& s, const Row& row, int j, int k, const T* from, T* w) const;
+  template <bool STRIP>
+  void from_tables(const Atom& s, T* out, Arena& arena) const;
+  template <bool STRIP>
+  void from_tables_backward(const Atom& s, const T* dout, Arena& arena) const;
+  const T* both(const Atom& s, int j, int k) const;
+  T opening(const Atom& s, int j, int k) const { return model_.smooth ? s.sw[j] * s.sw[k] : T(1); }
+  T norm() const {
+    const double nsel = model_.three_body.nsel;
+    return T(1.0 / (nsel * nsel));
+  }
+
+  const Model& model_;
+  const Buffer<T>& types_;
+  NetWeights<T> net_;
+  Tables<T> tables_;
+  double reach_ = 0;  // largest |c| of the tables
+  Buffer<T> gate_;    // strip mode: (nt, nt, padded ng)
+  Buffer<T> both_;    // (nt, nt, padded ng) gate(a, b) + gate(b, a)
+};
+
+}  // namespace DPA2MD_ISA
+}  // namespace dpa2md
