@@ -95,21 +95,20 @@ std::string PairDPA2::deviation_path() const {
 void PairDPA2::load_models() {
   models_.clear();
   cutoff_ = 0;
-  std::string device = options_.device, gpu;
+  dpa2md::EngineOptions options;
+  std::string gpu;
   const int process = dpa2md::rank_on_machine(world);
   stop_together(failure_of([&] {
-    device = dpa2md::device_of_process(options_.device, process);
-    gpu = dpa2md::gpu_identity(device);
+    options = dpa2md::read_options(options_.precision, options_.threads, options_.device, true,
+                                   options_.low_memory);
+    options.device = dpa2md::device_of_process(options.device, process);
+    gpu = dpa2md::gpu_identity(options.device);
   }));
-  gpu_sharing_ = device == "cpu" ? "" : dpa2md::gpu_sharing(world, gpu);
+  gpu_sharing_ = options.device.is_cpu() ? "" : dpa2md::gpu_sharing(world, gpu);
   for (const std::string& name : options_.models) {
     const std::string path = model_file(name);
     Loaded loaded;
-    stop_together(failure_of([&] {
-      loaded.engine = std::make_unique<dpa2md::Engine>(
-          path,
-          dpa2md::EngineOptions{options_.precision, options_.threads, device, true, options_.low_memory});
-    }));
+    stop_together(failure_of([&] { loaded.engine = std::make_unique<dpa2md::Engine>(path, options); }));
     cutoff_ = std::max(cutoff_, loaded.engine->model().rcut());
     models_.push_back(std::move(loaded));
   }
@@ -147,7 +146,7 @@ void PairDPA2::set_message_sizes() {
   comm_reverse = 9;  // per-atom virials with newton off
   for (const Loaded& m : models_) {
     const int size = dpa2md::GhostExchange::buffer_size(m.engine->model().repformer.g1_dim,
-                                                        m.engine->precision() == "float32");
+                                                        m.engine->precision() == dpa2md::Precision::kFloat32);
     comm_forward = std::max(comm_forward, size);
     comm_reverse = std::max(comm_reverse, size);
   }

@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "cpu/memory_limit.h"
+#include "model/embedding_tables.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -62,14 +63,7 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
 // Makes the tables again when types have come up that they do not know.
 template <class T>
 void CpuBackend<T>::build_tables() {
-  if (!use_tables_) return;
-  const std::vector<char>& present = pairs().types_present;
-  tabulated_.resize(model_.ntypes(), 0);
-  bool grown = false;
-  for (std::size_t t = 0; t < present.size(); ++t) {
-    if (present[t] && !tabulated_[t]) tabulated_[t] = 1, grown = true;
-  }
-  if (!grown) return;
+  if (!use_tables_ || !add_types(pairs().types_present, &tabulated_)) return;
   repinit_.build_tables(tabulated_);
   if (model_.has_three_body) three_body_.build_tables(tabulated_);
   repformers_.build_tables(tabulated_);

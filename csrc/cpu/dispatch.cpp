@@ -48,9 +48,9 @@ std::string choose_isa() {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
-                                          bool tables, bool low_memory) {
-  const bool single = precision == "float32";
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precision, int threads, bool tables,
+                                          bool low_memory) {
+  const bool single = precision == Precision::kFloat32;
   const std::string isa = choose_isa();
 #ifdef DPA2MD_HAVE_X86
   if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads, tables, low_memory);

@@ -111,17 +111,16 @@ class Backend {
   virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
 };
 
-// precision "float32" or "float64"; threads >= 1, the caller's OpenMP setting must agree (threads.h). tables:
+// threads >= 1, the caller's OpenMP setting must agree (threads.h). tables:
 // embedding nets of one distance are looked up, to within their rounding error, instead of computed.
 // low_memory: what the reverse sweep can make again is not kept; the same results, more slowly.
-std::unique_ptr<Backend> make_cpu_backend(const Model& model, const std::string& precision, int threads,
-                                          bool tables, bool low_memory);
+std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precision, int threads, bool tables,
+                                          bool low_memory);
 
 // One GPU, by its CUDA number; defined where the build found CUDA.
-std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device,
-                                           bool tables);
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, Precision precision, int device, bool tables);
 // The same kernels, run by the host; defined in builds with tests.
-std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision,
-                                                    int device, bool tables);
+std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, Precision precision, int device,
+                                                    bool tables);
 
 }  // namespace dpa2md

@@ -33,13 +33,9 @@ std::string failure_of(F&& work) {
 }
 
 dpa2md::EngineOptions engine_options(const dpa2md_options* given) {
-  dpa2md::EngineOptions o;
-  if (!given) return o;
-  if (given->precision) o.precision = given->precision;
-  if (given->device) o.device = given->device;
-  o.threads = given->threads;
-  o.low_memory = given->low_memory != 0;
-  return o;
+  if (!given) return {};
+  return dpa2md::read_options(given->precision ? given->precision : "", given->threads,
+                              given->device ? given->device : "cpu", true, given->low_memory != 0);
 }
 
 dpa2md::Structures structures_of(const dpa2md_structure& s, const dpa2md::Fitting& fitting) {

@@ -11,9 +11,9 @@ struct Gpus {
   std::string (*identity)(int);
 };
 
-Gpus gpus_of([[maybe_unused]] const std::string& kind) {
+Gpus gpus_of([[maybe_unused]] Device::Kind kind) {
 #ifdef DPA2MD_CUDA_EMULATION
-  if (kind == "cuda-emulation") return {count_emulated_gpus, emulated_gpu_identity};
+  if (kind == Device::Kind::kCudaEmulation) return {count_emulated_gpus, emulated_gpu_identity};
 #endif
 #ifdef DPA2MD_CUDA
   return {count_cuda_gpus, cuda_gpu_identity};
@@ -22,12 +22,17 @@ Gpus gpus_of([[maybe_unused]] const std::string& kind) {
 #endif
 }
 
-bool is_gpu_kind(const std::string& kind) {
+struct KindName {
+  const char* name;
+  Device::Kind kind;
+};
+constexpr KindName kKinds[] = {
+    {"cpu", Device::Kind::kCpu},
+    {"cuda", Device::Kind::kCuda},
 #ifdef DPA2MD_CUDA_EMULATION
-  if (kind == "cuda-emulation") return true;
+    {"cuda-emulation", Device::Kind::kCudaEmulation},
 #endif
-  return kind == "cuda";
-}
+};
 
 }  // namespace
 
@@ -39,29 +44,35 @@ std::string cuda_build() {
 #endif
 }
 
-DeviceName parse_device(const std::string& name) {
-  if (name == "cpu") return {name};
-  const std::size_t colon = name.find(':');
-  const std::string kind = name.substr(0, colon);
-  const std::string digits = colon == std::string::npos ? "0" : name.substr(colon + 1);
+std::string name(const Device& device) {
+  for (const KindName& k : kKinds) {
+    if (k.kind == device.kind) return k.name + (device.number < 0 ? "" : ":" + std::to_string(device.number));
+  }
+  return "";
+}
+
+Device parse_device(const std::string& text) {
+  const std::size_t colon = text.find(':');
+  const std::string kind = text.substr(0, colon);
+  const std::string digits = colon == std::string::npos ? "0" : text.substr(colon + 1);
   const bool number =
       !digits.empty() && digits.size() < 4 && digits.find_first_not_of("0123456789") == std::string::npos;
-  if (!number || !is_gpu_kind(kind))
-    throw Error("the device \"" + name + "\" is unknown: use \"cpu\", \"cuda\" or \"cuda:1\".");
-  gpus_of(kind);  // complains where the build lacks them
-  return {kind, colon == std::string::npos ? -1 : std::stoi(digits)};
+  for (const KindName& k : kKinds) {
+    const bool cpu = k.kind == Device::Kind::kCpu;
+    if (k.name != kind || !number || (cpu && colon != std::string::npos)) continue;
+    if (!cpu) gpus_of(k.kind);  // complains where the build lacks them
+    return {k.kind, colon == std::string::npos ? -1 : std::stoi(digits)};
+  }
+  throw Error("the device \"" + text + "\" is unknown: use \"cpu\", \"cuda\" or \"cuda:1\".");
 }
 
-std::string device_of_process(const std::string& name, int process) {
-  const DeviceName device = parse_device(name);
-  if (device.kind == "cpu" || device.number >= 0) return name;
-  return device.kind + ":" + std::to_string(process % gpus_of(device.kind).count());
+Device device_of_process(const Device& device, int process) {
+  if (device.is_cpu() || device.number >= 0) return device;
+  return {device.kind, process % gpus_of(device.kind).count()};
 }
 
-std::string gpu_identity(const std::string& name) {
-  const DeviceName device = parse_device(name);
-  if (device.kind == "cpu") return "";
-  return gpus_of(device.kind).identity(device.number < 0 ? 0 : device.number);
+std::string gpu_identity(const Device& device) {
+  return device.is_cpu() ? "" : gpus_of(device.kind).identity(device.gpu());
 }
 
 void check_gpu_number(int number, int count) {

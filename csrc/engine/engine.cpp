@@ -6,32 +6,27 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "engine/devices.h"
 
 namespace dpa2md {
 namespace {
 
 std::unique_ptr<Backend> make_backend(const Model& model, const EngineOptions& o) {
-  if (o.low_memory && o.device != "cpu")
-    throw Error("low memory is for the device cpu: leave it out for device " + o.device + ".");
-  const DeviceName device = parse_device(o.device);
-  if (device.kind == "cpu") return make_cpu_backend(model, o.precision, o.threads, o.tables, o.low_memory);
-  [[maybe_unused]] const int number = device.number < 0 ? 0 : device.number;
+  if (o.low_memory && !o.device.is_cpu())
+    throw Error("low memory is for the device cpu: leave it out for device " + name(o.device) + ".");
+  if (o.device.is_cpu()) return make_cpu_backend(model, *o.precision, o.threads, o.tables, o.low_memory);
 #ifdef DPA2MD_CUDA_EMULATION
-  if (device.kind == "cuda-emulation")
-    return make_emulated_cuda_backend(model, o.precision, number, o.tables);
+  if (o.device.kind == Device::Kind::kCudaEmulation)
+    return make_emulated_cuda_backend(model, *o.precision, o.device.gpu(), o.tables);
 #endif
 #ifdef DPA2MD_CUDA
-  return make_cuda_backend(model, o.precision, number, o.tables);
+  return make_cuda_backend(model, *o.precision, o.device.gpu(), o.tables);
 #else
   throw Error("this dpa2md was built without CUDA: use device \"cpu\".");
 #endif
 }
 
 EngineOptions checked(EngineOptions o, const Model& model) {
-  if (o.precision.empty()) o.precision = model.precision;
-  if (o.precision != "float32" && o.precision != "float64")
-    throw Error("the precision \"" + o.precision + "\" is unknown: use \"float32\" or \"float64\".");
+  if (!o.precision) o.precision = model.precision;
   o.threads = checked_threads(o.threads);
   return o;
 }
@@ -70,6 +65,15 @@ void check_finite(const StepInput& input, const Atoms& atoms, const StepOutput& 
 }
 
 }  // namespace
+
+EngineOptions read_options(const std::string& precision, int threads, const std::string& device, bool tables,
+                           bool low_memory) {
+  EngineOptions o;
+  if (!precision.empty()) o.precision = parse_precision(precision);
+  o.threads = threads, o.device = parse_device(device);
+  o.tables = tables, o.low_memory = low_memory;
+  return o;
+}
 
 Engine::Engine(const std::string& path, const EngineOptions& options) : Engine(Model::read(path), options) {}
 

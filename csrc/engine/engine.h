@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/devices.h"
 #include "engine/exchange.h"
 #include "engine/stage_clock.h"
 #include "model/model.h"
@@ -21,11 +23,15 @@ struct Result {
 };
 
 struct EngineOptions {
-  std::string precision;                   // "float64", "float32" or "" for the model's own
+  std::optional<Precision> precision;      // none: the model's own
   int threads = 0;                         // below 1: OMP_NUM_THREADS, or all cores
-  std::string device = "cpu";              // or "cuda" (GPU 0), "cuda:1"
+  Device device;                           // without a number: GPU 0
   bool tables = true, low_memory = false;  // see make_cpu_backend
 };
+
+// As users write them: precision "float64", "float32" or "", device "cpu", "cuda" or "cuda:1". Throws Error.
+EngineOptions read_options(const std::string& precision, int threads, const std::string& device,
+                           bool tables = true, bool low_memory = false);
 
 class Engine {
  public:
@@ -35,7 +41,7 @@ class Engine {
 
   const Model& model() const { return model_; }
   const EngineOptions& options() const { return options_; }
-  const std::string& precision() const { return options_.precision; }
+  Precision precision() const { return *options_.precision; }
   int threads() const { return options_.threads; }
   // From now on at most so many threads, with the same results to the last bit.
   void limit_threads(int threads) { options_.threads = std::min(options_.threads, threads); }

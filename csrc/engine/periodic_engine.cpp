@@ -48,8 +48,8 @@ void PeriodicEngine::check_process() {
         "this process was forked while another thread computed with the model, and that computation will "
         "never "
         "end here: fork at another time, or start processes with spawn.");
-  if (engine_->options().device != "cpu")
-    throw Error("this process was forked after the model was loaded on " + engine_->options().device +
+  if (!engine_->options().device.is_cpu())
+    throw Error("this process was forked after the model was loaded on " + name(engine_->options().device) +
                 ", and a GPU does not follow: load the model here, or start processes with spawn.");
   if (!own_threads_) engine_->limit_threads(default_threads());
   process_ = getpid();

@@ -56,12 +56,22 @@ void triple_function(const Net& net, const std::vector<std::vector<double>>& res
 // depends on the centre's davg and dstd. A compressed model's table has small cells, each with six numbers a
 // channel: larger ones, which neighbours share, are faster. (Not of a model in float32: DeePMD-kit makes such
 // coefficients in float32, and their slopes jump too much from cell to cell for another table to follow.)
+bool add_types(const std::vector<char>& present, std::vector<char>* known) {
+  known->resize(present.size(), 0);
+  bool added = false;
+  for (std::size_t t = 0; t < present.size(); ++t) {
+    added = added || (present[t] && !(*known)[t]);
+    (*known)[t] |= present[t];
+  }
+  return added;
+}
+
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance) {
   const Embedding& e = model.repinit;
   std::vector<RepinitTable> out;
   const bool compressed = e.net.empty();
-  if (compressed && model.precision == "float32") return out;
+  if (compressed && model.precision == Precision::kFloat32) return out;
   for (int a = 0; a < model.ntypes(); ++a) {
     if (!present[a]) continue;
     if (e.strip) out.push_back({a, -1, {}});

@@ -28,6 +28,9 @@ struct ThreeBodyTables {
   std::vector<ThreeBodyTable> tables;  // none: the net is used
 };
 
+// Marks the types that are present as known; whether any was not.
+bool add_types(const std::vector<char>& present, std::vector<char>* known);
+
 // A table's error, relative to its largest value: well below the rounding of float32 (6e-8); in double what
 // the cancellation of nearly equal nodes leaves, a hundredth of what the parity tests would notice.
 inline double table_tolerance(bool single) { return single ? 2e-9 : 2e-13; }

@@ -159,7 +159,8 @@ Tensor fold_empty_slots(const Model& m) {
     if (e.table.empty()) {
       evaluate_net(e.net, x, {}, g.data(), slope.data());
     } else {
-      const CompressedPlace p = compressed_place(compressed_grid(e.table), m.precision == "float32", x);
+      const CompressedPlace p =
+          compressed_place(compressed_grid(e.table), m.precision == Precision::kFloat32, x);
       for (int c = 0; c < e.ng; ++c)
         compressed_value(e.table.coefficients.data.data() + (p.cell * e.ng + c) * 6, p.x, p.beyond, &g[c],
                          &slope[c]);

@@ -11,6 +11,17 @@ namespace dpa2md {
 constexpr double kAttentionShift = 20.0;  // DeePMD-kit's attnw_shift: the logit of an empty slot is -20
 constexpr int kH2Row = 4;  // numbers from one h2 to the next: h2 of layer 0 are the last three columns of em
 
+// Whether neighbour a is nearer than b: by distance, then by position, then by place among the candidates.
+// Images of one atom may be equally far; which of them an overfull list keeps must not be left to chance.
+struct Nearness {
+  double r;
+  int position, place;
+};
+DPA2MD_HD bool nearer(const Nearness& a, const Nearness& b) {
+  return a.r < b.r ||
+         (a.r == b.r && (a.position < b.position || (a.position == b.position && a.place < b.place)));
+}
+
 // 1/N of conv for n neighbours, and the factor of the symmetrised moments: N is nsel in a smooth model.
 DPA2MD_HD double inverse_count(bool smooth, int nsel, int n) {
   return 1.0 / (smooth ? double(nsel) : 1e-4 + n);

@@ -244,11 +244,12 @@ std::vector<std::string> split_lines(const std::string& text) {
   return out;
 }
 
-std::string read_precision(Records& r, const std::string& name) {
-  const std::string p = r.text(name);
-  if (p != "float32" && p != "float64")
-    r.refuse("holds '" + name + "' = '" + p + "', expected float32 or float64");
-  return p;
+Precision read_precision(Records& r, const std::string& record) {
+  const std::string text = r.text(record);
+  for (const Precision p : {Precision::kFloat32, Precision::kFloat64}) {
+    if (text == name(p)) return p;
+  }
+  r.refuse("holds '" + record + "' = '" + text + "', expected float32 or float64");
 }
 
 // An empty slot adds a constant to the moments; it is only well defined in strip mode with smooth
@@ -285,9 +286,7 @@ Model Model::read(const std::string& path) {
   m.is_dpa2 = kind == "dpa2";
   m.elements = split_lines(r.text("model.elements"));
   const int nt = m.ntypes();
-  const std::string p0 = read_precision(r, "model.precision");
-  const std::string p1 = read_precision(r, "model.fitting_precision");
-  m.precision = p0 == "float32" && p1 == "float32" ? "float32" : "float64";
+  m.precision = std::max(read_precision(r, "model.precision"), read_precision(r, "model.fitting_precision"));
   m.env_protection = r.real("descriptor.env_protection");
   if (m.env_protection < 0) r.refuse("holds a negative env_protection, which would divide by zero");
   m.smooth = r.flag("descriptor.smooth");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/precision.h"
 #include "base/scalar_math.h"
 #include "model/formulas.h"
 #include "model/model_file.h"
@@ -102,7 +103,7 @@ struct Model {
   std::map<std::string, std::string> meta;
   bool is_dpa2 = true;
   std::vector<std::string> elements;
-  std::string precision;  // "float32" or "float64": the wider of descriptor and fitting
+  Precision precision = Precision::kFloat64;  // the wider of descriptor and fitting
   double env_protection = 0;
   bool smooth = true, concat_tebd = true;
   bool all_neighbors = false;  // every neighbour within a cutoff is seen: DeePMD-kit's graph route

@@ -16,10 +16,8 @@ struct Near {
   int position;
   int place;  // among the atom's candidates
 };
-// Images of one atom may be equally far; which of them an overfull list keeps must not be left to chance.
 bool closer(const Near& a, const Near& b) {
-  if (a.r != b.r) return a.r < b.r;
-  return a.position != b.position ? a.position < b.position : a.place < b.place;
+  return nearer({a.r, a.position, a.place}, {b.r, b.position, b.place});
 }
 
 // From an atom to the image of another: the vector, and its length, which decides what is inside a cutoff.

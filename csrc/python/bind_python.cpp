@@ -136,7 +136,7 @@ py::dict model_info(const Model& m) {
   py::dict d;
   d["kind"] = m.is_dpa2 ? "dpa2" : "dpa1";
   d["elements"] = m.elements;
-  d["precision"] = m.precision;
+  d["precision"] = name(m.precision);
   d["descriptor_dim"] = m.descriptor_dim();
   d["rcut"] = m.rcut();
   d["nsel"] = m.repinit.nsel;
@@ -206,8 +206,8 @@ PYBIND11_MODULE(_core, module) {
   py::class_<ArrayEngine>(module, "Engine")
       .def(py::init([](const std::string& path, const std::string& precision, int threads,
                        const std::string& device, bool tables, bool low_memory) {
-             const EngineOptions options{precision, threads, device, tables, low_memory};
-             return std::make_unique<ArrayEngine>(path, options);
+             return std::make_unique<ArrayEngine>(
+                 path, read_options(precision, threads, device, tables, low_memory));
            }),
            py::arg("path"), py::arg("precision") = "", py::arg("threads") = 0, py::arg("device") = "cpu",
            py::arg("tables") = true, py::arg("low_memory") = false, py::call_guard<py::gil_scoped_release>())
@@ -225,6 +225,6 @@ PYBIND11_MODULE(_core, module) {
       .def("measure_kernels", &ArrayEngine::measure_kernels, py::arg("yes"))
       .def("kernel_times", &ArrayEngine::kernel_times)
       .def_property_readonly("info", [](const ArrayEngine& e) { return model_info(e.engine().model()); })
-      .def_property_readonly("precision", [](const ArrayEngine& e) { return e.engine().precision(); })
+      .def_property_readonly("precision", [](const ArrayEngine& e) { return name(e.engine().precision()); })
       .def_property_readonly("description", [](const ArrayEngine& e) { return e.engine().description(); });
 }

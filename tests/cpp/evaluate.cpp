@@ -62,7 +62,7 @@ void evaluate(PeriodicEngine* engine, int n, int nfparam, int naparam) {
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
   try {
-    PeriodicEngine engine(argv[1], {argv[2], 1, argv[3], std::string(argv[4]) == "tables"});
+    PeriodicEngine engine(argv[1], read_options(argv[2], 1, argv[3], std::string(argv[4]) == "tables"));
     std::string word;
     for (int n, f, a; std::cin >> word >> n >> f >> a;) evaluate(&engine, n, f, a);
   } catch (const std::exception& e) {

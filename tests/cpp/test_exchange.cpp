@@ -101,7 +101,7 @@ Totals evaluate_domains(const std::string& model, const std::string& precision, 
   std::vector<std::exception_ptr> failure(k);
   std::vector<std::unique_ptr<ThreadExchange>> exchanges;
   for (int d = 0; d < k; ++d) {
-    engines.push_back(std::make_unique<Engine>(model, EngineOptions{precision, 1, device, false}));
+    engines.push_back(std::make_unique<Engine>(model, read_options(precision, 1, device, false)));
     exchanges.push_back(std::make_unique<ThreadExchange>(domains, d, &meeting));
   }
   const auto work = [&](int d) {
@@ -173,7 +173,7 @@ std::vector<int> owners(const Box& box, int k, bool scattered) {
 }
 
 void test_model(const std::string& path) {
-  Engine engine(path, {"float64", 1, "cpu", false});
+  Engine engine(path, read_options("float64", 1, "cpu", false));
   const double rcut = engine.model().rcut();
   const int reach = static_cast<int>(std::ceil(rcut / 6.0)) + 1;  // the cell's heights exceed 6 angstrom
   const Box box = random_box(20, engine.model().ntypes(), 7);
@@ -203,14 +203,14 @@ void test_model(const std::string& path) {
   compare(evaluate_domains(path, "float64", box, split(box, owner, 3, rcut, reach), "cuda-emulation"), whole,
           1e-10, (path + " with an empty domain on emulated GPUs").c_str());
   // float32 rows travel too; its rounding is 6e-8 of sums of a few hundred terms.
-  Engine single(path, {"float32", 1, "cpu", false});
+  Engine single(path, read_options("float32", 1, "cpu", false));
   compare(evaluate_domains(path, "float32", box, split(box, owners(box, 3, false), 3, rcut, reach)),
           evaluate_periodic(&single, box), 2e-4, (path + " in float32").c_str());
 }
 
 // An engine that expects the types of the run computes with the same tables as one that has seen them all.
 void test_expected_types(const std::string& path) {
-  Engine seen(path, {"float64", 1, "cpu"}), expecting(path, {"float64", 1, "cpu"});
+  Engine seen(path, read_options("float64", 1, "cpu")), expecting(path, read_options("float64", 1, "cpu"));
   const int ntypes = seen.model().ntypes();
   evaluate_periodic(&seen, random_box(20, ntypes, 7));
   expecting.expect_types(std::vector<char>(ntypes, 1));

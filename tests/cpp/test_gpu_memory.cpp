@@ -51,7 +51,7 @@ void test_model(const std::string& path, const std::string& precision, bool forc
   unsetenv(kMemory);
   double foretold = 0, fit = 0;
   {
-    Engine small(path, {precision, 1, "cuda-emulation"});
+    Engine small(path, read_options(precision, 1, "cuda-emulation"));
     CHECK(small.device_memory(1000).needed == 0);  // no step yet
     step(&small, 5, forces);
     CHECK(small.device_memory(125).needed == held());
@@ -68,19 +68,19 @@ void test_model(const std::string& path, const std::string& precision, bool forc
   {
     // The memory is that of 343 such atoms, of at most 700 if less is kept.
     CHECK(fit < 700);
-    Engine engine(path, {precision, 1, "cuda-emulation"});
+    Engine engine(path, read_options(precision, 1, "cuda-emulation"));
     CHECK_THROWS(step(&engine, 10, forces), Error, "a step of 1000 atoms needs");
     CHECK_THROWS(step(&engine, 10, forces), Error, "such atoms: use fewer atoms");
     step(&engine, 6, forces);  // nothing is lost by a refusal
     if (fit > 400) {           // not all that could be kept fits, which shows in the time alone
       const std::vector<double> with_less = step(&engine, 7, forces);
       unsetenv(kMemory);
-      Engine free(path, {precision, 1, "cuda-emulation"});
+      Engine free(path, read_options(precision, 1, "cuda-emulation"));
       CHECK(step(&free, 7, forces) == with_less);
     }
   }
   unsetenv(kMemory);
-  Engine large(path, {precision, 1, "cuda-emulation"});
+  Engine large(path, read_options(precision, 1, "cuda-emulation"));
   step(&large, 8, forces);
   const double deviation = std::abs(foretold / held() - 1);
   // Neighbours differ a little, since atoms are rattled differently.

@@ -75,8 +75,8 @@ class Pair {
  public:
   explicit Pair(const std::string& path)
       : path_(path),
-        host_(path, {"float64", 1, "cpu", false}),
-        device_(path, {"float64", 1, "cuda-emulation", false}) {}
+        host_(path, read_options("float64", 1, "cpu", false)),
+        device_(path, read_options("float64", 1, "cuda-emulation", false)) {}
 
   const Model& model() const { return host_.model(); }
 

@@ -71,7 +71,7 @@ void attempt(const Bytes& file, const std::string& scratch, Outcomes* o, bool ta
     out.write(reinterpret_cast<const char*>(file.data()), static_cast<std::streamsize>(file.size()));
   }
   try {
-    Engine engine(scratch, {"float64", 1, "cpu", tables});
+    Engine engine(scratch, read_options("float64", 1, "cpu", tables));
     ++o->models;
     compute(&engine);
     ++o->computed;

@@ -82,7 +82,7 @@ struct RepinitTables<T>::Units {
 template <class T>
 void RepinitTables<T>::compressed_place(T x, TablePlace<T>* p) const {
   const CompressedGrid grid = compressed_grid(model_.repinit.table);
-  place(dpa2md::compressed_place(grid, model_.precision == "float32", x), compressed_.data(),
+  place(dpa2md::compressed_place(grid, model_.precision == Precision::kFloat32, x), compressed_.data(),
         padded(model_.repinit.ng, lanes<T>()), p);
 }
 

@@ -4,9 +4,10 @@
 
 namespace dpa2md {
 
-std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, const std::string& precision,
-                                                    int device, bool tables) {
-  if (precision == "float32") return std::make_unique<gpu_emulated::GpuBackend<float>>(model, device, tables);
+std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, Precision precision, int device,
+                                                    bool tables) {
+  if (precision == Precision::kFloat32)
+    return std::make_unique<gpu_emulated::GpuBackend<float>>(model, device, tables);
   return std::make_unique<gpu_emulated::GpuBackend<double>>(model, device, tables);
 }
 

@@ -7,10 +7,9 @@ namespace dpa2md {
 std::unique_ptr<Backend> make_cuda_float32(const Model& model, int device, bool tables);
 std::unique_ptr<Backend> make_cuda_float64(const Model& model, int device, bool tables);
 
-std::unique_ptr<Backend> make_cuda_backend(const Model& model, const std::string& precision, int device,
-                                           bool tables) {
-  return precision == "float32" ? make_cuda_float32(model, device, tables)
-                                : make_cuda_float64(model, device, tables);
+std::unique_ptr<Backend> make_cuda_backend(const Model& model, Precision precision, int device, bool tables) {
+  return precision == Precision::kFloat32 ? make_cuda_float32(model, device, tables)
+                                          : make_cuda_float64(model, device, tables);
 }
 
 int count_cuda_gpus() { return gpu::count_gpus(); }

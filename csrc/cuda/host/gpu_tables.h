@@ -14,14 +14,7 @@ namespace DPA2MD_GPU {
 // Makes the tables again when types have come up that they do not know.
 template <class T>
 void GpuBackend<T>::build_tables(const std::vector<char>& present) {
-  if (!use_tables_) return;
-  tabulated_types_.resize(present.size(), 0);
-  bool grown = false;
-  for (std::size_t t = 0; t < present.size(); ++t) {
-    grown = grown || (present[t] && !tabulated_types_[t]);
-    tabulated_types_[t] |= present[t];
-  }
-  if (!grown) return;
+  if (!use_tables_ || !add_types(present, &tabulated_types_)) return;
   reserved_ = false;
   tables_ = std::make_unique<WeightStore<T>>();
   build_repinit_tables();

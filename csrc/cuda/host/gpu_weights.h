@@ -71,7 +71,7 @@ EmbeddingView<T> GpuBackend<T>::prepare_embedding(const Embedding& e) {
   if (!e.table.empty()) {
     v.grid = compressed_grid(e.table);
     v.compressed = weights_.put(e.table.coefficients);
-    v.compressed_single = model_.precision == "float32";
+    v.compressed_single = model_.precision == Precision::kFloat32;
   }
   return v;
 }

@@ -179,23 +179,19 @@ struct SelectPairs {
 
   // Who sees candidate k: those whose cutoff it is in, and of an overfull list it must be among the nearest.
   DPA2MD_KERNEL int viewers(int i, int k, const double* r, const int* inside) const {
-    int mark = 0, nearer = -1;
+    int mark = 0, before = -1;
     for (int v = 0; v < kViewers; ++v) {
       if (cutoff[v].room == 0 || !(r[k] <= cutoff[v].rcut)) continue;
-      if (inside[v] > cutoff[v].room && nearer < 0) nearer = count_nearer(i, k, r);
-      if (inside[v] <= cutoff[v].room || nearer < cutoff[v].room) mark |= 1 << v;
+      if (inside[v] > cutoff[v].room && before < 0) before = count_nearer(i, k, r);
+      if (inside[v] <= cutoff[v].room || before < cutoff[v].room) mark |= 1 << v;
     }
     return mark;
   }
-  // By distance, then by position, then by place in the list, as in csrc/neighbors/pairs.cpp.
   DPA2MD_KERNEL int count_nearer(int i, int k, const double* r) const {
     const std::int32_t* atom = c.atom + c.first[i];
-    int nearer = 0;
-    for (int m = 0; m < c.count(i); ++m) {
-      const bool tie = r[m] == r[k];
-      nearer += r[m] < r[k] || (tie && (atom[m] < atom[k] || (atom[m] == atom[k] && m < k)));
-    }
-    return nearer;
+    int count = 0;
+    for (int m = 0; m < c.count(i); ++m) count += nearer({r[m], atom[m], m}, {r[k], atom[k], k});
+    return count;
   }
   DPA2MD_KERNEL bool excluded(const char* pairs, int i, int tj) const {
     return pairs[c.type[i] * c.ntypes + tj];
