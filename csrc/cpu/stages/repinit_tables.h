@@ -26,8 +26,8 @@ class RepinitTables {
   // Assigns dem and dsw of the atom's pairs from d M.
   void moment_backward(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
                        const T* dmoment) const;
-  // Strip mode: T(t_j, t_i), (padded ng). Where it is inlined, GCC contracts the products around it in another
-  // way, which changes the last bits of results.
+  // Strip mode: T(t_j, t_i), (padded ng). Where it is inlined, GCC contracts the products around it in
+  // another way, which changes the last bits of results.
   __attribute__((noinline)) const T* gate(int center, int neighbor) const;
 
  private:
