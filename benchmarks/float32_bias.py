@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from dpa2md import Engine
 from dpa2md.bench import replicated
-from dpa2md.cli_options import print_table
+from dpa2md.cli.options import print_table
 from dpa2md.structures import equilibrated_water
 
 

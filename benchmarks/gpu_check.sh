@@ -7,7 +7,7 @@
 #              which do not count as part of the four), or with --built, linked from the library in PACK, the folder or
 #              archive that benchmarks/gpu_pack.sh made elsewhere (15 seconds)
 #   kernels    a step and each of its kernels: all models, float32 and float64, 192 to 98304 atoms (gpu_kernels.py)
-#   parity     pytest -m cuda tests/test_cuda.py: DeePMD-kit's numbers on the GPU, three processes side by side
+#   parity     pytest -m cuda tests/gpu/test_cuda.py: DeePMD-kit's numbers on the GPU, three processes side by side
 #   memcheck, racecheck    compute-sanitizer on small systems of six models that visit every kernel
 #   bias       energies and forces of float32 beside float64 (float32_bias.py)
 #   drift      the total energy of NVE runs in both precisions (nve_drift.py)
@@ -223,7 +223,7 @@ fi
 # shellcheck disable=SC2086  # numbers
 alone kernels 90 "$python" benchmarks/gpu_kernels.py "${models[@]}" --device "$run_on" --atoms $atoms \
   --json "$work/kernels.json"
-tests=("$python" -m pytest -q -m cuda tests/test_cuda.py tests/test_cuda_published.py -k)
+tests=("$python" -m pytest -q -m cuda tests/gpu/test_cuda.py tests/gpu/test_cuda_published.py -k)
 beside parity-float64 100 "${tests[@]}" test_float64
 beside parity-float32 100 "${tests[@]}" test_float32
 beside parity-rest 100 "${tests[@]}" "not test_float64 and not test_float32"

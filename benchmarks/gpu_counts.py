@@ -29,18 +29,18 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from arguments import step_arguments
 from dpa2md import Engine
 from dpa2md.bench import replicated
-from dpa2md.cli_options import print_table
+from dpa2md.cli.options import print_table
 from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import equilibrated_water
 from provenance import commit, write_tables
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import pytest
-from cuda_programs import program
-from evaluate_program import structure_text
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.cuda_programs import program
+from tests.support.evaluate_program import structure_text
 
 HERTZ = 1.755e9
 CLOCK = HERTZ * 132  # of all multiprocessors

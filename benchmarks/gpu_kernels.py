@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from dpa2md import Engine, _core
+from dpa2md.base.files import whole_file
 from dpa2md.bench import measure, replicated
-from dpa2md.cli_options import print_table
-from dpa2md.doctor_cuda import nvidia_driver, nvidia_gpus
+from dpa2md.cli.options import print_table
+from dpa2md.doctor.cuda import nvidia_driver, nvidia_gpus
 from dpa2md.engine import DEFAULT_SKIN
 from dpa2md.errors import RunError
-from dpa2md.files import whole_file
 from dpa2md.kernels import kernel_rows, measure_kernels
 from dpa2md.structures import equilibrated_water
 from provenance import commit

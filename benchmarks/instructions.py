@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from arguments import step_arguments
-from dpa2md.cli_options import print_table
+from dpa2md.cli.options import print_table
 from dpa2md.shipped import DEFAULT_MODEL
 from provenance import commit, compiler, write_tables
 

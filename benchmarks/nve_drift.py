@@ -17,8 +17,8 @@ import numpy as np
 from ase import units
 from ase.md.verlet import VelocityVerlet
 from dpa2md import DPA2Calculator
+from dpa2md.cli.progress import Progress
 from dpa2md.dynamics import draw_velocities
-from dpa2md.progress import Progress
 from dpa2md.structures import equilibrated_water
 
 SHIPPED = Path(__file__).parent.parent / "python" / "dpa2md" / "models" / "water.dpa2"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpa2md.files import whole_file
+from dpa2md.base.files import whole_file
 
 
 def commit() -> str:

@@ -33,10 +33,10 @@ from arguments import step_arguments
 from ase import Atoms
 from dpa2md import Engine
 from dpa2md.bench import machine, replicated
-from dpa2md.cli_options import print_table
+from dpa2md.cli.options import print_table
 from dpa2md.engine import DEFAULT_SKIN
 from dpa2md.model_file import read_model
-from dpa2md.plots import check_picture, new_figure, save_figure
+from dpa2md.report.plots import check_picture, new_figure, save_figure
 from dpa2md.structures import equilibrated_water
 from multiply_adds import lookups, multiply_adds, neighbors
 from provenance import commit, write_tables

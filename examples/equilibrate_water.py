@@ -14,9 +14,9 @@ from ase import Atoms
 from ase.io import write
 from ase.optimize import FIRE
 from dpa2md import DPA2Calculator
+from dpa2md.cli.progress import Progress
 from dpa2md.dynamics import Settings
 from dpa2md.md import run_md
-from dpa2md.progress import Progress
 from dpa2md.shipped import DEFAULT_MODEL
 from dpa2md.structures import water_box
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
 
-from .calculator import DPA2Calculator
 from .dispersion import Dispersion
 from .engine import Engine
 from .results import as_ase
 
 
+@runtime_checkable
+class WithEngine(Protocol):
+    """An engine and what belongs to it, as a `DPA2Calculator` has them."""
+
+    engine: Engine
+    dispersion: Dispersion | None
+    fparam: Any
+    aparam: Any
+
+
 def evaluate(
-    model: str | os.PathLike | Engine | DPA2Calculator,
+    model: str | os.PathLike | Engine | WithEngine,
     structures: Iterable[Atoms] | Atoms,
     *,
     forces: bool = True,
@@ -66,7 +75,7 @@ def evaluate(
     """
     structures = listed(structures)
     engine = _engine(model, precision, threads, head)
-    dispersion = model.dispersion if isinstance(model, DPA2Calculator) else None
+    dispersion = model.dispersion if isinstance(model, WithEngine) else None
     fparam, aparam = _extra_parameters(model, engine, structures, fparam, aparam)
     results: list[dict[str, Any]] = []
     for part in _batches(structures, batch_atoms):
@@ -125,7 +134,7 @@ def _add(
 
 
 def descriptors(
-    model: str | os.PathLike | Engine | DPA2Calculator,
+    model: str | os.PathLike | Engine | WithEngine,
     structures: Iterable[Atoms],
     *,
     precision: str | None = None,
@@ -163,12 +172,12 @@ def descriptors(
 
 
 def _engine(
-    model: str | os.PathLike | Engine | DPA2Calculator,
+    model: str | os.PathLike | Engine | WithEngine,
     precision: str | None,
     threads: int | None,
     head: str | None,
 ) -> Engine:
-    if isinstance(model, DPA2Calculator):
+    if isinstance(model, WithEngine):
         return model.engine
     return model if isinstance(model, Engine) else Engine(model, precision, threads, head=head)
 
@@ -181,7 +190,7 @@ def _extra_parameters(
     aparam: Sequence | None,
 ) -> tuple[Sequence | None, Sequence | None]:
     """One entry per structure: given, or of the calculator, or else what the structures bring along."""
-    if isinstance(model, DPA2Calculator):
+    if isinstance(model, WithEngine):
         if fparam is None and model.fparam is not None:
             fparam = [model.fparam] * len(structures)
         if aparam is None and model.aparam is not None:

@@ -17,6 +17,7 @@ from ase.data import atomic_numbers
 
 from .dispersion import Dispersion
 from .engine import DEFAULT_SKIN, Engine
+from .hessian import hessian
 from .results import Result, as_ase
 
 
@@ -249,8 +250,6 @@ class DPA2Calculator(Calculator):
         ValueError
             Without atoms, and as `hessian.hessian`.
         """
-        from .hessian import hessian
-
         atoms = atoms if atoms is not None else self.atoms
         if atoms is None:
             raise ValueError("There are no atoms yet: give a structure to get_hessian.")
@@ -270,7 +269,7 @@ def provenance(engine: Engine) -> dict[str, Any]:
 
     Settings that are at their defaults are left out but for precision and device.
     """
-    from . import __version__
+    from ._core import __version__
 
     settings = engine.settings
     usual = {"head": None, "tables": True, "low_memory": False}

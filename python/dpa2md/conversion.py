@@ -16,18 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
+from .base.files import sha256
 from .errors import ModelError
-from .files import sha256
 from .importer.config import observed_types, read_config
+from .importer.contents import Source
 from .importer.elements import keep_elements
 from .importer.exportable import refuse_cut_exclusions
 from .importer.records import build_records
-from .importer.source import Source, open_source
-from .importer.verify import Comparison, compare
+from .importer.source import open_source
 from .importer.weights import Weights
 from .model_file import Record, is_model_file, read_model, write_model
-
-__all__ = ["Comparison", "convert", "list_heads", "load_records", "trained_elements", "verify"]
 
 _NO_BIAS = 1e-6  # eV; DeePMD-kit's own bound
 
@@ -161,42 +159,6 @@ def trained_elements(records: Mapping[str, Record]) -> list[str] | None:
         return [name for name in elements if name in observed]
     bias = np.abs(np.ravel(records["fitting.out_bias"])) > _NO_BIAS
     return [name for name, has in zip(elements, bias, strict=True) if has] if bias.any() else None
-
-
-def verify(
-    source: str | os.PathLike, output: str | os.PathLike, head: str | None = None
-) -> Comparison:
-    """Compare energies and forces of a converted model with DeePMD-kit's own.
-
-    Needs an environment in which DeePMD-kit (with PyTorch) and dpa2md's engine are installed.
-
-    Parameters
-    ----------
-    source
-        The file that DeePMD-kit loads.
-    output
-        The ``.dpa2`` file that was made from it.
-    head
-        Which head of a multi-task model.
-
-    Returns
-    -------
-    Comparison
-        The differences (eV, eV/angstrom) on one random structure.
-
-    Raises
-    ------
-    ModelError
-        When the two differ by more than rounding, take neighbours differently, or when
-        DeePMD-kit is not installed.
-    """
-    key = "model.all_neighbors"
-    if load_records(output).get(key, 0) and not load_records(source, head).get(key, 0):
-        raise ModelError(
-            f"{output} takes all neighbours and DeePMD-kit the nearest that {source} has room for, so that "
-            "the two can't be compared; leave out --verify, or --all-neighbors."
-        )
-    return compare(Path(source), Path(output), head)
 
 
 def _meta(path: Path, source: Source) -> dict[str, Record]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .calculator import DPA2Calculator
 from .cli import show_warning
+from .cli.progress import Progress
 from .dynamics import Settings
 from .errors import RunError
 from .md import Report, run_md
-from .plots import plot_rdf, plot_thermo
-from .progress import Progress
+from .report.plots import plot_rdf, plot_thermo
 from .shipped import DEFAULT_MODEL
 from .structures import equilibrated_water
 

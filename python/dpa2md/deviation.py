@@ -18,10 +18,10 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
+from .base.files import whole_file
 from .batch import evaluate, listed
 from .calculator import DPA2Calculator
 from .engine import Engine
-from .files import whole_file
 from .labels import labels_of
 
 Model = str | os.PathLike | Engine | DPA2Calculator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from .base.files import sha256
 from .conversion import convert
 from .errors import ModelError
-from .files import sha256
 from .frames import Frame, Frames, structure_name
 from .model_file import is_model_file
 from .results import DeviceMemory, Result

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from .base.resources import cgroup_folders, free_memory
 from .bench import replicated
-from .doctor import cgroup_folders, free_memory
 from .engine import DeviceMemory, Engine
 
 # Atoms of the two systems that are measured. The smaller one has at least one full neighbourhood, the

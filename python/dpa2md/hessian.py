@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from ase import Atoms
 
-from .batch import evaluate
-from .calculator import DPA2Calculator
+from .batch import WithEngine, evaluate
 from .engine import Engine
 
 
 def hessian(
-    model: str | os.PathLike | Engine | DPA2Calculator,
+    model: str | os.PathLike | Engine | WithEngine,
     atoms: Atoms,
     *,
     delta: float = 0.01,
@@ -58,7 +57,7 @@ def hessian(
 
 
 def force_constants(
-    model: str | os.PathLike | Engine | DPA2Calculator,
+    model: str | os.PathLike | Engine | WithEngine,
     atoms: Atoms,
     indices: Sequence[int] | np.ndarray,
     delta: float = 0.01,
@@ -79,7 +78,7 @@ def force_constants(
     """
     if not 0 < delta < float("inf"):
         raise ValueError(f"A displacement of {delta} angstrom can't be; give a positive length.")
-    if not isinstance(model, (Engine, DPA2Calculator)):
+    if not isinstance(model, (Engine, WithEngine)):
         model = Engine(model, "float64")
     out = np.empty((len(indices), 3, len(atoms), 3))
     step = max(1, batch_atoms // (6 * max(len(atoms), 1)))

@@ -14,8 +14,8 @@ from ase import Atoms
 from ase.io import read
 
 # i-PI loads this file by its path, outside of the package
-from dpa2md import Engine
-from dpa2md.cli_options import model_path
+from dpa2md.engine import Engine
+from dpa2md.shipped import model_path
 
 __DRIVER_NAME__ = "dpa2"
 __DRIVER_CLASS__ = "DPA2Driver"

@@ -13,14 +13,14 @@ import numpy as np
 from ase import Atoms, units
 from ase.io import write
 
-from .checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
+from .base.files import whole_file
+from .base.interrupt import interruptible
 from .dynamics import BAR, Settings, draw_velocities
 from .errors import RunError
-from .files import whole_file
 from .integrators import make_dynamics, set_targets
-from .interrupt import interruptible
-from .outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
-from .record import describe_run, load_record, save_record
+from .run.checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
+from .run.outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
+from .run.record import describe_run, load_record, save_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +213,7 @@ class _Run:
 
 
 def thermo(atoms: Atoms, step: int, timestep: float) -> dict[str, float]:
-    """One row of the thermo table (`dpa2md.outputs.COLUMNS`); without a cell some are nan.
+    """One row of the thermo table (`dpa2md.run.outputs.COLUMNS`); without a cell some are nan.
 
     Parameters
     ----------

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .base.files import whole_file
 from .errors import ModelError
-from .files import whole_file
 
 Record = str | int | float | np.ndarray
 

@@ -12,10 +12,10 @@ from ase import Atoms
 from ase.io import read
 from ase.io.trajectory import Trajectory
 
+from .base.files import named_errors
+from .base.interrupt import interruptible
 from .dynamics import BAR
 from .errors import RunError
-from .files import named_errors
-from .interrupt import interruptible
 
 OPTIMIZERS = ("fire", "bfgs", "lbfgs")
 

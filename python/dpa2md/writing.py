@@ -12,8 +12,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.formats import filetype, ioformats
 
+from .base.files import whole_file
 from .errors import RunError
-from .files import whole_file
 from .labels import labels_of
 
 # Names of files that hold many structures with energies, forces, stresses and anything else.

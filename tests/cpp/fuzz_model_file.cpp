@@ -2,7 +2,7 @@
 //
 //   clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc \
 //     tests/cpp/fuzz_model_file.cpp csrc/model/model_file.cpp csrc/model/model.cpp -o build/fuzz_model_file
-//   mkdir -p build/corpus && cp *.dpa2 build/corpus   # small models: tests/fuzz_models.py makes some
+//   mkdir -p build/corpus && cp *.dpa2 build/corpus   # small models: tests/support/fuzz_models.py makes some
 //   build/fuzz_model_file -max_total_time=600 -rss_limit_mb=2048 -timeout=10 build/corpus
 //
 // Each input is a whole file, whose size and checksum are put right, so that what lies behind them is

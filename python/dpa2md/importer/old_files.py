@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnsupportedModelError
-from ..torch_zip import Tensor
+from .torch_zip import Tensor
 
 Tensors = Mapping[str, Tensor | np.ndarray]
 

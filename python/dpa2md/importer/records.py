@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..econf import configuration_table
 from ..errors import ModelError, UnsupportedModelError
 from .config import Fitting, Model
 from .descriptor_config import Descriptor, EmbeddingBlock
+from .econf import configuration_table
 from .neighbour_block import Records, list_records, statistics
 from .nets import Layer, evaluate, skip_kind
 from .repformer_records import repformer_records

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, UnsupportedModelError
-from ..torch_zip import Tensor, TorchZip
-from ..unpickle import ScriptObject, read_pickle
+from .contents import Contents, Source
 from .exportable import in_common_names, is_exportable, takes_all_neighbors
 from .keys import plain
 from .old_files import modernise
-from .source import Contents, Source
+from .torch_zip import Tensor, TorchZip
+from .unpickle import ScriptObject, read_pickle
 
 MAX_CONFIG_ENTRIES = 300_000
 _MAX_ATTRIBUTES = 500_000

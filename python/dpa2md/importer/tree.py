@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, UnsupportedModelError
+from .contents import Source
 from .keys import Keys
-from .source import Source
 
 Tensors = dict[str, np.ndarray]
 _LAYER_NAMES = {"w": "matrix", "b": "bias", "idt": "idt"}

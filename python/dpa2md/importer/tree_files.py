@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, UnsupportedModelError
-from ..torch_zip import TorchZip
+from .contents import Contents
 from .exportable import exported_for_all_neighbors
 from .keys import MAX_DEPTH, plain
-from .source import Contents
+from .torch_zip import TorchZip
 from .tree import tree_source
 
 _DTYPES = ("float64", "float32", "int64", "int32", "bool")

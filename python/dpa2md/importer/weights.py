@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, UnsupportedModelError
-from ..torch_zip import Tensor
+from .torch_zip import Tensor
 
 # Tensors that can't change an energy or a force, or that only repeat the configuration.
 _HARMLESS = re.compile(

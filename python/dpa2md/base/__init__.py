@@ -1,0 +1,1 @@
+"""What has nothing to do with models or atoms: whole files, signals, the machine."""
