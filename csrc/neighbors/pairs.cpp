@@ -156,37 +156,33 @@ void finish(Prefix* p) {
   for (std::size_t i = 0; i < p->count.size(); ++i) p->first[i + 1] = p->first[i] + p->count[i];
 }
 
-}  // namespace
-
-void check_atoms(const Model& m, const Atoms& atoms) {
-  for (int i = 0; i < atoms.natoms; ++i) {
-    if (atoms.type[i] >= m.ntypes()) {
-      throw Error("{atom} has type " + std::to_string(atoms.type[i]) + ", but the model has " +
-                      std::to_string(m.ntypes()) + " elements: check the type map.",
-                  i, -1);
-    }
-  }
-}
-
-void refuse_coincident(int atom) {
-  throw Error("{atom} sits on top of another atom (closer than 0.0001 angstrom): remove one of the two.",
-              atom, -1);
-}
-
-void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
-  check_atoms(model, atoms);
-  const int n = atoms.natoms;
-  out->natoms = n;
-  out->nrows = atoms.nrows;
-  for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) start(p, n);
-  out->center_type.assign(atoms.type, atoms.type + n);
-  out->zeroed.assign(n, 0);
-  std::vector<int> overfull(n, 0), nsel(n, 0);
-
-  const auto excludes = [](const std::vector<char>& pairs) {
+bool excludes_pairs(const Model& m) {
+  const auto any = [](const std::vector<char>& pairs) {
     return std::any_of(pairs.begin(), pairs.end(), [](char x) { return x != 0; });
   };
-  const bool exclusions = excludes(model.pair_exclude) || excludes(model.descriptor_exclude);
+  return any(m.pair_exclude) || any(m.descriptor_exclude);
+}
+
+// The most neighbours of an atom, and the most beyond the room for them.
+void find_crowded(const std::vector<int>& overfull, const std::vector<int>& nsel, PairList* out) {
+  out->max_count = out->overfull_count = out->overfull_nsel = 0;
+  out->overfull_atom = -1;
+  if (overfull.empty()) return;
+  out->max_count = *std::max_element(out->repinit.count.begin(), out->repinit.count.end());
+  const auto most = std::max_element(overfull.begin(), overfull.end());
+  out->overfull_count = *most;
+  if (*most <= 0) return;
+  out->overfull_atom = static_cast<int>(most - overfull.begin());
+  out->overfull_nsel = nsel[out->overfull_atom];
+}
+
+// The prefixes of all atoms.
+void count_pairs(const Model& model, const Atoms& atoms, PairList* out) {
+  const int n = atoms.natoms;
+  const bool exclusions = excludes_pairs(model);
+  for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) start(p, n);
+  out->zeroed.assign(n, 0);
+  std::vector<int> overfull(n, 0), nsel(n, 0);
 #pragma omp parallel
   {
     Selection s;
@@ -207,19 +203,23 @@ void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
     }
   }
   for (Prefix* p : {&out->repinit, &out->three_body, &out->repformer}) finish(p);
-  out->size = out->repinit.first[n];
+  find_crowded(overfull, nsel, out);
+}
+
+// The pairs themselves, and the types among them. Throws Error for coincident atoms.
+void fill_pairs(const Model& model, const Atoms& atoms, PairList* out) {
   const auto size = static_cast<std::size_t>(out->size);
   out->vec.resize(3 * size);
   out->row.resize(size);
   out->type.resize(size);
-  int coincident = -1;
   out->types_present.assign(model.ntypes(), 0);
+  int coincident = -1;
 #pragma omp parallel
   {
     Selection s;
     std::vector<char> present(model.ntypes(), 0);
 #pragma omp for schedule(static, 64)
-    for (int i = 0; i < n; ++i) {
+    for (int i = 0; i < atoms.natoms; ++i) {
       select(model, atoms, i, &s);
       if (atoms.type[i] >= 0) present[atoms.type[i]] = 1;
       std::int64_t k = out->repinit.first[i];
@@ -239,11 +239,32 @@ void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
     for (std::size_t t = 0; t < present.size(); ++t) out->types_present[t] |= present[t];
   }
   if (coincident >= 0) refuse_coincident(coincident);
-  out->max_count = n ? *std::max_element(out->repinit.count.begin(), out->repinit.count.end()) : 0;
-  const auto most = std::max_element(overfull.begin(), overfull.end());
-  out->overfull_atom = n && *most > 0 ? static_cast<int>(most - overfull.begin()) : -1;
-  out->overfull_count = n ? *most : 0;
-  out->overfull_nsel = out->overfull_atom >= 0 ? nsel[out->overfull_atom] : 0;
+}
+
+}  // namespace
+
+void check_atoms(const Model& m, const Atoms& atoms) {
+  for (int i = 0; i < atoms.natoms; ++i) {
+    if (atoms.type[i] >= m.ntypes()) {
+      throw Error("{atom} has type " + std::to_string(atoms.type[i]) + ", but the model has " +
+                      std::to_string(m.ntypes()) + " elements: check the type map.",
+                  i, -1);
+    }
+  }
+}
+
+void refuse_coincident(int atom) {
+  throw Error("{atom} sits on top of another atom (closer than 0.0001 angstrom): remove one of the two.",
+              atom, -1);
+}
+
+void build_pairs(const Model& model, const Atoms& atoms, PairList* out) {
+  check_atoms(model, atoms);
+  out->natoms = atoms.natoms, out->nrows = atoms.nrows;
+  out->center_type.assign(atoms.type, atoms.type + atoms.natoms);
+  count_pairs(model, atoms, out);
+  out->size = out->repinit.first[out->natoms];
+  fill_pairs(model, atoms, out);
 }
 
 }  // namespace dpa2md
