@@ -107,7 +107,7 @@ void DeviationFile::close() {
   last_step_ = last_line_ = -1;
 }
 
-// Of a file that is continued, which then stands at its end; none of an empty one.
+// Finds the last line of a continued file and seeks to its end; an empty file has none.
 void DeviationFile::find_last_line() {
   if (std::fseek(file_, 0, SEEK_END) != 0) return;
   long end = std::ftell(file_);

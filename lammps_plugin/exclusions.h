@@ -1,7 +1,7 @@
-// What `neigh_modify exclude` and `neigh_modify include` mean for a model of many bodies with energies of
-// single atoms. LAMMPS keeps an excluded atom in its arrays and only takes its pairs away: enough where a
-// lone atom has no energy. An atom that is excluded against all others is meant to be absent (fix gcmc and
-// fix charge/regulation delete atoms so, for a trial), and the model must not see it.
+// `neigh_modify exclude` and `neigh_modify include` for a many-body model with energies of single atoms.
+// LAMMPS keeps an excluded atom in its arrays and only removes its pairs, which suffices if a lone atom has
+// no energy. An atom that is excluded against all others is meant to be absent (fix gcmc and fix
+// charge/regulation delete atoms so, for a trial), and the model must not see it.
 #pragma once
 
 #include <vector>
@@ -17,7 +17,7 @@ namespace dpa2md {
 // the list.
 std::vector<char> excluded_atoms(LAMMPS_NS::LAMMPS* lmp);
 
-// Whether some pairs are excluded and their atoms stay: the model then sees a structure with holes.
+// Whether pairs are excluded whose atoms stay; the model then sees an incomplete structure.
 bool excludes_pairs_only(LAMMPS_NS::LAMMPS* lmp);
 
 }  // namespace dpa2md

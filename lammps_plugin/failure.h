@@ -1,4 +1,4 @@
-// What the core throws, as text: LAMMPS has its own way to stop a run. And that the text arrives.
+// Turns the core's exceptions into text, since LAMMPS stops a run in its own way, and delivers the text.
 #pragma once
 
 #include <sys/ioctl.h>
@@ -15,8 +15,8 @@
 
 namespace dpa2md {
 
-// Runs `work`; returns what went wrong as a sentence, or nothing. name_of(atom) is what users call an atom
-// that the core counts from 0.
+// Runs `work`; returns the error's sentence, or "" if there is none. name_of(atom): the users' name of an
+// atom that the core counts from 0.
 template <class F, class Name>
 std::string failure_of(F&& work, Name&& name_of) {
   try {
@@ -34,10 +34,9 @@ std::string failure_of(F&& work) {
   return failure_of(work, [](int atom) { return "atom " + std::to_string(atom); });
 }
 
-// For a rank that calls MPI_Abort next: returns when what it printed has been read. mpiexec gets a rank's
-// output through pipes; once it hears of an abort it ends everything, and what is still in a pipe is lost
-// (MPICH: one sentence of seven). The kernel tells how much is unread, and MPICH passes on what it has read
-// before it looks at the abort.
+// Waits until a rank's output has been read, before it calls MPI_Abort. mpiexec reads output through pipes;
+// on an abort it ends all ranks, and unread output is lost (MPICH: one sentence of seven). The kernel reports
+// the unread bytes, and MPICH passes on its input before it handles the abort.
 inline void deliver_output() {
   using std::chrono::milliseconds;
   std::fflush(nullptr);

@@ -9,7 +9,7 @@
 namespace dpa2md {
 namespace {
 
-// LAMMPS takes the size of a message from the pair style, where the largest one stands since the start of the
+// Sets the pair style's message size for one message. LAMMPS reads it there; it else holds the largest of the
 // run.
 class MessageSize {
  public:

@@ -35,7 +35,7 @@ class GhostExchange : public Exchange {
   void reverse(void* rows, int width, bool single) override;
   const std::vector<int>& sent_rows() const override { return sent_rows_; }
 
-  // What LAMMPS calls back, see Pair.
+  // LAMMPS's callbacks, see Pair.
   int pack_forward(int n, const int* list, double* buf);
   void unpack_forward(int n, int first, const double* buf);
   int pack_reverse(int n, int first, double* buf);
@@ -46,7 +46,8 @@ class GhostExchange : public Exchange {
   void start(void* rows, int width, bool single);
   template <class T>
   void add(int r, const double* from);
-  // Ghosts of other ranks have rows of their own; images of own atoms share theirs and need no message.
+  // Ghosts of other ranks have their own rows; images of local atoms share their atom's row and need no
+  // message.
   bool is_remote(int row) const { return row >= atoms_->natoms(); }
 
   LAMMPS_NS::Comm*& comm_;
@@ -54,7 +55,7 @@ class GhostExchange : public Exchange {
   const LocalAtoms* atoms_;
   std::vector<char> sent_;      // (nall) indices that LAMMPS sends
   std::vector<int> sent_rows_;  // their local rows
-  // the message under way
+  // the current message
   Owners* owners_ = nullptr;  // or else rows:
   char* rows_ = nullptr;
   std::size_t row_bytes_ = 0;

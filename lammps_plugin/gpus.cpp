@@ -27,7 +27,7 @@ class Machine {
   ~Machine() { MPI_Comm_free(&comm_); }
   int rank() const { return rank_; }
 
-  // How many ranks say the same as this one, and how many of them come before it. Collective.
+  // Counts the ranks with the same word as this one, and those of them before it. Collective.
   void count_alike(const std::string& word, int* alike, int* before) const {
     constexpr int kLength = 32;  // a PCI bus number takes 13
     std::vector<char> mine(kLength, 0), all(static_cast<std::size_t>(kLength) * size_);

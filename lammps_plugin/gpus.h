@@ -1,4 +1,4 @@
-// Which GPU a rank takes, and how the ranks share the GPUs.
+// The choice of each rank's GPU, and a summary of how ranks share the GPUs.
 #pragma once
 
 #include <mpi.h>
@@ -10,8 +10,7 @@ namespace dpa2md {
 // The rank's number among those on its machine. Collective.
 int rank_on_machine(MPI_Comm world);
 
-// "8 ranks on 4 GPUs, 2 on each", where every rank says what tells its GPU from the others of its machine
-// (gpu_identity). Collective.
+// "8 ranks on 4 GPUs, 2 on each", from every rank's GPU (gpu_identity). Collective.
 std::string gpu_sharing(MPI_Comm world, const std::string& identity);
 
 }  // namespace dpa2md

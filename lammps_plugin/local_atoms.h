@@ -1,7 +1,7 @@
-// The atoms of one rank as the core wants them (csrc/neighbors/pairs.h), from LAMMPS's arrays and its full
-// neighbour list. A LAMMPS *index* is a local atom or a ghost; a *position* is an index that the model sees
-// (types that belong to other styles of `hybrid`, and atoms that LAMMPS excludes, are left out); a *row* is
-// where the features of a position live.
+// Converts LAMMPS's arrays and its full neighbour list into the core's atoms of one rank
+// (csrc/neighbors/pairs.h). A LAMMPS *index* is a local atom or a ghost; a *position* is an index that the
+// model sees (types of other styles of `hybrid`, and atoms that LAMMPS excludes, are left out); a *row* holds
+// the features of a position.
 #pragma once
 
 #include <vector>
@@ -14,7 +14,7 @@ class NeighList;
 
 namespace dpa2md {
 
-// Who owns each LAMMPS index.
+// The owner of each LAMMPS index.
 struct Owners {
   std::vector<int> rank, index;  // (nall): the owner's rank and its local index there
 };

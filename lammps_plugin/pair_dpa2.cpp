@@ -1,5 +1,5 @@
-// A step: atoms and lists to the core, its results into LAMMPS's arrays. What comes before is in
-// pair_dpa2_setup.cpp.
+// A step: passes atoms and lists to the core, and its results to LAMMPS's arrays. pair_dpa2_setup.cpp
+// prepares the run.
 #include "pair_dpa2.h"
 
 #include <algorithm>
@@ -85,7 +85,7 @@ void PairDPA2::list_atoms(std::vector<char> seen) {
   seen_ = std::move(seen);
 }
 
-// fix adapt changes it at any time.
+// Follows the scale, which fix adapt may change at any time; stops if it differs between types.
 void PairDPA2::follow_scale() {
   double scale = 1;
   bool first = true;
@@ -215,7 +215,7 @@ void PairDPA2::add_virials(const dpa2md::Result& result) {
   }
 }
 
-// Own rows with what other ranks' ghosts of them hold. Collective.
+// Own rows plus the rows of their ghosts on other ranks. Collective.
 std::vector<double> PairDPA2::owned(const std::vector<double>& rows, int width) {
   std::vector<double> out = rows;
   if (comm->nprocs > 1) exchange_.reverse(out.data(), width, false);

@@ -1,4 +1,4 @@
-// What the input file says: models, elements, and whether the rest of the input fits them.
+// Reads the input file's models and elements, and checks the rest of the input against them.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -30,7 +30,7 @@ using dpa2md::failure_of;
 namespace LAMMPS_NS {
 namespace {
 
-// "water", where there is no such file, is the model that the package has beside this plugin.
+// The path of a model; "water" is the package's model beside this plugin, unless such a file exists.
 std::string model_file(const std::string& name) {
   Dl_info self;
   if (name != "water" || access(name.c_str(), F_OK) == 0) return name;
@@ -86,7 +86,7 @@ void PairDPA2::settings(int narg, char** arg) {
   }));
 }
 
-// As LAMMPS does with log.lammps, every partition has a file of its own.
+// Every partition has its own file, as with LAMMPS's log.lammps.
 std::string PairDPA2::deviation_path() const {
   if (!options_.out_file.empty()) return options_.out_file;
   return "model_devi.out" + (universe->existflag ? "." + std::to_string(universe->iworld) : std::string());
@@ -272,7 +272,7 @@ void PairDPA2::check_fix() {
   }
 }
 
-// With other weights LAMMPS takes bonded neighbours out of the list, or expects scaled forces.
+// Refuses weights other than 1, with which LAMMPS removes bonded neighbours from the list or scales forces.
 void PairDPA2::check_special_bonds() const {
   if (atom->molecular == Atom::ATOMIC) return;
   const double* w = force->special_lj;

@@ -1,6 +1,6 @@
-// What LAMMPS loads: checks that this LAMMPS is the one that the pair style was built for, then loads the
-// pair style itself, which lies beside this file. The C++ interface of a pair style differs between versions
-// and builds, and LAMMPS does not refuse; asking through its C interface works in all of them.
+// The plugin that LAMMPS loads. It checks that the pair style was built for this LAMMPS, then loads the pair
+// style from the library beside it. The C++ interface differs between versions and builds, which LAMMPS does
+// not check; the C interface that is used here works in all of them.
 #include <dlfcn.h>
 #include <mpi.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #include "lmptype.h"
 
-// As text in this file, `dpa2md doctor` can read it without loading anything.
+// Stored as text in this library, so that `dpa2md doctor` can read it without loading anything.
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 #ifdef LAMMPS_BIGBIG

@@ -60,7 +60,7 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   reserve();
 }
 
-// Makes the tables again when types have come up that they do not know.
+// Rebuilds the tables if new types have appeared.
 template <class T>
 void CpuBackend<T>::build_tables() {
   if (!use_tables_ || !add_types(pairs().types_present, &tabulated_)) return;
@@ -84,7 +84,7 @@ void CpuBackend<T>::reserve() {
   plan.resize();
 }
 
-// ---- what each stage reads and writes
+// ---- the inputs and outputs of each stage
 
 template <class T>
 void CpuBackend<T>::repinit(Range a) {
@@ -151,8 +151,7 @@ int CpuBackend<T>::block_size(int count) const {
   return std::clamp(count / (4 * work_.threads), 4, 32);
 }
 
-// Few enough that what they give to neighbours stays in cache, enough that no thread waits long for the
-// others.
+// Few enough that their shares stay in cache, enough that no thread waits long for the others.
 template <class T>
 int CpuBackend<T>::span_blocks() const {
   return 16 * work_.threads;

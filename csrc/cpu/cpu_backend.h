@@ -1,6 +1,6 @@
-// The CPU backend for one instruction set: which stage reads and writes what. The stages are objects with
-// their own weights and buffers (stages/*.h). T is float or double: features and their gradients; distances,
-// energies and forces are double.
+// The CPU backend for one instruction set: the inputs and outputs of each stage. The stages are objects with
+// their own weights and buffers (stages/*.h). T, float or double, is the type of features and their
+// gradients; distances, energies and forces are double.
 #pragma once
 
 #include "cpu/stages/env_mat.h"

@@ -7,8 +7,7 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// A weight in panels as wide as a tile of gemm.h, one after the other, so that a product reads it from first
-// to last.
+// A weight in panels as wide as a tile of gemm.h, so that a product reads memory sequentially.
 template <class T>
 struct Panels {
   int in = 0, out = 0;
@@ -19,7 +18,7 @@ struct Panels {
   void multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const;
 };
 
-// Both orders of the weight, forward and reverse.
+// A weight and its transpose, for the forward and the reverse product.
 template <class T>
 struct Linear {
   Panels<T> w, wt;

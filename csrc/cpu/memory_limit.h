@@ -5,8 +5,7 @@
 
 namespace dpa2md {
 
-// Throws Error when a step would need `bytes` but the machine has not that much left beside the `held` ones
-// it reuses.
+// Throws Error if a step needs `bytes` and the machine's free memory plus the reused `held` bytes is less.
 void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms, bool low_memory);
 
 }  // namespace dpa2md

@@ -7,11 +7,11 @@ namespace DPA2MD_ISA {
 
 namespace {
 
-// Where rows were met last, and their number there.
+// The last list in which each row occurred, and the row's number there.
 struct Seen {
   std::vector<int> stamp, place;
   explicit Seen(int rows) : stamp(rows, -1), place(rows) {}
-  // The number of `row` in `list`, at whose end it is put when it was not met since `now` began.
+  // The number of `row` in `list`; appends the row if it has not occurred since `now` began.
   int number(std::int32_t row, int now, std::size_t begin, std::vector<std::int32_t>* list) {
     if (stamp[row] != now) {
       stamp[row] = now, place[row] = static_cast<int>(list->size() - begin);
@@ -21,7 +21,7 @@ struct Seen {
   }
 };
 
-// The span's slots grouped by their rows; slot_row (slots).
+// Groups the span's slots by row; slot_row (slots).
 void group_by_row(int now, const std::vector<std::int32_t>& slot_row, Seen* seen, Shares::Span* c) {
   c->row.clear();
   std::vector<std::int32_t>& first = c->row_first;

@@ -1,6 +1,6 @@
-// Where what pairs give to their neighbours' rows is summed up (gradients of g1, forces): pairs of one block
-// of atoms that point at the same row share a slot, so that few rows pass through memory, in an order that no
-// race decides. There are slots for one span of blocks at a time; after it they are added to the rows.
+// Scatter-add of the pairs' shares (gradients of g1, forces) to their neighbours' rows, in a fixed order and
+// without races. Pairs of one block of atoms with the same row share a slot, so that few rows pass through
+// memory. Slots are held for one span of blocks, after which they are added to the rows.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct Shares {
 
   // Blocks are stretches of `block` atoms, spans of `blocks` such blocks; `prefix` is a prefix of the pairs.
   void build(const PairList& pairs, const Prefix& prefix, int block, int blocks);
-  // Most slots of a span.
+  // The largest number of slots of a span.
   std::size_t size() const;
   const Span& of_atom(int i) const { return span[i / (block_ * blocks_)]; }
   // First slot of the atom's block, and one past its last.

@@ -1,5 +1,4 @@
-// The tables of an embedding in the backend's precision: which one belongs to two types, and where a number
-// falls in it.
+// The tables of an embedding in the backend's precision: the table of two types, and the cell of a number.
 #pragma once
 
 #include <algorithm>
@@ -75,11 +74,11 @@ class Tables {
   std::vector<std::unique_ptr<Table<T>>> owned_;
 };
 
-// Where a number falls: value = node[0] + sum_k value[k] * piece k, slope = sum_k slope[k] * piece k. The
-// pieces are node[1 … 3] and tail[0], tail[1], rows of channels. Hermite tables have the weights of
-// table_value_weights and table_slope_weights (the latter with the cell width divided out), and their tail is
-// part of the next node. The rows come in units of two: `unit` numbers those of node[0, 1], node[2, 3] and
-// tail among all that an embedding has, so that those which several places share can be told.
+// The cell of a number and its interpolation weights: value = node[0] + sum_k value[k] * piece k, slope =
+// sum_k slope[k] * piece k. The pieces are node[1 … 3] and tail[0], tail[1], rows of channels. Hermite tables
+// have the weights of table_value_weights and table_slope_weights (the latter divided by the cell width), and
+// their tail is part of the next node. Rows come in units of two: `unit` numbers those of node[0, 1], node[2,
+// 3] and tail among all units of an embedding, so that units shared by several places are recognised.
 template <class T>
 struct TablePlace {
   const T *node, *tail;
@@ -87,8 +86,8 @@ struct TablePlace {
   int unit[3];
 };
 
-// A vector of numbers, inside their tables: `at` = x / width, whose digits are x's. cell (W), counted from
-// the table's first, value and slope (5, ld) as far as they are asked for.
+// Finds the cells (W) and the weights of a vector of numbers inside their tables: `at` = x / width, exact.
+// cell counts from the table's first; value and slope (5, ld) are assigned if asked for.
 template <bool VALUES, bool SLOPES, class T, class V, class Ints>
 DPA2MD_INLINE void place_lanes(V at, V inverse_width, Ints first, Ints cells, int ld, int* cell, T* value,
                                T* slope) {
@@ -109,7 +108,7 @@ DPA2MD_INLINE void place_lanes(V at, V inverse_width, Ints first, Ints cells, in
   }
 }
 
-// In one table.
+// The places of a vector of numbers in one table.
 template <bool VALUES, bool SLOPES, class T>
 DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<T>()>::type x, int ld,
                                int* cell, T* value, T* slope) {

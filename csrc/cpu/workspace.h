@@ -1,4 +1,4 @@
-// What every stage is given: the step that it works on and the scratch of its thread.
+// The input of every stage: the step, and the scratch of its thread.
 #pragma once
 
 #include <algorithm>
@@ -26,10 +26,9 @@ class Workspace {
   const PairList& pairs() const { return *input.pairs; }
   Arena& arena() const { return arenas_[thread_index()]; }
 
-  // Some arrays hold only the blocks of atoms that threads are at, (threads, block, ...): no other run reads
-  // them. This is the place of atom i in such an array,
+  // The index of atom i in an array that holds one block per thread, (threads, block, ...),
   std::size_t in_block(int i) const { return static_cast<std::size_t>(thread_index()) * block + i % block; }
-  // and of its first pair in an array of the blocks' pairs, at most `most` a block.
+  // and of its first pair in an array of the blocks' pairs, at most `most` per block.
   std::size_t in_block(const Prefix& p, std::size_t most, int i) const {
     return static_cast<std::size_t>(thread_index()) * most + p.first[i] - p.first[i - i % block];
   }

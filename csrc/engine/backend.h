@@ -1,5 +1,5 @@
-// What the engine asks of a backend. The stages and their order are in stages.h and engine.cpp; how a stage
-// computes, stores or recomputes is the backend's own business, the pair state in particular.
+// The interface between engine and backend. The stages and their order are in stages.h and engine.cpp; the
+// backend decides how a stage computes, stores or recomputes, the pair state in particular.
 #pragma once
 
 #include <cstdint>
@@ -40,13 +40,13 @@ struct StepOutput {
   double* frame_virial = nullptr;  // (frames, 9)
 };
 
-// Of a device: bytes that a step of so many atoms would hold, bytes that this backend could have at most, and
-// how many such atoms would fit. Zeros: there is no such device, or no step yet to know neighbours from.
+// A device's memory: bytes that a step needs, bytes that this backend can have, and the number of such atoms
+// that fit. Zeros: no device, or no step yet to estimate the neighbours from.
 struct DeviceMemory {
   double needed = 0, free = 0, atoms = 0;
 };
 
-// A kernel of a device, since its times were last asked for.
+// A kernel's times since they were last taken.
 struct KernelTime {
   std::string name;
   int launches = 0;
@@ -65,26 +65,25 @@ class Backend {
 
   // Sizes all buffers for this step. Throws Error when memory would not suffice.
   virtual void begin(const StepInput& input, const StepOutput& output) = 0;
-  // After the last stage. False: build_pairs had guessed how many pairs there are, and there are more; the
-  // whole step must be done again. Completes *pairs, and the results where results_by_finish().
+  // Ends a step after its last stage: completes *pairs and, if results_by_finish(), the results. Returns
+  // false if build_pairs guessed too few pairs; the caller must then repeat the whole step.
   virtual bool finish(PairList* /*pairs*/) { return true; }
-  // Whether finish() assigns the results, of which it takes only those that are wanted, and adds them up over
-  // frames. Else the stages need all arrays but the frames', add to zeros, and leave the sums to the engine.
+  // Whether finish() assigns the wanted results and reduces them over frames. Else the stages need all arrays
+  // but the frames', add to zeros, and the engine reduces.
   virtual bool results_by_finish() const { return false; }
-  // Calls `stage` for blocks that together cover 0 … natoms-1 (CPU: over threads; GPU: one block). `gather`
-  // is called for all of them too, a few blocks at a time and each time after their stages: what these leave
-  // for neighbours need not be there for all atoms at once. A block stays with its thread: one stage may
-  // leave the next ones what no other run reads.
+  // Calls `stage` for blocks that together cover 0 … natoms-1 (CPU: over threads; GPU: one block). Calls
+  // `gather` for a few blocks at a time, after their stages, so that the pairs' shares are held for these
+  // only. A block stays with its thread, so that its stages may pass data that no other run reads.
   virtual void run(int natoms, const std::function<void(Range)>& stage,
                    const std::function<void(Range)>& gather = {}) = 0;
 
-  // Of a layer, where the stage is layered. The gradients of a layer's input: pair_step_backward begins them,
-  // where the layer has a pair step, and node_step_backward adds to them.
+  // Runs a stage, of `layer` if it is layered. Gradients of a layer's input: pair_step_backward begins them,
+  // if the layer has a pair step, and node_step_backward adds to them.
   virtual void stage(Stage, int layer, Range) = 0;
   virtual void start_g1_gradient(int /*layer*/) {}  // all rows: before what is gathered
 
-  // For an exchange between ranks, which reads and changes the local rows `sent` and the ghosts' rows; a
-  // backend on a device hands out copies of them.
+  // For an exchange between ranks, which reads and changes the local rows `sent` and the ghosts' rows. A
+  // device backend returns copies in host memory.
   virtual void set_sent_rows(const std::vector<int>& /*sent*/) {}  // once a step
   virtual void* g1_rows(int layer) = 0;                            // (nrows, g1_dim)
   virtual void* g1_gradient_rows(int layer) = 0;
@@ -92,20 +91,20 @@ class Backend {
   virtual void put_g1_gradient_rows(int /*layer*/) {}
   // (natoms, descriptor_dim) of the step since `begin`, once all its stages have run
   virtual void descriptor(Range, double* out) = 0;
-  // For a step of `natoms` atoms with as many neighbours each as in the last step.
+  // The memory for a step of `natoms` atoms with as many neighbours per atom as in the last step.
   virtual DeviceMemory memory(std::int64_t /*natoms*/) { return {}; }
-  // Whether build_pairs finds the candidates too, from bins (Candidates::bins).
+  // Whether build_pairs can search the candidates itself, in bins (Candidates::bins).
   virtual bool searches() const { return false; }
-  // Builds the pair list on the backend's own device, and of *out all but the pairs themselves; false: it
-  // wants a list of the host. `once`: the step can't be done again, see finish().
+  // Builds the pair list on the backend's device, and fills *out but for the pairs themselves. False: the
+  // backend needs the host's list. `once`: the step can't be repeated, see finish().
   virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, bool /*once*/, PairList* /*out*/) {
     return false;
   }
-  // From now on (until false) every kernel is timed by itself, one after the other; kernel_times() gives, and
-  // forgets, what they took. Nothing without a device.
+  // Times every kernel by itself, one after the other, until called with false. kernel_times() returns and
+  // resets the times. Does nothing without a device.
   virtual void measure_kernels(bool /*yes*/) {}
   virtual std::vector<KernelTime> kernel_times() { return {}; }
-  // Until all that was started is done (a device works while the host goes on). For measuring.
+  // Waits until the device has done all work. For measuring.
   virtual void wait() {}
   virtual bool single() const = 0;              // float rows
   virtual std::string description() const = 0;  // "cpu (avx512, float32, 2 threads)"
@@ -113,13 +112,13 @@ class Backend {
 
 // threads >= 1, the caller's OpenMP setting must agree (threads.h). tables:
 // embedding nets of one distance are looked up, to within their rounding error, instead of computed.
-// low_memory: what the reverse sweep can make again is not kept; the same results, more slowly.
+// low_memory: the reverse sweep recomputes instead of keeping; the same results, more slowly.
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precision, int threads, bool tables,
                                           bool low_memory);
 
 // One GPU, by its CUDA number; defined where the build found CUDA.
 std::unique_ptr<Backend> make_cuda_backend(const Model& model, Precision precision, int device, bool tables);
-// The same kernels, run by the host; defined in builds with tests.
+// The CUDA kernels, run by the host; defined in builds with tests.
 std::unique_ptr<Backend> make_emulated_cuda_backend(const Model& model, Precision precision, int device,
                                                     bool tables);
 

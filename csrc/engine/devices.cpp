@@ -5,7 +5,7 @@
 namespace dpa2md {
 namespace {
 
-// How a kind of GPU is asked about its members.
+// The functions that count and identify one kind of GPU.
 struct Gpus {
   int (*count)();
   std::string (*identity)(int);

@@ -1,4 +1,4 @@
-// Devices, and which of a machine's GPUs a process takes.
+// Devices, and the choice of a process's GPU.
 #pragma once
 
 #include <string>
@@ -17,24 +17,23 @@ struct Device {
 // "cpu", "cuda" or "cuda:1".
 std::string name(const Device& device);
 
-// Of such a name. Throws Error for anything else, and for a device that this build lacks.
+// Parses a device name. Throws Error for anything else, and for a device that this build lacks.
 Device parse_device(const std::string& text);
 
 // "CUDA 13.0 for sm_80, sm_90 with PTX", or "" of a build without CUDA.
 std::string cuda_build();
 
-// The device of one of several processes on a machine, which count from 0: "cuda" becomes "cuda:N", all GPUs
-// in turn; what names a number or no GPU stays as it is. Throws Error without a GPU.
+// The device of process number `process`, from 0, on a machine: "cuda" becomes "cuda:N", with N round-robin
+// over the GPUs; other devices stay. Throws Error without a GPU.
 Device device_of_process(const Device& device, int process);
 
-// What tells a device's GPU from the others of its machine, whatever its number is in this process; "" of the
-// CPU.
+// An identifier of the device's GPU, unique on its machine and the same in every process; "" for the CPU.
 std::string gpu_identity(const Device& device);
 
 // Throws Error unless `number` is below `count`, the number of GPUs that this process sees.
 void check_gpu_number(int number, int count);
 
-// Of CUDA, and of its emulation; each defined where the build has it. They throw Error without a GPU.
+// The GPUs of CUDA and of its emulation; each defined if the build has it. They throw Error without a GPU.
 int count_cuda_gpus();
 std::string cuda_gpu_identity(int number);
 int count_emulated_gpus();

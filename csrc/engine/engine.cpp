@@ -46,7 +46,8 @@ void add_up(const StepInput& input, const Atoms& atoms, const StepOutput& to) {
   }
 }
 
-// A number that is not finite makes a sum so: of a force, the virial's.
+// Throws Error for an energy or force that is not finite. Tests the frames' sums first: such a number makes
+// its sum not finite too, a force that of the virial.
 void check_finite(const StepInput& input, const Atoms& atoms, const StepOutput& to) {
   const auto finite = [](const double* x, std::size_t n) {
     return std::all_of(x, x + n, [](double y) { return std::isfinite(y); });
@@ -133,8 +134,8 @@ void Engine::check_parameters(const StepInput& input, int natoms) const {
   }
 }
 
-// Energies, forces and the frames' sums are always there, to be checked; virials where the backend wants
-// them.
+// Adds the engine's own arrays for missing outputs: energies, forces and the frames' sums, which are checked;
+// virials if the backend needs them.
 StepOutput Engine::with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to) {
   const bool adds = !backend_->results_by_finish();
   const std::size_t n = atoms.natoms, rows = input.forces ? atoms.nrows : 0, frames = input.frames();
@@ -182,7 +183,7 @@ void Engine::stage(Stage stage, Range a, int layer) {
   });
 }
 
-// Those of the table that stand outside the layers.
+// Runs the stages of the table outside the layers.
 void Engine::embedding(Range a) {
   for (const StageInfo& s : kStageTable) {
     if (s.stage < Stage::kPairStep && has_stage(model_, s.stage)) stage(s.stage, a);
@@ -200,8 +201,8 @@ void Engine::layer(int l, Range a) {
   stage(Stage::kNodeStep, a, l);                 // g1 l -> l + 1
 }
 
-// From d g1(l + 1) to d g1(l). A pair step's reverse needs nothing from other atoms unless the step reads g1:
-// it then belongs to the layer whose g1 that is, else it goes ahead, while the pairs are in cache.
+// From d g1(l + 1) to d g1(l). If a pair step reads g1, its reverse runs with the layer of that g1; else it
+// needs nothing from other atoms and runs earlier, while the pairs are in cache.
 void Engine::layer_backward(int l, Range a) {
   const bool pairs_read_g1 = model_.repformer.has_g1g1;
   if (pairs_read_g1 && l + 1 < model_.repformer.nlayers) stage(Stage::kPairStepBackward, a, l);
@@ -209,8 +210,8 @@ void Engine::layer_backward(int l, Range a) {
   if (!pairs_read_g1 && l > 0) stage(Stage::kPairStepBackward, a, l - 1);
 }
 
-// Every exchange ends a run over all atoms; what stands between two of them goes block by block. So the last
-// layer turns round within a block, and a model without layers has one run only.
+// Every exchange ends a run over all atoms; the stages between two exchanges go block by block. So the last
+// layer goes forward and backward within a block, and a model without layers has one run only.
 void Engine::sweep(bool forces, Exchange* exchange) {
   Backend& b = *backend_;
   const int natoms = pairs_.natoms, last = model_.repformer.nlayers - 1, width = model_.repformer.g1_dim;

@@ -29,7 +29,8 @@ struct EngineOptions {
   bool tables = true, low_memory = false;  // see make_cpu_backend
 };
 
-// As users write them: precision "float64", "float32" or "", device "cpu", "cuda" or "cuda:1". Throws Error.
+// Parses users' options: precision "float64", "float32" or "", device "cpu", "cuda" or "cuda:1". Throws
+// Error.
 EngineOptions read_options(const std::string& precision, int threads, const std::string& device,
                            bool tables = true, bool low_memory = false);
 
@@ -43,15 +44,15 @@ class Engine {
   const EngineOptions& options() const { return options_; }
   Precision precision() const { return *options_.precision; }
   int threads() const { return options_.threads; }
-  // From now on at most so many threads, with the same results to the last bit.
+  // Limits the number of threads; results stay the same to the last bit.
   void limit_threads(int threads) { options_.threads = std::min(options_.threads, threads); }
   std::string description() const { return backend_->description(); }
 
-  // Whether candidates may be left to the device (NeighborList::leave_search).
+  // Whether the device can search the candidates (NeighborList::leave_search).
   bool searches() const { return backend_->searches(); }
 
-  // Types (ntypes) that atoms of the run may have, whether or not this rank sees them: what is prepared for
-  // the types in use (tables, and so their rounding) is then the same on every rank.
+  // Sets the types (ntypes) that any rank's atoms may have, so that every rank builds the same tables, with
+  // the same rounding.
   void expect_types(const std::vector<char>& types) { expected_types_ = types; }
 
   // Energies (and forces, virials when `forces`) of the atoms; without `virials` only the sum of these, which
@@ -60,21 +61,21 @@ class Engine {
   // Error for bad input and when a result is not finite.
   const Result& compute(const Atoms& atoms, bool forces, const double* fparam, const double* aparam,
                         const int* frame, Exchange* exchange, bool virials = true);
-  // The same of input.forces, fparam, aparam, frame and frame_start, to arrays of the caller.
+  // Computes with input.forces, fparam, aparam, frame and frame_start, into the caller's arrays.
   void compute(const Atoms& atoms, const StepInput& input, Exchange* exchange, const StepOutput& to);
-  // (natoms, descriptor_dim) of the last compute: what the fitting net saw of each atom before fparam. Costs
-  // a copy. Zeros for virtual atoms.
+  // (natoms, descriptor_dim) of the last compute: the fitting net's input before fparam. Makes a copy. Zeros
+  // for virtual atoms.
   std::vector<double> descriptor();
-  // From now on compute() measures its stages, and stage_seconds() gives (and forgets) their times: seconds
-  // summed over threads, with "pairs" for the pair list.
+  // Makes compute() time its stages. stage_seconds() returns and resets the times: seconds summed over
+  // threads, with "pairs" for the pair list.
   void measure_stages();
   std::map<std::string, double> stage_seconds();
-  // The same of a device's kernels: see Backend.
+  // Times a device's kernels, see Backend.
   void measure_kernels(bool yes) { backend_->measure_kernels(yes); }
   std::vector<KernelTime> kernel_times() { return backend_->kernel_times(); }
-  // Of the device, for a step of `natoms` atoms that are like those of the last compute; zeros on the CPU.
+  // The device's memory for a step of `natoms` atoms like those of the last compute; zeros on the CPU.
   DeviceMemory device_memory(std::int64_t natoms) { return backend_->memory(natoms); }
-  // What the last compute saw; on a device that makes its own list without the pairs themselves.
+  // The last compute's pair list; without the pairs themselves if a device built it.
   const PairList& pairs() const { return pairs_; }
 
  private:

@@ -1,6 +1,5 @@
-// How features of remote ghosts travel. The engine calls it once a layer in each direction and knows nothing
-// of MPI: one process needs no exchange, LAMMPS's pair style uses LAMMPS's own communication, a test uses
-// threads.
+// The exchange of remote ghosts' features. The engine calls it once per layer and direction, and does not use
+// MPI itself: one process needs no exchange, LAMMPS's pair style uses LAMMPS's communication, a test threads.
 #pragma once
 
 #include <vector>
@@ -14,7 +13,7 @@ class Exchange {
   virtual void forward(void* rows, int width, bool single) = 0;
   // Adds ghost rows into their owners' rows.
   virtual void reverse(void* rows, int width, bool single) = 0;
-  // Local rows that forward reads and reverse adds to, ascending: no others of the local ones need be there.
+  // The local rows that forward reads and reverse adds to, ascending; no other local rows need be valid.
   virtual const std::vector<int>& sent_rows() const = 0;
 };
 

@@ -29,7 +29,7 @@ struct Structures {
   int frames() const { return static_cast<int>(cells.size()); }
 };
 
-// Where results go; null: not wanted.
+// The caller's arrays for results; null: not wanted.
 struct StructureResults {
   double* energy = nullptr;       // (frames) eV
   double* energies = nullptr;     // (natoms) eV
@@ -46,17 +46,17 @@ struct ListFacts {
   int overfull_atom = -1, overfull_count = 0, overfull_nsel = 0;  // see PairList
 };
 
-// May be used by several threads, one after the other, and goes on in a forked process.
+// Threads may call it, one at a time. Works on in a forked process, on the CPU.
 class PeriodicEngine {
  public:
   PeriodicEngine(const std::string& path, const EngineOptions& options);
   PeriodicEngine(const PeriodicEngine& other);  // from memory, whatever became of the file
 
   const Engine& engine() const { return *engine_; }
-  // Forces and virials are computed where any of them is wanted. The neighbour list is kept for the next call
-  // until atoms may have moved by skin / 2. Throws Error.
+  // Computes forces and virials if any of them is wanted. Keeps the neighbour list for the next calls until
+  // an atom may have moved by skin / 2. Throws Error.
   ListFacts compute(const Structures& structures, double skin, const StructureResults& results);
-  // The next computation lists neighbours anew.
+  // Makes the next computation rebuild the neighbour list.
   void forget_neighbors();
   DeviceMemory device_memory(std::int64_t natoms);
   void measure_stages() { engine_->measure_stages(); }

@@ -26,7 +26,7 @@ class StageClock {
     slot.calls[static_cast<int>(stage)] += 1;
   }
 
-  // Of the stages that ran since the last call, seconds.
+  // Returns the seconds of each stage that ran since the last call, and resets them.
   std::map<std::string, double> take() {
     std::map<std::string, double> total;
     for (Slot& slot : slots_) {

@@ -11,7 +11,7 @@ struct Range {
   int size() const { return end - begin; }
 };
 
-// In the order of a step; of a layer's, see Engine::layer and Engine::layer_backward.
+// The stages in a step's order. Engine::layer and Engine::layer_backward have the order within a layer.
 enum class Stage {
   kEnvMat,
   kRepinit,

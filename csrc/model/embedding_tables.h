@@ -1,5 +1,5 @@
-// Which function tables (function_table.h) stand in for the embedding nets and for pair states that see
-// nothing but a distance, over which range, and how exact. In double; a backend casts and arranges them.
+// Chooses the function tables (function_table.h) for the embedding nets and for pair states that depend on a
+// distance alone: their ranges and tolerances. In double; a backend casts and arranges them.
 #pragma once
 
 #include <vector>
@@ -28,24 +28,24 @@ struct ThreeBodyTables {
   std::vector<ThreeBodyTable> tables;  // none: the net is used
 };
 
-// Marks the types that are present as known; whether any was not.
+// Adds the present types to the known ones; returns whether any was new.
 bool add_types(const std::vector<char>& present, std::vector<char>* known);
 
-// A table's error, relative to its largest value: well below the rounding of float32 (6e-8); in double what
-// the cancellation of nearly equal nodes leaves, a hundredth of what the parity tests would notice.
+// A table's error, relative to its largest value: well below the rounding of float32 (6e-8); in double the
+// cancellation error of nearly equal nodes, a hundredth of the parity tests' tolerance.
 inline double table_tolerance(bool single) { return single ? 2e-9 : 2e-13; }
 
-// Of the types with `present` set; of a compressed model in float64 as far as its fine cells reach.
+// Tables for the types with `present` set; for a compressed model in float64, over its fine cells.
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance);
 ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance);
 
-// How many layers, from the first on, have a g2 that depends on nothing but em_0 and meets g1 in conv: of the
-// first layer it always does, of the others where no attention or g1 updates it. (None where the attention of
-// g1 or the concatenation reads more than conv's sum.)
+// The number of first layers whose g2 depends on em_0 alone and is multiplied with g1 in conv: the first
+// layer, and those after it while neither attention nor g1 updates g2. 0 if the attention of g1 or the
+// concatenation reads more than conv's sum.
 int radial_layers(const Repformer& f);
-// Such layers side by side as a function of em_0: of each g2 (g2) and g2 times conv's weight (g1). Empty
-// where there are none or more than max_cells would be needed.
+// A table of the radial layers over em_0: for each layer g2 (g2) and g2 times conv's weight (g1). Empty if
+// there are none or if it needs more than max_cells.
 FunctionTable tabulate_radial_layers(const Model& model, const std::vector<char>& present, double tolerance,
                                      int max_cells);
 

@@ -1,5 +1,5 @@
-// Weights as the stages want them, made from those of the file once and in double: what two matrices do one
-// after the other becomes one, and the three update styles become one formula.
+// Folds the file's weights for the stages, once and in double: two consecutive matrices become their product,
+// and the three update styles become one formula.
 #pragma once
 
 #include "model/model.h"

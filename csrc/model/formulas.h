@@ -1,5 +1,4 @@
-// Small formulas of the model that every backend needs, once: this header is read by the host compiler and by
-// nvcc.
+// Small formulas of the model for all backends, compiled by the host compiler and by nvcc.
 #pragma once
 
 #include <cmath>
@@ -12,7 +11,7 @@ constexpr double kAttentionShift = 20.0;  // DeePMD-kit's attnw_shift: the logit
 constexpr int kH2Row = 4;  // numbers from one h2 to the next: h2 of layer 0 are the last three columns of em
 
 // Whether neighbour a is nearer than b: by distance, then by position, then by place among the candidates.
-// Images of one atom may be equally far; which of them an overfull list keeps must not be left to chance.
+// Images of one atom may be equally far; the order decides which of them an overfull list keeps.
 struct Nearness {
   double r;
   int position, place;
@@ -31,7 +30,7 @@ DPA2MD_HD double inverse_moment(bool smooth, bool use_sqrt_nnei, int nsel, int n
   return 1.0 / (smooth ? std::sqrt(double(nsel)) : 1e-4 + std::sqrt(double(n)));
 }
 
-// Where the parts of linear1's input begin: g1 at 0, then those that the model has.
+// The first columns of the parts of linear1's input: g1 at 0, then those that the model has.
 struct Linear1Columns {
   int conv = 0, grrg = 0, drrd = 0, end = 0;
 };
@@ -47,7 +46,7 @@ DPA2MD_HD Linear1Columns linear1_columns(const Linear1Parts& has, int g1, int g2
   return c;
 }
 
-// What the fitting net's value (less that of the vacuum) means for an atom. A type < 0 is a virtual atom;
+// An atom's energy from the fitting net's value (less that of the vacuum). A type < 0 is a virtual atom;
 // zero_type is the fitting net's exclude_types, exclude the model's.
 struct AtomEnergy {
   double value;  // eV
@@ -60,8 +59,8 @@ DPA2MD_HD AtomEnergy atom_energy(int type, double net, const double* bias_atom_e
   return {(counts ? net + bias_atom_e[type] : 0.0) + out_bias[type], counts};
 }
 
-// What follows the descriptor in the fitting net's input, of one atom: put() each number. fparam (nfparam) of
-// its frame, or null for the default; aparam (naparam). F is model.h's Fitting.
+// Calls put() for each number that follows an atom's descriptor in the fitting net's input. fparam (nfparam):
+// of its frame, or null for the default; aparam (naparam). F is model.h's Fitting.
 template <class F, class Put>
 void fitting_parameters(const F& f, const double* fparam, const double* aparam, const Put& put) {
   for (int c = 0; c < f.nfparam(); ++c) {

@@ -33,7 +33,8 @@ struct Net {
   int out() const { return layers.back().out(); }
 };
 
-// What the three blocks with an environment matrix share (dpa2-model: "environment matrix, one per block").
+// The common part of the three blocks with an environment matrix (dpa2-model: "environment matrix, one per
+// block").
 struct Block {
   double rcut = 0, rcut_smth = 0;  // angstrom
   int nsel = 0;                    // slots of the padded original: normalisation and softmax phantoms

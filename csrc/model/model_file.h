@@ -19,8 +19,8 @@ struct Tensor {
   double operator()(std::int64_t i, std::int64_t j) const { return data[i * shape[1] + j]; }
 };
 
-// The records of one file. Every accessor marks its record as used; `refuse_unused` then names what nobody
-// asked for, because an unknown record is a switch that this version would silently leave out.
+// The records of one file. Every accessor marks its record as used; `refuse_unused` names the others, because
+// an unknown record is a switch that this version would silently ignore.
 class Records {
  public:
   // Reads and checks a whole file. Throws Error: not a model, damaged, or of a newer version.
@@ -34,7 +34,7 @@ class Records {
   std::vector<std::int64_t> integers(const std::string& name, const std::vector<std::int64_t>& shape);
   // A floating-point array; -1 in `shape` accepts any extent. Refuses NaN and infinity.
   Tensor tensor(const std::string& name, const std::vector<std::int64_t>& shape);
-  // The same for a record that may be absent: an empty Tensor then.
+  // tensor() for an optional record; an empty Tensor if it is absent.
   Tensor optional_tensor(const std::string& name, const std::vector<std::int64_t>& shape);
 
   std::map<std::string, std::string> meta() const;

@@ -23,9 +23,8 @@ DPA2MD_HD SlotShare<T> slot_share(T t) {
   return {t * (T(2) - t), T(2) - T(2) * t};
 }
 
-// The level u of an atom with more than `slots` neighbours that are switched on; 0: it has no more. sum(f)
-// gives the sum of f(w_k) over all. Newton's iteration from below, where it climbs without overshooting: h is
-// concave.
+// The level u of an atom with more than `slots` switched-on neighbours; 0 for other atoms. sum(f) returns the
+// sum of f(w_k) over all. Newton's iteration from below, which does not overshoot, since h is concave.
 template <class Sum>
 DPA2MD_HD double slot_level(int slots, const Sum& sum) {
   if (sum([](double w) { return w > 0 ? 1.0 : 0.0; }) <= slots) return 0;
@@ -58,8 +57,8 @@ DPA2MD_HD SlotTerm<T> slot_term(T above, T opening) {
           T(1) - (x - y) * (T(1) + rest * above / (share * share))};
 }
 
-// What the shares' gradients g_k mean for the switches: u h'_k (g_k - mean), where `mean` is the average of g
-// weighted with h'_k w_k, since the shares always sum to N. sum(f): of f(w_k, g_k).
+// The switches' gradients from the shares' gradients g_k: u h'_k (g_k - mean), where `mean` is the average of
+// g weighted with h'_k w_k, since the shares always sum to N. sum(f) returns the sum of f(w_k, g_k).
 template <class T, class Sum>
 DPA2MD_HD T slot_gradient_mean(T level, const Sum& sum) {
   const T all = sum([level](T w, T) { return w * slot_share(level * w).slope; });

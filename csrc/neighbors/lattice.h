@@ -29,7 +29,7 @@ struct Lattice {
 // (nearly) linearly dependent. `frame` is only for the message.
 Lattice make_lattice(const Cell& cell, int frame);
 
-// The same integer combinations (lattice.to_cell) of a changed cell's vectors; a cell that became singular
+// Applies the integer combinations (lattice.to_cell) to a changed cell's vectors; a cell that became singular
 // gives heights of zero or NaN.
 Lattice follow_cell(const Lattice& lattice, const Cell& cell);
 

@@ -29,7 +29,7 @@ struct Grid {
   bool wrapped;                // all atoms lie in the same cell: a run of them then has one shift
 };
 
-// Where the search around an atom looks: AtomBins' arrays, or copies of them on a device.
+// The bins that the search reads: AtomBins' arrays, or copies of them on a device.
 struct BinView {
   const Grid* grids;
   const double *px, *py, *pz, *ux, *uy, *uz;
@@ -88,7 +88,7 @@ DPA2MD_HD std::int64_t floor_of(double v) {
   return whole - (v < static_cast<double>(whole));
 }
 
-// floor(a / b), quick where a lies in the cell or next to it.
+// floor(a / b), fast if a lies in the cell or next to it.
 DPA2MD_HD std::int64_t floor_divide(std::int64_t a, std::int64_t b) {
   if (a >= 0) return a < b ? 0 : a / b;
   return a >= -b ? -1 : -((-a + b - 1) / b);
@@ -110,8 +110,8 @@ DPA2MD_HD Interval scaled(Interval a, double s) {
 struct BinRange {
   std::int64_t first, last;
 };
-// Bins of a periodic axis go on beyond the cell. Everything beyond the outermost edges (round-off) of another
-// one was put into the bins there.
+// Periodic axes have bins beyond the cell. On other axes, atoms beyond the outermost edges (round-off) are in
+// the outermost bins.
 DPA2MD_HD BinRange touched_bins(const Grid& g, int axis, double low, double high) {
   BinRange r{floor_of(low), floor_of(high)};
   if (g.lattice.periodic[axis]) return r;

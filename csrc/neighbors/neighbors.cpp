@@ -127,8 +127,8 @@ bool NeighborList::Impl::can_reuse(const double* x, const int* type, const std::
   return true;
 }
 
-// The square of the longest way that an atom of the frame has gone, NaN if there is a NaN. Doubles without
-// their sign order as whole numbers, the NaNs last.
+// The square of the largest displacement of the frame's atoms; NaN if there is a NaN. Without their sign
+// bit, doubles sort as integers, with NaNs last.
 double NeighborList::Impl::largest_move(const double* x, const Grid& grid, int begin, int end) const {
   const int n = grid.atoms_end - grid.atoms_begin;
   const bool all = n == end - begin;  // no virtual atoms: in memory's order, which is quicker
@@ -147,8 +147,7 @@ double NeighborList::Impl::largest_move(const double* x, const Grid& grid, int b
   return out;
 }
 
-// A bound on how much nearer two atoms of the frame, or of their images, that are within rcut now can have
-// come.
+// An upper bound on the decrease of the distance of any two atoms or images that are within rcut now.
 double NeighborList::Impl::motion(const double* x, int frame, const Cell& cell) const {
   const Grid& grid = bins.grids[frame];
   const Cell& built_cell = built_cells[frame];
@@ -216,7 +215,8 @@ void NeighborList::Impl::list_pairs(int natoms) {
              [&](int64_t b) { copy_rows(blocks[b], b * kBlock, std::min(nsorted, (b + 1) * kBlock)); });
 }
 
-// Collects the pairs of atoms begin ... end - 1 in bin order; their number goes to out.first, one place up.
+// Collects the pairs of atoms begin ... end - 1 in bin order; stores their numbers in out.first, shifted by
+// one.
 void NeighborList::Impl::search(PairBlock& block, int64_t begin, int64_t end) {
   ShiftCache cache;
   block.npairs = 0;
@@ -268,7 +268,7 @@ void NeighborList::Impl::number_shifts() {
   for (const ShiftKey& shift : shifts) add_shift(shift);
 }
 
-// Numbers all shifts that atoms of a frame may have, whether or not they do; false when they are too many.
+// Numbers all shifts that atoms of a frame may have, used or not; false if they are too many.
 bool NeighborList::Impl::number_all_shifts() {
   int64_t total = 0;
   for (const Grid& g : bins.grids) total += std::min(g.nkeys, kMostDeviceShifts + 1);

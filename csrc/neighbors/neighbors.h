@@ -28,7 +28,7 @@ struct Candidates {
   std::vector<std::int64_t> zero_shift;
 };
 
-// Never 0, never the same twice.
+// A new version number, unique and never 0.
 std::uint64_t next_list_version();
 
 class NeighborList {
@@ -39,8 +39,8 @@ class NeighborList {
   NeighborList(NeighborList&&) noexcept;
   NeighborList& operator=(NeighborList&&) noexcept;
 
-  // From the next rebuild on, atoms are only put into bins, unless there are very many shifts: a device
-  // searches them.
+  // Leaves the search to a device: from the next rebuild on, update() only bins the atoms, unless there are
+  // very many shifts.
   void leave_search(bool to_device);
 
   // Brings candidates up to date for these positions; returns true when the list was rebuilt, false when it

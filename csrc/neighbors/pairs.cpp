@@ -63,7 +63,7 @@ int slots(const Block& b, int inside, Selection* s) {
   if (inside > b.room && inside > s->overfull) s->overfull = inside, s->nsel = b.nsel;
   return std::min(inside, b.room);
 }
-// The same of all blocks. inside(rcut): how many neighbours are
+// slots() for all blocks. inside(rcut): the number of neighbours within rcut.
 template <class F>
 void all_slots(const Model& m, F&& inside, Selection* s) {
   s->overfull = s->zeroed = 0;
@@ -72,7 +72,7 @@ void all_slots(const Model& m, F&& inside, Selection* s) {
   s->repformer = m.repformer.nlayers ? slots(m.repformer, inside(m.repformer.rcut), s) : 0;
 }
 
-// What `select` would count, of a model without exclusions: the distances decide.
+// Counts as `select` would, for a model without exclusions, by distance alone.
 void count(const Model& m, const Atoms& atoms, int i, std::vector<double>* distance, Selection* s) {
   const Candidates& c = *atoms.candidates;
   const std::int64_t first = c.first[i];

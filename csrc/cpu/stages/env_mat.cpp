@@ -1,4 +1,4 @@
-// In double whatever T is; an atom's pairs side by side, so that loops over them become vectors.
+// Computed in double for either T, with an atom's pairs contiguous, so that loops over them vectorise.
 #include "cpu/stages/env_mat.h"
 
 #include <algorithm>
@@ -41,7 +41,7 @@ using Doubles = Vector<double, kDoubles>::type;
 
 DPA2MD_INLINE const Doubles& at(const double* p) { return *reinterpret_cast<const Doubles*>(p); }
 
-// What the formulas of a block need of it and of the centre's type.
+// A block's constants for a type of the centre.
 struct EnvConstants {
   double rcut, rcut_smth, avg[4], inv_std[4];
   EnvConstants(const Block& b, int center_type) : rcut(b.rcut), rcut_smth(b.rcut_smth) {

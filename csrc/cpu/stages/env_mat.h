@@ -36,12 +36,11 @@ class EnvMatStage {
 
   // em and sw of all pairs of the atoms.
   void forward(const Workspace& w, Range atoms);
-  // Those of one block of the model, whose arrays other atoms have used since.
+  // Recomputes em and sw of one block of the model, which other atoms have overwritten.
   void again(const Workspace& w, Env<T>* env, Range atoms) const;
-  // From dem and dsw: adds to the forces and virials of the atoms, and keeps what belongs to their
-  // neighbours,
+  // From dem and dsw: adds to the forces and virials of the atoms, and keeps their neighbours' shares.
   void backward(const Workspace& w, Range atoms);
-  // which this adds to the neighbours' rows, for the atoms of a span of blocks.
+  // Adds the kept shares to the neighbours' rows, for the atoms of a span of blocks.
   void forces(const Workspace& w, Range atoms) const;
 
   Env<T> repinit, three_body, repformer;

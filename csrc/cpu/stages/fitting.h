@@ -16,7 +16,7 @@ class FittingStage {
   FittingStage(const Model& model, const Net& net, const Buffer<T>& types) : model_(model), types_(types) {
     net_.prepare(net);
   }
-  // Energies of the atoms from their descriptors, and with forces the gradients of these.
+  // Computes the atoms' energies from their descriptors, and with forces the descriptors' gradients.
   void run(const Workspace& w, Range atoms, Rows<T> descriptor, Rows<T> gradient) const;
 
  private:

@@ -1,4 +1,4 @@
-// What a layer sees of an atom's neighbours, and where it puts what belongs to them.
+// The neighbourhoods of a layer, and the shares of its neighbours' gradients.
 #include <algorithm>
 
 #include "cpu/stages/repformer_node.h"
@@ -19,7 +19,7 @@ void Repformers<T>::gather_g1(int l, int i, T* gg1) {
   }
 }
 
-// An atom's neighbours as a layer sees them.
+// The neighbourhood of an atom for a layer.
 template <class T>
 typename Repformers<T>::Neighborhood Repformers<T>::neighborhood(int l, int i, bool with_g1, Arena& arena) {
   Neighborhood a = bare_neighborhood(l, i, arena);
@@ -31,7 +31,7 @@ typename Repformers<T>::Neighborhood Repformers<T>::neighborhood(int l, int i, b
   return a;
 }
 
-// As a node step sees them: of a radial layer g2 from the table, and no copies of g1.
+// The neighbourhood for a node step. In a radial layer, g2 comes from the table and g1 is not copied.
 template <class T>
 typename Repformers<T>::Neighborhood Repformers<T>::node_neighborhood(int l, int i, bool slopes,
                                                                       Arena& arena) {
@@ -58,7 +58,7 @@ typename Repformers<T>::Neighborhood Repformers<T>::bare_neighborhood(int l, int
   return a;
 }
 
-// Rows of the neighbours' g1, where they are.
+// Pointers to the neighbours' rows of g1.
 template <class T>
 const T** Repformers<T>::rows_of_g1(int l, int i, Arena& arena) {
   const int n = pairs().repformer.count[i];
@@ -68,7 +68,7 @@ const T** Repformers<T>::rows_of_g1(int l, int i, Arena& arena) {
   return rows;
 }
 
-// ---- what pairs give to the gradients of their neighbours' g1
+// ---- the pairs' shares of their neighbours' d g1
 
 // The shares of the block's pairs, before any is added.
 template <class T>

@@ -27,7 +27,7 @@ T Repformers<T>::inverse_moment(int n) const {
 
 // ---- grrg: sym of the moments of g2
 
-// What meets the neighbours' features: left = [g2 w | h2 w], (n, g2 + 3).
+// The left factor of the product with gg1: left = [g2 w | h2 w], (n, g2 + 3).
 template <class T>
 T* Repformers<T>::product_left(const Neighborhood& a, Arena& arena) {
   const int kq = rep().g2_dim, k = kq + 3;
@@ -162,8 +162,8 @@ void Repformers<T>::products_backward(int l, const Neighborhood& a, const NodeRo
   }
 }
 
-// Of neighbour j: the products of the moments' gradients (3, g1), null without, and (3, g2) with its g1 and
-// g2, and of dleft with its g2.
+// The dot products for neighbour j: of ds1 (3, g1), or null, with its g1; of ds2 (3, g2) and dleft with its
+// g2.
 template <class T>
 void Repformers<T>::products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft,
                                    T* sum) const {
@@ -207,8 +207,8 @@ typename Repformers<T>::NodeRow Repformers<T>::node_row(const NodeBlock& s, int 
   return r;
 }
 
-// Where the slope of a dense update of the layer is kept between the sweeps: of the last layer, and with
-// little memory of all, for the block only.
+// The array for a dense update's slope between the sweeps. It holds one block for the last layer and, with
+// little memory, for all layers.
 template <class T>
 T* Repformers<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
   const std::size_t width = rep().g1_dim;
@@ -228,7 +228,7 @@ void Repformers<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s)
   layers_[l].attn1_query.forward(rows, x, width, s->u, heads * width);
 }
 
-// Everything of a block's update but the last sum.
+// Computes all terms of a block's update, but not their sum.
 template <class T>
 void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const Repformer& f = rep();
@@ -292,7 +292,7 @@ void Repformers<T>::node_step(int l, Range range) {
   }
 }
 
-// The gradients of the pair state start at the last layer.
+// Zeroes the gradients of the pair state, before the last layer's reverse.
 template <class T>
 void Repformers<T>::begin_pair_gradients(Range range) {
   const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];

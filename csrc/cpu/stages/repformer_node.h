@@ -1,4 +1,4 @@
-// What the files of a node step share.
+// Declarations shared by the files of a node step.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ struct Repformers<T>::NeighborhoodGradient {
   T *g2, *h2, *sw, *gg1;
 };
 
-// Where the neighbours of an atom fall in the table of radial layers (repformer_radial.cpp).
+// The places of an atom's neighbours in the table of radial layers (repformer_radial.cpp).
 template <class T>
 struct Repformers<T>::RadialPlaces {
   int np;            // neighbours padded to the vector length

@@ -12,7 +12,7 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// The level of shares (slot_shares.h) of an atom with more neighbours than slots; else 0.
+// The level of shares (slot_shares.h) of an atom with more neighbours than slots; 0 for other atoms.
 template <class T>
 T Repformers<T>::level_of(int n, const T* sw) const {
   if (!model_.all_neighbors || !model_.smooth || n <= rep().nsel) return T(0);
@@ -23,7 +23,7 @@ T Repformers<T>::level_of(int n, const T* sw) const {
   }));
 }
 
-// Adds to d sw what the shares' gradient means for the switches.
+// Adds the shares' gradient to d sw.
 template <class T>
 void Repformers<T>::slot_shares_backward(int n, const T* sw, T level, const T* dshare, T* dsw) const {
   const T mean = slot_gradient_mean(level, [&](auto f) {

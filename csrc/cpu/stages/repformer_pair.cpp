@@ -9,10 +9,10 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// ---- where g2 is
+// ---- storage of g2
 
-// Layers whose g2 all atoms keep for the reverse sweep: with little memory every fifth, and one that it makes
-// again as it goes; the energy alone needs two in turn.
+// Layers whose g2 is kept for all atoms for the reverse sweep: with little memory every fifth, and one that
+// the sweep recomputes; the energy alone needs two in turn.
 constexpr int kKeptEvery = 5;
 
 template <class T>
@@ -28,7 +28,7 @@ std::size_t Repformers<T>::g2_slots() const {
   return slots;
 }
 
-// Where pair_step writes g2(l), l > 0.
+// The rows that pair_step writes g2(l) to, l > 0.
 template <class T>
 T* Repformers<T>::g2_rows(int l, int i) {
   const Prefix& p = pairs().repformer;
@@ -50,7 +50,7 @@ const T* Repformers<T>::g2_of(int l, int i, Arena& arena) {
   return x;
 }
 
-// With little memory: brings g2(l) to its place again, from the kept layer before.
+// With little memory: recomputes g2(l) from the last kept layer before it.
 template <class T>
 void Repformers<T>::remake_g2(int l, Range range) {
   const bool there = !work_.low_memory || l + 1 == last() || l % kKeptEvery == 0;
@@ -174,7 +174,7 @@ void Repformers<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, cons
 
 // ---- the whole step
 
-// Whether the reverse of this pair step follows it in the same block, and has use for its attention maps.
+// Whether the reverse of this pair step follows in the same block and reuses its attention maps.
 template <class T>
 bool Repformers<T>::turns_with_attention(int l) const {
   return work_.input.forces && l + 1 == last() && rep().has_g2_attn && !rep().has_g1g1;

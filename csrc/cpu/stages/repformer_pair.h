@@ -1,4 +1,4 @@
-// What the files of a pair step share.
+// Declarations shared by the files of a pair step.
 #pragma once
 
 #include "cpu/stages/repformers.h"

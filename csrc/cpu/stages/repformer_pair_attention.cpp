@@ -3,7 +3,7 @@
 // ww_jk = sw_j sw_k:
 //   l = (g2 M) g2^T      p = softmax_k(z), z = (l [hh] + 20) ww - 20      A = p ww hh / sqrt(3)
 //   out = layernorm(sum_h (A_h g2) V_h + b)      h2' = alpha h2 + s sum_h w_h A_h h2
-// What surrounds l and p is the same for all heads, and is computed once: z = l a + c, A = p m.
+// The factors of l and p are the same for all heads and computed once: z = l a + c, A = p m.
 #include <algorithm>
 #include <cmath>
 
@@ -146,8 +146,9 @@ void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   }
 }
 
-// The rows' totals of an atom with more neighbours than slots, where some logits are below -20. `prob` are
-// the exponentials; those of the padding could have grown too large beside such totals.
+// The rows' softmax denominators of an atom with more neighbours than slots, if some logits are below -20.
+// `prob` holds the exponentials. Zeroes those of the padding, which may be too large beside such
+// denominators.
 template <class T>
 void Repformers<T>::shared_totals(const PairAttention& s, const T* logit, T* prob) const {
   for (int j = 0; j < s.n; ++j) {
@@ -160,8 +161,8 @@ void Repformers<T>::shared_totals(const PairAttention& s, const T* logit, T* pro
   }
 }
 
-// Of such an atom: (head, n, np) the totals' derivatives by z, divided by the exponentials. Adds to d sw what
-// the totals take of the shares.
+// The reverse of shared_totals: returns the totals' derivatives by z, (head, n, np), divided by the
+// exponentials. Adds the totals' gradient through the shares to d sw.
 template <class T>
 T* Repformers<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, Arena& arena) const {
   const int n = s.n, np = s.np, heads = rep().attn2_nhead;
@@ -182,9 +183,8 @@ T* Repformers<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, A
   return slope;
 }
 
-// Through A and the softmax of all heads: dmap (head, n, np) becomes d l, and what it gives to the factors
-// goes on to d h2 and d sw at once. hh and ww are symmetric in j and k: either side gets its part of every
-// element.
+// The reverse of A and the softmax of all heads: turns dmap (head, n, np) into d l, and adds the factors'
+// gradients to d h2 and d sw. hh and ww are symmetric in j and k: either side gets its part of every element.
 template <class T>
 void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap,
                                             PairGradient* g, Arena& arena) {

@@ -11,7 +11,7 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// Where an atom's neighbours fall in the table; null where it does not have them all. slopes: those, too.
+// The places of an atom's neighbours in the table; null if it does not cover them all. slopes: with slopes.
 template <class T>
 const typename Repformers<T>::RadialPlaces* Repformers<T>::radial_places(int i, bool slopes, Arena& arena) {
   constexpr int W = lanes<T>();
@@ -131,7 +131,7 @@ void Repformers<T>::radial_products(int l, const Neighborhood& a, const T* const
   radial_products_from<1, 1>(c, l, a, gg1, conv, s);
 }
 
-// In reverse: adds to the pairs' shares of d g1, to d g2 or d em_0, d h2 and d sw.
+// The reverse sweep: adds to the pairs' shares of d g1, to d g2 or d em_0, d h2 and d sw.
 template <class T>
 void Repformers<T>::radial_products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
                                              NeighborhoodGradient* g, Arena& arena) {

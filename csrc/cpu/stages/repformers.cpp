@@ -1,4 +1,4 @@
-// What the repformer layers need before a step: weights, tables, memory.
+// Prepares the repformer layers for a step: weights, tables, memory.
 #include "cpu/stages/repformers.h"
 
 #include <algorithm>
@@ -89,7 +89,7 @@ Tensor heads_transposed(const Tensor& t) {
   return out;
 }
 
-// The layer norm would take them away.
+// Subtracts the row means, which the layer norm removes anyway.
 Tensor without_row_means(Tensor t, int width) {
   for (auto row = t.data.begin(); row != t.data.end(); row += width) {
     const double mean = std::accumulate(row, row + width, 0.0) / width;

@@ -55,8 +55,8 @@ class Repformers {
   void gather_g1_gradient(int layer, Range);
   void pair_init_backward(Range);
 
-  // Rows of a layer, (nrows, g1_dim). The energy alone needs no more than three layers at a time: what pair
-  // and node step read, and the next.
+  // Rows of a layer, (nrows, g1_dim). The energy alone needs three layers at a time: those that pair and node
+  // step read, and the next.
   T* g1(int l) { return g1_.data() + static_cast<std::size_t>(work_.input.forces ? l : l % 3) * g1_stride_; }
   T* dg1(int l) { return dg1_.data() + static_cast<std::size_t>(l % 2) * g1_stride_; }
 
@@ -66,8 +66,8 @@ class Repformers {
   const Repformer& rep() const { return model_.repformer; }
   RepformerWeights<T> layer_weights(int l) const;
 
-  // Pair state of a layer, of atom i. g2 of the first layer is made from em whenever it is read, that of the
-  // last lives for a block. h2 and its gradient are columns of em, but for layers that update it.
+  // Pair state of a layer, of atom i. g2 of the first layer is recomputed from em for each read; g2 of the
+  // last is held for a block. h2 and its gradient are columns of em and dem, unless layers update h2.
   int last() const { return rep().nlayers - 1; }
   std::size_t g2_slot(int l) const;
   std::size_t g2_slots() const;
@@ -91,7 +91,7 @@ class Repformers {
   struct NodeBlock;
   struct NodeRow;
   struct RadialPlaces;
-  // An atom's neighbours as a layer sees them.
+  // The neighbourhood of an atom for a layer.
   struct Neighborhood {
     int n;             // real neighbours
     std::int64_t q0;   // first pair in the repformer prefix
@@ -188,7 +188,7 @@ class Repformers {
   Env<T>& env_;
   Buffer<T> w_g2_embd_, b_g2_embd_;
   std::vector<RepformerWeights<T>> layers_;
-  // what pair_step leaves to pair_step_backward of the same block, thread by thread
+  // arrays that pair_step keeps for pair_step_backward of the same block, per thread
   std::unique_ptr<Arena[]> kept_arenas_;
   std::vector<PairAttention*> kept_;
   std::size_t repformer_block_ = 0;  // most repformer pairs of a block

@@ -19,7 +19,7 @@ class RepinitStage {
   void build_tables(const std::vector<char>& types) { tables_.build(types); }
   void plan(const Workspace& w, MemoryPlan* to);
 
-  // D of the atoms; keeps their M where there is memory for it.
+  // Computes D of the atoms; keeps their M if memory suffices.
   void forward(const Workspace& w, const Env<T>& env, Range atoms, Rows<T> out);
   // From d D: assigns env's dem and dsw of the atoms.
   void backward(const Workspace& w, Env<T>* env, Range atoms, Rows<T> dout);

@@ -78,7 +78,7 @@ struct RepinitTables<T>::Units {
   int* type_slot;  // (n)
 };
 
-// In a compressed model's table, by the arithmetic of the file's precision.
+// The place in a compressed model's table, with the arithmetic of the file's precision.
 template <class T>
 void RepinitTables<T>::compressed_place(T x, TablePlace<T>* p) const {
   const CompressedGrid grid = compressed_grid(model_.repinit.table);
@@ -86,7 +86,7 @@ void RepinitTables<T>::compressed_place(T x, TablePlace<T>* p) const {
         padded(model_.repinit.ng, lanes<T>()), p);
 }
 
-// From the tables, or else from a compressed model's own.
+// The places in the tables, or else in a compressed model's own table.
 template <class T>
 TablePlace<T>* RepinitTables<T>::places(const Workspace& w, const Env<T>& env, int i, bool slopes) const {
   const int n = w.pairs().repinit.count[i];
@@ -101,7 +101,7 @@ TablePlace<T>* RepinitTables<T>::places(const Workspace& w, const Env<T>& env, i
   return places;
 }
 
-// Of the neighbours from j on that fill a vector.
+// The places of a vector of neighbours, from j on.
 template <class T>
 bool RepinitTables<T>::places_lanes(const Workspace& w, const Env<T>& env, int i, int j, bool slopes,
                                     TablePlace<T>* places) const {

@@ -16,7 +16,7 @@ template <class T>
 class RepinitTables {
  public:
   RepinitTables(const Model& model, int threads);
-  // For these types (ntypes).
+  // Builds the tables for these types (ntypes).
   void build(const std::vector<char>& types);
 
   // Places of all neighbours in their tables; null when there is none or one of them lies outside.

@@ -15,7 +15,7 @@ class ThreeBodyStage {
  public:
   // types (ntypes, tebd): the type embedding.
   ThreeBodyStage(const Model& model, const Buffer<T>& types);
-  // Of g(c), for these types (ntypes).
+  // Builds the tables of g(c) for these types (ntypes).
   void build_tables(const std::vector<char>& types);
 
   // out[k] (ng) of the k-th atom

@@ -9,8 +9,8 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// Small enough to be passed in registers: through memory, each tile would wait for the one before (a copy
-// wider than the stores it reads is not forwarded).
+// Small enough to be passed in registers. In memory, each tile would wait for the one before, since a load
+// wider than the stores it reads is not forwarded.
 template <class T>
 struct MatrixA {
   const T* data;

@@ -157,7 +157,7 @@ template <int W, class T>
 DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
   *reinterpret_cast<typename Vector<T, W>::type*>(p) += x;
 }
-// To a vector whose lanes are to be summed.
+// Adds x to `sum`, a vector whose lanes are to be summed.
 template <class V, class X>
 DPA2MD_INLINE void collect(V* sum, X x) {
   if constexpr (sizeof(V) == sizeof(X)) {

@@ -77,7 +77,7 @@ struct NetWeights {
   }
   int out() const { return layer[count - 1].out; }
 
-  // What the backward sweep needs from the forward one, in the arena.
+  // The forward sweep's arrays for the backward sweep, in the arena.
   struct Tape {
     T* slope[64];  // act'(pre) * idt per layer; null for a linear layer
   };

@@ -7,8 +7,8 @@
 #error "compile csrc/cpu with -DDPA2MD_ISA=<name> (see CMakeLists.txt)"
 #endif
 
-// For what works on single vectors: called, it would pass them through memory, and whether GCC inlines it
-// otherwise depends on how much else a file has.
+// For functions of single vectors, whose calls would pass them through memory. Without the attribute, GCC
+// inlines them or not, depending on the rest of the file.
 #define DPA2MD_INLINE __attribute__((always_inline)) inline
 
 namespace dpa2md {

@@ -10,7 +10,7 @@
 #if defined(__CUDACC__)
 #define DPA2MD_GPU gpu
 #define DPA2MD_UNROLL _Pragma("unroll")
-#define DPA2MD_NOINLINE __noinline__  // what is long and called from many places
+#define DPA2MD_NOINLINE __noinline__  // for long functions with many callers
 #else
 #define DPA2MD_GPU gpu_emulated
 #define DPA2MD_UNROLL _Pragma("GCC unroll 4")
@@ -23,11 +23,11 @@ namespace dpa2md {
 namespace DPA2MD_GPU {
 
 constexpr int kThreads = 128;  // of a block on the device
-// The most of a block for an atom, as many as three blocks' registers allow, and for a group of atoms.
+// Most threads of a block for an atom (as registers for three blocks allow), and for a group of atoms.
 constexpr int kAtomThreads = 3 * kThreads, kDenseThreads = 512;
 constexpr int kGroupLanes = 8;  // see group_sum
 
-// Kernels with much work an item say how many threads a block may have when there are too few blocks for the
+// Kernels with much work per item declare the threads of a block for launches with too few blocks for the
 // device:
 //   static constexpr int kMostThreads
 template <class Kernel, class = void>
@@ -39,9 +39,9 @@ struct MostThreads<Kernel, decltype(void(Kernel::kMostThreads))> {
   static constexpr int value = Kernel::kMostThreads;
 };
 
-// Kernels that often have nothing to do say so, on the device:
+// Kernels that often have no work test for it on the device:
 //   bool none_left() const
-// They get few blocks, which go through the items if there is something.
+// They get few blocks, which loop over the items if there is work.
 template <class Kernel, class = void>
 struct MayHaveNone {
   static constexpr bool value = false;
@@ -85,8 +85,7 @@ struct MinBlocks<Kernel, decltype(void(Kernel::kMinBlocks))> {
   static constexpr int value = Kernel::kMinBlocks;
 };
 
-// Adds to a number that other blocks add to as well; returns what it was. Only for counts, whose sum depends
-// on no order.
+// Adds to a number atomically; returns its old value. Only for integers, whose sum does not depend on order.
 DPA2MD_KERNEL inline int atomic_add(int* to, int n) {
 #if defined(__CUDA_ARCH__)
   return atomicAdd(to, n);
@@ -124,7 +123,7 @@ struct ThreadBlock {
     return x;
   }
 
-  // Until the lanes of a warp can read what one of them wrote.
+  // A barrier for the lanes of a warp.
   DPA2MD_KERNEL void sync_lanes() const {
 #if defined(__CUDA_ARCH__)
     __syncwarp();
@@ -142,7 +141,7 @@ struct ThreadBlock {
   DPA2MD_KERNEL T lane_max(T x) const {
     return over<32>(x, [](T a, T b) { return b > a ? b : a; });
   }
-  // The same over groups of kGroupLanes lanes, which divide a warp: several short rows at a time.
+  // Reductions over groups of kGroupLanes lanes, several per warp, for short rows.
   DPA2MD_KERNEL int group_lanes() const { return lanes < kGroupLanes ? lanes : kGroupLanes; }
   DPA2MD_KERNEL int group_lane() const { return lane % group_lanes(); }
   template <class T>
@@ -201,14 +200,14 @@ struct ThreadBlock {
     }
     sync();
   }
-  // The same as each() with a warp for every k.
+  // each() with a warp for every k.
   template <class F>
   DPA2MD_KERNEL void each_warp(int count, F f) const {
     for (int k = warp; k < count; k += warps) f(k);
     sync();
   }
-  // The same with a group of lanes for every k; f(k, false) of a group that has none, which must reduce with
-  // the others.
+  // each() with a group of lanes for every k. Groups without a k call f(k, false), since all lanes of a warp
+  // must take part in reductions.
   template <class F>
   DPA2MD_KERNEL void each_group(int count, F f) const {
     const int groups = lanes / group_lanes();
@@ -220,7 +219,7 @@ struct ThreadBlock {
   }
 
  private:
-  // x of WIDTH lanes put together; a warp of the emulated device has fewer and is a group.
+  // Reduces x over WIDTH lanes; a warp of the emulated device has fewer lanes and is one group.
   template <int WIDTH, class T, class F>
   DPA2MD_KERNEL T over(T x, F combine) const {
 #if defined(__CUDA_ARCH__)
@@ -260,7 +259,8 @@ class Scratch {
   std::size_t used_ = 0;
 };
 
-// A block's shared memory, known as such to the compiler; of the host, which never runs a kernel, none.
+// A block's shared memory, which the compiler recognises as such; null on the host, which never runs a
+// kernel.
 DPA2MD_KERNEL inline char* shared_memory() {
 #if defined(__CUDA_ARCH__)
   extern __shared__ __align__(16) char shared[];
@@ -269,8 +269,8 @@ DPA2MD_KERNEL inline char* shared_memory() {
   return nullptr;
 #endif
 }
-// The scratch of kernels for which it always suffices. (The array itself, which the compiler knows not to be
-// null.)
+// The scratch of kernels that always fit into shared memory: the array itself, which the compiler knows not
+// to be null.
 DPA2MD_KERNEL inline Scratch in_shared(Scratch scratch) {
 #if defined(__CUDA_ARCH__)
   extern __shared__ __align__(16) char shared[];

@@ -1,4 +1,4 @@
-// The device as the backend sees it: memory and launches. On the host compiler it is the emulated one.
+// The device for the backend: memory and launches. The host compiler gets the emulated device.
 #pragma once
 
 #include <algorithm>
@@ -26,12 +26,12 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
   ~Storage() { release(data_, capacity_); }
 
-  // What it takes to hold so many bytes: a twentieth more, since the next steps' pairs are a few more or
-  // less; of many, which differ little, 32 MB.
+  // The capacity for `bytes`: a twentieth more, at most 32 MB, since the number of pairs varies from step to
+  // step.
   static std::size_t with_room(std::size_t bytes) {
     return bytes + std::min(bytes / 20, std::size_t{32} << 20);
   }
-  // Its bytes after resize_bytes(bytes).
+  // The capacity after resize_bytes(bytes).
   std::size_t grown_to(std::size_t bytes) const { return bytes > capacity_ ? with_room(bytes) : capacity_; }
 
   void clear() {

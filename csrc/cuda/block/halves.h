@@ -123,7 +123,7 @@ struct HalfRows {
     char* high = scratch->take<char>(rows * kStride);
     return {high, scratch->take<char>(rows * kStride)};
   }
-  // Where column c, a multiple of two, of a row stands.
+  // The byte offset of column c, a multiple of two, of a row.
   __device__ static int place(int row, int c) {
     return row * kStride + (c / 8 ^ (row >> 1 & 3)) * 16 + 2 * (c % 8);
   }
@@ -186,20 +186,20 @@ struct HalfRows {
   }
 };
 
-// A right factor of the model, (k, n) multiples of 16 and 8, split: of every 16 rows, of every 8 columns,
-// what each lane takes. In global memory, or a copy in shared memory.
+// A split right factor of the model, (k, n) multiples of 16 and 8: for every 16 rows and 8 columns, the
+// fragments of each lane. In global memory, or a copy in shared memory.
 template <bool SHARED>
 struct HalfTiles {
   const uint4* tiles = nullptr;
   int columns = 0;  // tiles side by side
-  float down = 0;   // what the split numbers are to be multiplied with
+  float down = 0;   // the factor that unscales the split numbers
 
   __device__ RightTile tile(int lane, int k, int n) const {
     const uint4* at = tiles + ((k * columns + n) * 32 + lane);
     const uint4 x = SHARED ? *at : __ldg(at);
     return {{x.x, x.y}, {x.z, x.w}};
   }
-  // Of several, one after the other, of k / 16 rows of tiles each.
+  // One of several matrices, stored one after the other with `rows` = k / 16 rows of tiles each.
   __device__ HalfTiles matrix(int number, int rows) const {
     return {tiles + number * (rows * columns * 32), columns, down};
   }

@@ -75,8 +75,8 @@ DPA2MD_KERNEL constexpr int column_of(int c) {
 // different banks: 4 beyond a multiple of 8.
 DPA2MD_KERNEL inline int spread(int n) { return (n + 3) / 8 * 8 + 4; }
 
-// What a tensor core multiplies: a double, or of a float x = high + low, both exact in tf32 (but for the last
-// bits of low, which tensor cores leave out).
+// A float split for tensor cores: x = high + low, both exact in tf32 (but for the last bits of low, which
+// tensor cores leave out). Doubles need no split.
 struct SplitFloat {
   float high, low;
 };
@@ -98,8 +98,8 @@ DPA2MD_KERNEL inline double split(double x) { return x; }
 template <class T>
 using Split = decltype(split(T()));
 
-// Of `count` matrices (k, n): for every 8 rows, for every 8 columns, what each lane takes, two numbers; zeros
-// where there are none. Behind the last come as many as the widest tile may read beyond.
+// The fragments of `count` matrices (k, n): for every 8 rows and 8 columns, two numbers per lane, padded with
+// zeros. The end is padded by as much as the widest tile may read beyond.
 template <class T>
 std::vector<T> fragments_of(const double* w, int count, int k, int n) {
   std::vector<T> out;
@@ -118,7 +118,7 @@ std::vector<T> fragments_of(const double* w, int count, int k, int n) {
   return out;
 }
 
-// What a tensor core sees of a float: 10 bits behind the point.
+// A float as a tensor core reads it: 10 bits behind the point.
 DPA2MD_KERNEL inline float seen_tf32(float x) {
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof(bits));
@@ -132,9 +132,9 @@ DPA2MD_KERNEL inline float seen_tf32(float x) {
 DPA2MD_KERNEL constexpr int g_of(int lane) { return lane >> 2; }
 DPA2MD_KERNEL constexpr int t_of(int lane) { return lane & 3; }
 
-// What a lane takes of a left factor (m, k), rows i0 ... i0 + 15, and of a right one (k, n), columns j0 ...
-// j0 + 8 NT - 1; in the order of `PAIRS`: t, t + 4 of the contraction or 2t, 2t + 1. Rows and columns beyond
-// the last are read as the last; the product has no place for them.
+// A lane's fragments of a left factor (m, k), rows i0 ... i0 + 15, and of a right one (k, n), columns j0 ...
+// j0 + 8 NT - 1. `PAIRS`: 2t, 2t + 1 of the contraction; else t, t + 4. Rows and columns beyond the last are
+// read as the last; their products are not stored.
 template <bool PAIRS>
 DPA2MD_KERNEL int first_of(int t) {
   return PAIRS ? 2 * t : t;
@@ -345,8 +345,8 @@ struct Tiling {
   int width, columns;
 };
 
-// Wide ones, since a number is split and multiplied for all columns of a tile at once, but so many that half
-// of the warps have one; no wider than their number asks for.
+// Chooses wide tiles, since a number is split once for all columns of a tile, but enough tiles for half of
+// the warps; no wider than that number of tiles needs.
 template <class T, class Y>
 __device__ Tiling tiling(int warps, int rows, int n) {
   constexpr bool whole = Right<Y, 1>::kWhole;
@@ -381,7 +381,7 @@ __device__ DPA2MD_NOINLINE void gemm_tensor(int warp, int warps, int lane, int c
   }
 }
 
-// With tiles whose width is NT at least.
+// Dispatches to gemm_tensor with the tiles' width, NT or wider.
 template <int NT, class T, class X, class Y>
 __device__ void gemm_tensor_of(Tiling tiles, const ThreadBlock& b, int m, int n, int k, X x, Y y, T* c,
                                int ldc, bool add) {
@@ -397,7 +397,7 @@ __device__ void gemm_tensor(const ThreadBlock& b, int m, int n, int k, X x, Y y,
 
 #elif defined(__CUDACC__)
 
-// Of the host, which never runs a kernel.
+// For the host pass of the compiler, which never runs a kernel.
 template <class T, class X, class Y>
 void gemm_tensor(const ThreadBlock&, int, int, int, X, Y, T*, int, bool) {}
 

@@ -82,7 +82,8 @@ inline Team& team() {
 // DPA2MD_EMULATED_CHUNK: atoms of a chunk, a multiple of 16.
 inline int chunk_atoms() { return static_cast<int>(wanted("DPA2MD_EMULATED_CHUNK", 65536)); }
 
-// The interface of launches.h. What is put off is really put off, so that what was not waited for shows.
+// The interface of launches.h. Recorded launches run only at submit() or flush(), so that a missing wait
+// shows.
 class Launches {
  public:
   explicit Launches(int device) { use_device(device); }

@@ -22,14 +22,14 @@ inline double power_of_two(int n) {
   std::memcpy(&x, &bits, sizeof(x));
   return x;
 }
-// Of a float, denormal ones as the smallest normal one.
+// The exponent of a float; a denormal number counts as the smallest normal one.
 inline int exponent_of(float x) {
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof(bits));
   return std::max(static_cast<int>(bits >> 23 & 0xff), 1) - 127;
 }
 
-// Towards zero.
+// Rounds to a float, towards zero.
 inline double cut_to_float(double x) {
   std::uint64_t bits;
   std::memcpy(&bits, &x, sizeof(bits));
@@ -61,7 +61,7 @@ inline __attribute__((always_inline)) float sum_of(float c, const float* a, cons
 constexpr int kZeroExponent = -1000;  // far below all others
 constexpr int kColumns = TensorCoreProduct::kColumns;
 
-// The same for all columns: c[j] = sum_of<8>(c[j], x, y[j]).
+// sum_of<8> for all columns: c[j] = sum_of<8>(c[j], x, y[j]).
 template <class X, class Y>
 inline __attribute__((always_inline)) void add_eight(const X& x, const Y& y, int n, float* __restrict c) {
   constexpr int lowest = -252, not_finite = 128;

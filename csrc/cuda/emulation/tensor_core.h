@@ -1,4 +1,4 @@
-// What a tensor core of an H100 or H200 makes of a sum of products of tf32 or f16 and a float.
+// Emulates a tensor core of an H100 or H200: the sum of a float and products of tf32 or f16.
 #pragma once
 
 #include <cstdint>

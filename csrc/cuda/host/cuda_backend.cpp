@@ -1,4 +1,4 @@
-// The CUDA backend in either precision; they are compiled apart because each takes a minute.
+// The CUDA backend in either precision. Each is compiled in its own file, since each takes a minute.
 #include "cuda/host/gpus.h"
 #include "engine/backend.h"
 

@@ -28,14 +28,14 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Pairs of the three viewers (pair_list.h): all, the three-body block's, the repformers'.
+// Counts of the three viewers' pairs (pair_list.h): all, the three-body block's, the repformers'.
 struct PairNumbers {
   std::int64_t pairs = 0, three = 0, repformer = 0;
 };
 
-// What a step's memory depends on: atoms, rows and positions (pairs.h); candidates and their shifts, and
-// where they are searched on the device, atoms in bins, bins, frames; frames that get sums; all pairs and
-// those of the shorter prefixes; the most of these that a chunk has; whether there is a reverse sweep.
+// The sizes that decide a step's memory: atoms, rows and positions (pairs.h); candidates and their shifts;
+// for a search on the device, atoms in bins, bins and frames; frames that get sums; all pairs and the
+// repformers' pairs; the largest chunk's atoms and pairs of each viewer; whether there is a reverse sweep.
 struct StepSizes {
   std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, repformer = 0;
   std::size_t binned = 0, bins = 0, frames = 0, result_frames = 1;
@@ -43,7 +43,7 @@ struct StepSizes {
   bool forces = false;
   bool keep_attention = true;  // KeptAttention, if there is memory for it
 
-  // The same per atom, for another number of atoms.
+  // Scales the sizes to n atoms.
   StepSizes scaled_to(std::int64_t n) const {
     StepSizes to = *this;
     const auto scale = [&](double factor, std::initializer_list<std::size_t StepSizes::*> sizes) {
@@ -60,18 +60,18 @@ struct StepSizes {
   }
 };
 
-// Of all atoms: the sum of each count and the largest of them.
+// The sum of each count over all atoms, and the largest.
 struct PairTotals {
   std::int64_t sum[kCounts], most[kCounts];
 };
 
-// A variable of the environment that switches something off, to compare with, when it is 0.
+// False if the environment variable is "0"; for comparisons.
 inline bool switched_on(const char* variable) {
   const char* text = std::getenv(variable);
   return !text || std::string(text) != "0";
 }
 
-// What an array needs for a step.
+// The bytes that an array needs for a step.
 struct Need {
   Storage* storage;
   std::size_t bytes;
@@ -168,7 +168,7 @@ class GpuBackend final : public Backend {
   void describe_pairs(const PairTotals& t, PairList* out) const;
   void number_pairs();
   void fill_pairs(Range, bool numbers, bool pairs);
-  // Before the reverse sweep, the candidates' numbers as pairs are where its gradients will be.
+  // The candidates' numbers as pairs. They share dg2_, which the reverse sweep overwrites later.
   std::int32_t* pair_of() const { return reinterpret_cast<std::int32_t*>(dg2_.data()); }
   std::int32_t* repformer_of() const { return pair_of() + sizes_.candidates; }
 
@@ -254,26 +254,26 @@ class GpuBackend final : public Backend {
   void reserve_scratch();
   void reserve();
 
-  // Starts a kernel for some of its items (atoms, groups of them, rows, ...).
+  // Starts a kernel for a range of its items (atoms, groups of atoms, rows, ...).
   template <class Kernel>
   void start(const Kernel& kernel, Range items, int most_neighbors = 0) {
     Scratch bytes(nullptr);
     kernel.arrays(&bytes, most_neighbors);
     const std::size_t slab = launches_.slab_bytes(items.size(), bytes.used());
     if (slab > slab_.capacity()) {
-      launches_.flush();  // they have the old one
+      launches_.flush();  // recorded launches point to the old slab
       slab_.resize(slab);
     }
     if (!sizing_)
       launches_.launch(kernel, items.begin, items.end, bytes.used(), slab ? slab_.data() : nullptr);
   }
 #if defined(__CUDACC__)
-  // The same for a kernel with a warp for an atom; false when its blocks would find no room.
+  // Starts a kernel with a warp per atom; returns false if its scratch does not fit into shared memory.
   template <class Kernel>
   bool start_warps(Kernel kernel, Range atoms) {
     kernel.begin = atoms.begin, kernel.end = atoms.end;
     constexpr int most = MostThreads<Kernel>::value / 32;
-    const bool stays = most * 32 > kThreads;  // one block a multiprocessor, for all atoms
+    const bool stays = most * 32 > kThreads;  // a persistent kernel: one block per multiprocessor
     kernel.warps = stays ? most : launches_.warps_for(atoms.size());
     kernel.blocks = (atoms.size() + kernel.warps - 1) / kernel.warps;
     if (WarpsOfAtom<Kernel>::value > 1)
@@ -286,11 +286,11 @@ class GpuBackend final : public Backend {
     start(kernel, Range{0, kernel.blocks});
     return true;
   }
-  // Kernel<tiles, warps> by how many atoms there are and how many neighbours these have; `with` gives it what
-  // it needs. WARPS: of the blocks that stay.
+  // Starts Kernel<tiles, warps>, chosen by the numbers of atoms and of their neighbours; `with` sets its
+  // members. WARPS: the warps of a persistent block.
   template <template <int, int> class Kernel, int WARPS, class With>
   void start_by_neighbors(Range atoms, With with) {
-    const bool few = atoms.size() < 8 * launches_.multiprocessors();  // where either takes as long
+    const bool few = atoms.size() < 8 * launches_.multiprocessors();  // below, split blocks are as fast
     if (few || !start_warps(with(Kernel<2, WARPS>{}), atoms)) start_warps(with(Kernel<2, kSplit>{}), atoms);
     if (most_repformer_ <= kFewNeighbors) return;
     auto crowded = with(Kernel<3, kSplit>{});
@@ -317,7 +317,7 @@ class GpuBackend final : public Backend {
   bool use_tables_, graphs_;
   Launches launches_;
   Buffer<char> slab_;    // scratch that does not fit into shared memory
-  bool sizing_ = false;  // kernels are not run, only their scratch is made room for
+  bool sizing_ = false;  // start() only reserves scratch, and runs no kernel
 
   // ---- weights
   WeightStore<T> weights_;
@@ -346,19 +346,19 @@ class GpuBackend final : public Backend {
   std::vector<PairNumbers> before_;                            // (chunks + 1) pairs before each chunk
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;  // of a layer
   int most_pairs_ = 0, most_three_ = 0, most_repformer_ = 0;   // neighbours of one atom
-  // The numbers of pairs (above) are bounds with some room, from an earlier step: the host need not wait for
-  // this step's numbers before it starts the kernels. Whether they were enough shows at its end.
+  // The counts of pairs (above) are upper bounds from an earlier step, so that the host starts the kernels
+  // without waiting for this step's counts; finish() checks the bounds.
   bool guesses_ = false;
-  bool bounds_known_ = false;         // of such a step
-  std::size_t bound_candidates_ = 0;  // when they were found
+  bool bounds_known_ = false;         // the bounds are valid
+  std::size_t bound_candidates_ = 0;  // candidates when the bounds were measured
   bool reserved_ = false;             // all arrays have their sizes
-  bool counters_zero_ = false;        // counters() are, after a step that has ended
-  HostBuffer<T> host_rows_;           // what an exchange sees, (nrows, g1)
-  Buffer<int> sent_;                  // rows of it that it reads
+  bool counters_zero_ = false;        // counters() are zero, as a finished step leaves them
+  HostBuffer<T> host_rows_;           // (nrows, g1) the rows of an exchange
+  Buffer<int> sent_;                  // the rows that an exchange sends
 
-  // ---- candidates: what the host knows of those that are on the device
-  std::uint64_t list_version_ = 0;  // 0: none that can be used again
-  bool rows_known_ = false;         // candidate_row_scan_ and row_candidate_ are there, too
+  // ---- candidates on the device, and the host's record of them
+  std::uint64_t list_version_ = 0;  // 0: no list to reuse
+  bool rows_known_ = false;         // candidate_row_scan_ and row_candidate_ are filled
   int positions_ = 0, most_candidates_ = 0, most_row_candidates_ = 0;  // of one atom, of one row
   std::vector<double> host_shift_vectors_;
   std::vector<int> host_type_, host_row_;  // (positions); no rows: they are the positions
@@ -396,8 +396,8 @@ class GpuBackend final : public Backend {
   Buffer<T> g1_slope_, mlp_slope_, self_slope_;  // act' where g1 enters; of the layers' dense updates
   Buffer<T> g1_, dg1_;                           // layers of (nrows, g1); two gradients in turn
   Buffer<T> g2_, dg2_;                           // (repformer pairs, g2): layers, see pair(); one gradient
-  Buffer<T> g2_first_;                           // the same of layer 0, of a chunk,
-  bool first_made_ = false;                      // which is there, and stays
+  Buffer<T> g2_first_;                           // g2 of layer 0, of a chunk
+  bool first_made_ = false;                      // g2_first_ holds the only chunk, for the whole step
   Buffer<T> kept_norm_, kept_rstd_;              // layers of KeptAttention
   Buffer<T> h2_, dh2_;                           // (repformer pairs, 3), where h2 is updated
   Buffer<T> dgg1_;  // (repformer pairs, g1): each pair's share of its neighbour's gradient
@@ -405,7 +405,7 @@ class GpuBackend final : public Backend {
   Buffer<T> fitting_x_, fitting_slope_, fitting_seed_;  // of some atoms: gpu_dense.h
   Buffer<double> pair_force_;
   // Totals of the pair list (2, kCounts), sums of frames (frames, kSums), energies (natoms), forces (nrows,
-  // 3), virials (nrows, 9): one transfer, which ends before the virials where these are not wanted.
+  // 3), virials (nrows, 9). One download, up to the last array that is wanted.
   Buffer<double> results_;
   HostBuffer<double> host_results_;
   std::vector<int> frame_start_, first_tile_;  // of frames; (frames + 1) the first tile of each

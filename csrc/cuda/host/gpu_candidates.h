@@ -1,5 +1,5 @@
-// GpuBackend: the list of candidates, searched from the host's bins, and its order by rows. Made anew only
-// when the host has put the atoms into bins anew.
+// GpuBackend: searches the candidates in the host's bins and orders them by row. Repeated only when the host
+// rebuilds the bins.
 #pragma once
 
 #include <limits>
@@ -49,7 +49,7 @@ void GpuBackend<T>::search(const Atoms& atoms) {
         items);
 }
 
-// The candidates by the row of their neighbour, ascending within a row.
+// Groups the candidates by their neighbour's row, ascending within a row.
 template <class T>
 void GpuBackend<T>::group_rows() {
   const int n = state_.nrows;
@@ -66,7 +66,7 @@ void GpuBackend<T>::group_rows() {
   rows_known_ = true;
 }
 
-// Running sums of one array of counts, with room for them.
+// Computes the prefix sums of one array of counts, and resizes their buffers.
 template <class T>
 typename GpuBackend<T>::Sums GpuBackend<T>::scan_alone(int n, const Buffer<int>& count, ScanBuffers* to) {
   const int tiles = (n + kTile - 1) / kTile;

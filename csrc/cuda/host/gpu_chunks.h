@@ -1,6 +1,6 @@
-// GpuBackend: a run over all atoms goes chunk by chunk. What no other run reads is there for the atoms of one
-// chunk only: the pairs themselves, the environment of the embeddings, [D | three-body], g2 of the first and
-// of the last layer, what a node step gathers, and the pairs' shares of gradients.
+// GpuBackend: runs over all atoms, chunk by chunk. Arrays that only one run reads hold one chunk: the pairs
+// themselves, the environment of the embeddings, [D | three-body], g2 of the first and of the last layer, a
+// node step's arrays (NodeArrays), and the pairs' shares of gradients.
 #pragma once
 
 #include "cuda/host/gpu_backend.h"
@@ -18,7 +18,7 @@ void GpuBackend<T>::run(int, const std::function<void(Range)>& stage,
   }
 }
 
-// The chunks, and the pairs before each of them.
+// Divides the atoms into chunks, and counts the pairs before each chunk.
 template <class T>
 void GpuBackend<T>::divide(const PairNumbers& total) {
   const int n = state_.natoms;
@@ -48,13 +48,14 @@ void GpuBackend<T>::divide(const PairNumbers& total) {
   }
 }
 
-// Where entry 0 would be of an array whose first entry is number `first`.
+// Moves the pointer of an array that begins with entry `first` of rows of `width`, so that global indices
+// work; null stays null.
 template <class U>
 U* moved(U* array, std::int64_t first, std::int64_t width) {
   return array ? array - first * width : nullptr;
 }
 
-// What the kernels of a chunk see.
+// The state for a chunk's kernels, with the pointers of its arrays moved.
 template <class T>
 State<T> GpuBackend<T>::here(Range a) const {
   const PairNumbers& before = pairs_before(a.begin);
@@ -81,15 +82,15 @@ State<T> GpuBackend<T>::here(Range a) const {
   return s;
 }
 
-// h2 of layer 0, or its gradient
+// h2 of layer 0, columns 1 ... 3 of em; or its gradient, of d em.
 template <class T>
 T* directions(T* em) {
   return em ? em + 1 : nullptr;
 }
 
-// The pair state of a layer. That of layer 0 is made whenever it is asked for by another chunk: g2 from em,
-// of which h2 is a part. g2 of the others is kept, after all of which come those of the last layer for a
-// chunk. Without a reverse sweep, layers replace each other.
+// The pair state of a layer. Layer 0: g2 is recomputed from em for each chunk, and h2 is part of em. Inner
+// layers: g2 is kept for the reverse sweep; without one, all share one array. Last layer: g2 of one chunk,
+// stored after the kept layers.
 template <class T>
 PairState<T> GpuBackend<T>::pair(int l, Range a) {
   const std::int64_t before = pairs_before(a.begin).repformer;
@@ -112,7 +113,7 @@ PairState<T> GpuBackend<T>::pair(int l, Range a) {
   return p;
 }
 
-// Its gradient: of g2 one array, whose layers take each other's place; h2's of layer 0 are columns of d em.
+// The gradient of a layer's pair state: one array of d g2 for all layers; d h2 of layer 0 is part of d em.
 template <class T>
 PairState<T> GpuBackend<T>::dpair(int l) const {
   const bool own = rep().update_h2 && l > 0;
@@ -125,7 +126,7 @@ KeptAttention<T> GpuBackend<T>::kept_attention(int l) const {
   return {kept_norm_.data() + l * g2_stride_, kept_rstd_.data() + l * sizes_.repformer};
 }
 
-// Where a chunk's is made again.
+// The arrays for a chunk's recomputed attention.
 template <class T>
 KeptAttention<T> GpuBackend<T>::attention_again(Range a) const {
   const std::int64_t before = pairs_before(a.begin).repformer;
@@ -138,7 +139,7 @@ NodeArrays<T> GpuBackend<T>::nodes(Range a) const {
   return {moved(cat_.data(), a.begin, rep().linear1_in()), moved(conv_.data(), a.begin, width),
           moved(query_.data(), a.begin, heads), moved(weighted_.data(), a.begin, heads)};
 }
-// Their gradients take the place of what the reverse sweep does not read.
+// The node arrays' gradients: they overwrite the arrays, but for the query, which the reverse sweep reads.
 template <class T>
 NodeArrays<T> GpuBackend<T>::dnodes(Range a) const {
   NodeArrays<T> d = nodes(a);
@@ -146,7 +147,7 @@ NodeArrays<T> GpuBackend<T>::dnodes(Range a) const {
   return d;
 }
 
-// Slopes of a layer's dense update: of all atoms, of the last layer of a chunk.
+// The slopes of a layer's dense update, kept for all atoms; for the last layer, for one chunk.
 template <class T>
 T* GpuBackend<T>::slope(const Buffer<T>& kept, int l, Range a) const {
   if (!kept.size()) return nullptr;
@@ -154,7 +155,7 @@ T* GpuBackend<T>::slope(const Buffer<T>& kept, int l, Range a) const {
   return l < rep().nlayers - 1 ? layer : moved(layer, a.begin, rep().g1_dim);
 }
 
-// The chunk's pairs (begin … end - 1) by row; which: 0 of all, 1 of the repformers'.
+// A chunk's pairs (begin … end - 1) by row; which: 0 for all pairs, 1 for the repformers'.
 template <class T>
 RowPairs GpuBackend<T>::row_pairs(int which, const Buffer<std::int32_t>& pairs, std::int64_t begin,
                                   std::int64_t end) const {

@@ -1,6 +1,6 @@
-// GpuBackend: the dense steps as products over many atoms (dense_steps.h), where the model's sizes allow it:
-// in float32 on a device. Each of these functions says whether it did its step; what it leaves is for
-// dense.h.
+// GpuBackend: the dense steps as matrix products over many atoms (dense_steps.h), in float32 on a device.
+// Each function that returns bool returns false, and does nothing, if the model's sizes do not fit; dense.h
+// then does the step.
 #pragma once
 
 #include <algorithm>
@@ -29,14 +29,14 @@ SplitWeight GpuBackend<T>::prepare_split(const Tensor& w, int columns) {
           weights_.put_array(split.scale.data(), split.scale.size()), k, kept};
 }
 
-// DPA2MD_CUDA_DENSE, to compare with: "plain" takes dense.h instead, "small" tiles of 16 rows, "2", "3", "4"
-// larger ones.
+// DPA2MD_CUDA_DENSE, for comparisons: "plain" selects dense.h, "small" tiles of 16 rows, "2", "3", "4" tiles
+// of 16 times as many.
 inline std::string dense_wish() {
   const char* text = std::getenv("DPA2MD_CUDA_DENSE");
   return text ? text : "";
 }
 
-// Rows of four numbers each.
+// Whether rows and columns come in fours.
 inline bool fours(const SplitWeight& w) { return w.k % 4 == 0 && w.n % 4 == 0; }
 #endif
 
@@ -80,8 +80,8 @@ void GpuBackend<T>::prepare_split_weights() {
 }
 #endif
 
-// Whether the fitting net is one of hidden layers, each as wide as the last or without a skip, and one
-// number.
+// Whether the fitting net has only hidden layers, each without a skip or as wide as the one before, and one
+// linear output.
 template <class T>
 bool GpuBackend<T>::fitting_by_layers(int width) const {
   const Fitting& f = model_.fitting;
@@ -96,7 +96,7 @@ bool GpuBackend<T>::fitting_by_layers(int width) const {
   return true;
 }
 
-// Atoms whose layers are there at once, and the widest of these.
+// Atoms that the fitting net takes at once, and the width of its widest layer.
 constexpr int kFittingRows = 16384;
 template <class T>
 std::size_t GpuBackend<T>::fitting_rows(std::size_t chunk) const {
@@ -116,7 +116,7 @@ int GpuBackend<T>::fitting_widest() const {
 #if defined(__CUDACC__)
 constexpr int kResidentStages = 8;
 
-// How a product is divided: M of TiledProduct, or 0: SmallProduct; parts of the columns.
+// The tiling of a product: M of TiledProduct (0: SmallProduct), and the parts of its columns.
 struct DenseTiling {
   int m, parts;
 };
@@ -125,7 +125,8 @@ inline DenseTiling dense_tiling(int rows, int units, int multiprocessors) {
   const int wanted = wish == "2" || wish == "3" || wish == "4" ? wish[0] - '0' : 0;
   const auto blocks = [&](int m, int parts) { return (rows + 16 * m - 1) / (16 * m) * parts; };
   if (wish == "small" || (!wanted && 2 * blocks(2, units) < multiprocessors)) return {0, 0};
-  // Rounds of blocks, times what a block takes: its tiles, for each of which it reads weights, and its rows.
+  // Cost: rounds of blocks times the time of a block, which grows with its column tiles (each reads weights)
+  // and its rows.
   DenseTiling best{};
   std::int64_t least = 0;
   for (int m = 4; m >= 2; --m) {
@@ -192,7 +193,7 @@ bool GpuBackend<T>::transform_backward_product(Range a) {
   return static_cast<void>(a), false;
 }
 
-// What attention to g1 asks with, and its gradient.
+// The query of the attention to g1, and its gradient.
 template <class T>
 bool GpuBackend<T>::query_product(int l, Range a) {
 #if defined(__CUDACC__)
@@ -265,7 +266,7 @@ bool GpuBackend<T>::node_update_backward_product(int l, Range a) {
   return static_cast<void>(a), static_cast<void>(l), false;
 }
 
-// The layers for some thousand atoms at a time, whose rows stay in the cache.
+// Runs the layers for kFittingRows atoms at a time, whose rows stay in the cache.
 template <class T>
 bool GpuBackend<T>::fitting_products(Range a, int width, const T* feature, T* dfeature) {
 #if defined(__CUDACC__)

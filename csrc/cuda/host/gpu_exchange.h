@@ -1,5 +1,5 @@
-// GpuBackend: rows that an exchange between ranks reads and changes, copied to memory of the host and back.
-// Kernels write the sent rows there themselves, row by row; ghosts' rows are one piece.
+// GpuBackend: copies the rows of an exchange between ranks to host memory and back. A kernel writes the sent
+// rows directly to host memory; the ghosts' rows are contiguous and copied at once.
 #pragma once
 
 #include "cuda/host/gpu_backend.h"
@@ -7,7 +7,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Some rows, one warp each: assigned to others (zeros from null), or added to them.
+// Copies the listed rows of `from` (zeros if null) to `to`, or adds them; one warp per row.
 template <class T>
 struct MoveRows {
   int count, width;
@@ -47,7 +47,7 @@ void GpuBackend<T>::put_g1_rows(int l) {
                  (g1_stride_ - ghosts_at()) * sizeof(T));
 }
 
-// Local rows collect what comes from other ranks, and only that.
+// Zeroes the sent local rows, where the exchange adds the other ranks' gradients, and downloads the ghosts'.
 template <class T>
 void* GpuBackend<T>::g1_gradient_rows(int l) {
   host_rows_.resize(g1_stride_);

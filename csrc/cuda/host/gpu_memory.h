@@ -1,4 +1,4 @@
-// GpuBackend: how much memory a step takes, and whether it is there.
+// GpuBackend: plans, checks and allocates the memory of a step.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Every array whose size depends on the step: what is allocated and what is foretold both come from here.
-// Those of the pair list are there before the pairs are counted ...
+// Every array whose size depends on the step, for the allocation and for the forecast of memory.
+// The pair list's arrays, sized before the pairs are counted.
 template <class T>
 std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
   const std::size_t n = z.natoms, back = z.forces;
@@ -56,7 +56,7 @@ std::vector<Need> GpuBackend<T>::list_plan(const StepSizes& z) {
   return out;
 }
 
-// ... the others need their numbers.
+// All other arrays, sized by the counts of pairs.
 template <class T>
 std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const Repformer& f = rep();
@@ -69,11 +69,11 @@ std::vector<Need> GpuBackend<T>::step_plan(const StepSizes& z) {
   const std::size_t attention = f.has_g1_attn ? node_chunk * f.g1_dim * f.attn1_nhead : 0;
   const bool keep = back && z.keep_attention && f.has_g2_attn && layers > 1;
   const std::size_t attentions = keep ? layers - 1 : 0;
-  // Of a chunk, where the reverse sweep makes it again before it reads it.
+  // One chunk's attention, which the reverse sweep recomputes where it is not kept.
   const std::size_t again = back && !z.keep_attention && warp_pairs_ && f.has_g2_attn && layers > 1;
-  // Before the reverse sweep the candidates' numbers as pairs are there.
+  // Before the reverse sweep, dg2_ holds the candidates' numbers as pairs.
   const std::size_t numbers = (2 * z.candidates * sizeof(std::int32_t) + sizeof(T) - 1) / sizeof(T);
-  // Atoms whose [D | three-body], which a DPA-1 model's descriptor is, and whose moments are there at once.
+  // Atoms that [D | three-body] (the descriptor of a DPA-1 model) and the moments are held for.
   const std::size_t outputs = layers ? chunk : n, moments = layers ? n : chunk;
   const std::size_t tiles = z.result_frames + z.nrows / kRowsOfTile;  // at most
   std::vector<Need> out = {
@@ -135,7 +135,7 @@ std::vector<Need> GpuBackend<T>::plan(const StepSizes& z) {
   return out;
 }
 
-// Weights, tables, and scratch beyond shared memory: what does not grow with the atoms.
+// Memory that does not grow with the atoms: weights, tables, scratch beyond shared memory.
 template <class T>
 std::size_t GpuBackend<T>::fixed_memory() const {
   return weights_.capacity() + doubles_.capacity() + (tables_ ? tables_->capacity() : 0) + slab_.capacity();
@@ -148,7 +148,7 @@ double GpuBackend<T>::total(const StepSizes& z) {
   return sum;
 }
 
-// Needed: with all that there is memory to keep. As many atoms would fit as need no more without it.
+// `needed` counts the kept attention if it fits; `atoms` is the largest step that fits without it.
 template <class T>
 DeviceMemory GpuBackend<T>::memory(std::int64_t natoms) {
   if (sizes_.natoms == 0) return {};
@@ -172,7 +172,7 @@ bool GpuBackend<T>::fits(const std::vector<Need>& needs) const {
   return more == 0 || more <= free_memory();
 }
 
-// Refuses a step for which the memory does not suffice, and gives back what was taken for its list.
+// Throws Error if the step does not fit, after it has freed the arrays of `needs`.
 template <class T>
 void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
   if (fits(needs)) return;
@@ -190,8 +190,8 @@ void GpuBackend<T>::check_memory(const std::vector<Need>& needs) {
   throw Error(text);
 }
 
-// Scratch beyond shared memory that the kernels of this step need: every stage with scratch, started for its
-// size only. Layers are alike.
+// Reserves the scratch beyond shared memory: starts every stage of layer 0 in sizing mode. Other layers need
+// the same.
 template <class T>
 void GpuBackend<T>::reserve_scratch() {
   const Range a = chunks_.front();  // none is larger
@@ -231,7 +231,7 @@ void GpuBackend<T>::reserve() {
   s.tabulated3 = s.embedding3.table ? tabulated3_.data() : nullptr;
   s.vec = vec_.data(), s.r = r_.data(), s.type = type_.data(), s.repformer_row = repformer_row_.data();
   s.moment = moment_.data(), s.rep_out = rep_out_.data();
-  // The output of DPA-2's embeddings is no longer needed when its gradient comes.
+  // In DPA-2 the gradient of [D | three-body] overwrites it, since no later stage reads it.
   s.drep_out = rep().nlayers ? rep_out_.data() : drep_out_.data();
   s.dgg1 = dgg1_.data(), s.pair_force = pair_force_.data();
   reserved_ = true;

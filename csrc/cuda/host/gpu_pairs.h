@@ -1,4 +1,4 @@
-// GpuBackend: candidates that stay on the device, and the pair list that is made of them every step.
+// GpuBackend: keeps the candidates on the device and builds the pair list from them every step.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +25,7 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, bool once, Pair
   upload_atoms(atoms);
   sizes_.natoms = atoms.natoms, sizes_.nrows = atoms.nrows, sizes_.positions = positions_;
   sizes_.forces = forces;
-  // Pairs of a few chunks are not worth a guess: their kernels run long enough.
+  // Several chunks need no guess: their kernels hide the wait for the counts.
   guesses_ = !once && atoms.natoms <= chunk_atoms();
   if (!reserved_ || !bounds_known_) {
     for (const Need& x : list_plan(sizes_)) x.storage->resize_bytes(x.bytes);
@@ -40,7 +40,7 @@ bool GpuBackend<T>::build_pairs(const Atoms& atoms, bool forces, bool once, Pair
   return true;
 }
 
-// The candidates, when they are others than before, and their shifts, when the cell is.
+// Updates the candidates if the list changed, and their shifts if the cell changed.
 template <class T>
 void GpuBackend<T>::list_candidates(const Atoms& atoms, bool forces) {
   const Candidates& c = *atoms.candidates;
@@ -79,7 +79,7 @@ void GpuBackend<T>::upload_list(const Atoms& atoms) {
   sizes_.binned = sizes_.bins = sizes_.frames = 0;
 }
 
-// Whether the rows of all positions are those of the list that is there.
+// Whether the positions' rows match the list on the device.
 template <class T>
 bool GpuBackend<T>::host_row_known(const Atoms& atoms) const {
   if (!atoms.row) return host_row_.empty();
@@ -87,7 +87,7 @@ bool GpuBackend<T>::host_row_known(const Atoms& atoms) const {
          std::equal(host_row_.begin(), host_row_.end(), atoms.row);
 }
 
-// Positions, and types where they are others than before.
+// Uploads the positions, and the types if they changed.
 template <class T>
 void GpuBackend<T>::upload_atoms(const Atoms& atoms) {
   const std::size_t size = 3 * static_cast<std::size_t>(positions_);
@@ -123,7 +123,7 @@ CandidateView GpuBackend<T>::candidates() const {
           mark_.data()};
 }
 
-// Running sums of `arrays` counts of n; see scan.h.
+// Computes the prefix sums of `arrays` arrays of n counts; see scan.h.
 template <class T>
 void GpuBackend<T>::scan(int arrays, int n, const Buffer<int>& count, ScanBuffers* to,
                          const ScanLimit* limit) {
@@ -136,7 +136,7 @@ void GpuBackend<T>::scan(int arrays, int n, const Buffer<int>& count, ScanBuffer
   start(ScanCounts{v}, v.tiles());
 }
 
-// Marks, counts and numbers the pairs; where their numbers are guesses, none of them if there are more.
+// Marks, counts and numbers the pairs. limited: if they exceed the guessed bounds, all counts become zero.
 template <class T>
 void GpuBackend<T>::select_pairs(bool limited) {
   const int n = state_.natoms;
@@ -157,7 +157,7 @@ void GpuBackend<T>::select_pairs(bool limited) {
   scan(kCounts, n, count_, &atom_scan_, limit);
 }
 
-// How many pairs there are. As bounds for the next steps they get some room.
+// Counts the pairs. With guesses_, adds some room to the counts, as bounds for the next steps.
 template <class T>
 void GpuBackend<T>::measure_pairs() {
   select_pairs(false);
@@ -180,7 +180,7 @@ void GpuBackend<T>::measure_pairs() {
   reserved_ = false;
 }
 
-// Whether select_pairs(true) left them as they are.
+// Whether the counts kept the bounds of select_pairs(true).
 template <class T>
 bool GpuBackend<T>::within_bounds(const PairTotals& t) const {
   return t.sum[kRepinit] <= static_cast<std::int64_t>(sizes_.pairs) &&
@@ -198,7 +198,7 @@ void GpuBackend<T>::refuse_coincident_atoms(const PairTotals& t) const {
       std::find_if(coincident.begin(), coincident.end(), [](int c) { return c > 0; }) - coincident.begin()));
 }
 
-// One of the counts of every atom.
+// Downloads one count (kRepinit ... kCoincidentPairs) of every atom.
 template <class T>
 std::vector<int> GpuBackend<T>::atom_counts(int which) const {
   std::vector<int> out(state_.natoms);
@@ -208,7 +208,7 @@ std::vector<int> GpuBackend<T>::atom_counts(int which) const {
   return out;
 }
 
-// All that the host hears of a list whose pairs stay here.
+// Fills the host's summary of the pair list; the pairs stay on the device.
 template <class T>
 void GpuBackend<T>::describe_pairs(const PairTotals& t, PairList* out) const {
   out->size = t.sum[kRepinit];
@@ -225,8 +225,8 @@ void GpuBackend<T>::describe_pairs(const PairTotals& t, PairList* out) const {
   out->overfull_nsel = nsel[overfull_viewer(*most)];
 }
 
-// What the kernels see of the list, the pairs' numbers and their order by row; where all atoms are one chunk,
-// the pairs themselves, too.
+// Points the state at the list, numbers the pairs and groups them by row. With one chunk it also writes the
+// pairs themselves.
 template <class T>
 void GpuBackend<T>::number_pairs() {
   State<T>& s = state_;
@@ -241,7 +241,7 @@ void GpuBackend<T>::number_pairs() {
   s.center_type = position_type_.data(), s.zeroed = zeroed_.data();
   fill_pairs({0, s.natoms}, true, chunks_.size() == 1);
   if (!s.forces) return;
-  launches_.beside(true);  // nobody waits for it before the reverse sweep
+  launches_.beside(true);  // first read in the reverse sweep
   start(FillRows{most_row_candidates_,
                  candidate_row_scan_.first.data(),
                  row_candidate_.data(),
@@ -252,7 +252,7 @@ void GpuBackend<T>::number_pairs() {
   launches_.beside(false);
 }
 
-// The numbers of atoms' pairs, or the pairs, or both.
+// Writes the pairs' numbers, or the pairs (vector, distance, type), or both.
 template <class T>
 void GpuBackend<T>::fill_pairs(Range a, bool numbers, bool pairs) {
   const std::int64_t before = pairs ? pairs_before(a.begin).pairs : 0;
@@ -273,7 +273,7 @@ void GpuBackend<T>::fill_pairs(Range a, bool numbers, bool pairs) {
                    nullptr};
   if (numbers) {
 #if defined(__CUDACC__)
-    // of the kernels with a warp for an atom, some serve atoms with many neighbours
+    // lists the crowded atoms, which have their own warp-per-atom kernels
     kernel.few = kFewNeighbors;
     if (warp_pairs_ && most_repformer_ > kFewNeighbors)
       kernel.crowded = crowded_.data(), kernel.crowded_atom = crowded_.data() + 1;

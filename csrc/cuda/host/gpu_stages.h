@@ -1,4 +1,4 @@
-// GpuBackend: which kernels make a stage, for the atoms of a chunk.
+// GpuBackend: the kernels of each stage, for the atoms of a chunk.
 #pragma once
 
 #include "cuda/host/gpu_backend.h"
@@ -14,15 +14,15 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Items of the dense kernels; a chunk is whole groups, but for the last one.
+// Items of the dense kernels. Every chunk but the last is a multiple of kGroup atoms.
 inline Range groups(Range a) { return {a.begin / kGroup, (a.end + kGroup - 1) / kGroup}; }
 
-// Items of kernels with a warp an atom; a chunk is whole items, but for the last one.
+// Items of kernels with a warp per atom. Every chunk but the last is a multiple of kWarpItems atoms.
 inline Range warps(Range a) { return {a.begin / kWarpItems, warp_items(a.end)}; }
 
-// Whether g2 of the layers may be made beside the rest: it is kept, does not depend on g1, and no scratch is
-// shared. NodeMoments waits for it; backward, PairStepBackward waits for NodeMomentsBackward, and the next
-// one for both.
+// Whether pair steps run concurrently with node steps: g2 is kept, does not depend on g1, and the launches
+// share no scratch. NodeMoments waits for the pair step before it. Backward, PairStepBackward waits for
+// NodeMomentsBackward, and the next NodeMomentsBackward waits for both.
 template <class T>
 bool GpuBackend<T>::forks() const {
   return chunks_.size() == 1 && state_.forces && rep().nlayers > 0 && !rep().has_g1g1 &&
@@ -31,7 +31,7 @@ bool GpuBackend<T>::forks() const {
 
 // ---- forward
 
-// Those of the embeddings, and the repformers' own when `repformer`.
+// Computes the environment matrices of repinit and three-body, and with `repformer` the repformers' too.
 template <class T>
 void GpuBackend<T>::env_mats(Range a, bool repformer) {
   if (chunks_.size() > 1) fill_pairs(a, false, true);
@@ -67,9 +67,9 @@ void GpuBackend<T>::g1_transform(Range a) {
 }
 
 template <class T>
-void GpuBackend<T>::pair_init(Range) {}  // whenever it is wanted: pair()
+void GpuBackend<T>::pair_init(Range) {}  // pair() does it on demand
 
-// By repformer_pair_warp.h, where it can; else false.
+// The kernels of repformer_pair_warp.h; false if they do not fit the model.
 template <class T>
 bool GpuBackend<T>::warp_pair_init(Range a, T* out) {
 #if defined(__CUDACC__)
@@ -143,7 +143,7 @@ void GpuBackend<T>::pair_step(int l, Range a) {
   launches_.aside(false);
 }
 
-// By repformer_node_warp.h, where it can; else false.
+// The kernels of repformer_node_warp.h; false if they do not fit the model.
 template <class T>
 bool GpuBackend<T>::warp_node_moments(int l, Range a) {
 #if defined(__CUDACC__)
@@ -262,7 +262,7 @@ void GpuBackend<T>::gather_g1_gradient(int l, Range a) {
 
 template <class T>
 void GpuBackend<T>::pair_init_backward(Range a) {
-  if (chunks_.size() > 1) env_mats(a, false);  // those of another chunk are there
+  if (chunks_.size() > 1) env_mats(a, false);  // another chunk has overwritten them
   if (warp_pair_init_backward(a)) return;
   start(PairInitBackward<T>{here(a), g2_embd_w_, g2_embd_b_, dpair(0).g2}, a, most_repformer_);
 }

@@ -1,4 +1,4 @@
-// GpuBackend: what a step needs on the device, and what it gives back.
+// GpuBackend: begins a step on the device and returns its results.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,7 @@ void GpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   number_pairs();
 }
 
-// fparam, aparam (normalised) and the case embedding of every atom, as the fitting net reads them.
+// Uploads every atom's fparam, aparam (normalised) and case embedding for the fitting net.
 template <class T>
 void GpuBackend<T>::upload_parameters() {
   if (fitting_.parameters == 0) return;
@@ -73,7 +73,7 @@ void GpuBackend<T>::forces(Range a) {
   start(Forces<T>{here(a), a.begin, a.end, a.begin == 0, pairs, force(), virial()}, items);
 }
 
-// What kernels count: atoms that no table served, of either embedding, and crowded ones.
+// The kernels' counters: atoms that no table served (repinit, three-body), and crowded atoms; null: none.
 template <class T>
 std::array<int*, kCounters> GpuBackend<T>::counters() const {
   return {state_.tabulated ? state_.tabulated + state_.natoms : nullptr,
@@ -81,7 +81,7 @@ std::array<int*, kCounters> GpuBackend<T>::counters() const {
           crowded_.size() ? crowded_.data() : nullptr};
 }
 
-// The rows of every frame, in pieces, where they are others than in the last step.
+// Divides every frame's rows into tiles, if the frames changed since the last step.
 template <class T>
 void GpuBackend<T>::divide_frames() {
   const std::vector<int> all = {0, state_.nrows};
@@ -134,7 +134,7 @@ bool GpuBackend<T>::finish(PairList* pairs) {
   return true;
 }
 
-// All that is wanted, in memory of the host.
+// Downloads the wanted results in one transfer.
 template <class T>
 const double* GpuBackend<T>::download_results() {
   const bool virials = state_.forces && output_.virial;

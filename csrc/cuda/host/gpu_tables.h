@@ -1,4 +1,4 @@
-// GpuBackend: tables of the embedding nets for the types that have come up.
+// GpuBackend: tables of the embedding nets for the types seen so far.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Makes the tables again when types have come up that they do not know.
+// Rebuilds the tables if `present` has a type that they lack.
 template <class T>
 void GpuBackend<T>::build_tables(const std::vector<char>& present) {
   if (!use_tables_ || !add_types(present, &tabulated_types_)) return;
@@ -23,27 +23,27 @@ void GpuBackend<T>::build_tables(const std::vector<char>& present) {
 
 namespace {
 
-// The polynomial of a cell and channel: `piece` (kPowers) by the place in it, from -1/2 to 1/2.
+// The coefficients (kPowers) of a cell and channel, as a polynomial of the place from -1/2 to 1/2.
 inline void find_polynomial(const FunctionTable& from, int cell, int channel, double* piece) {
   const int n = from.channels;
   const double* x = &from.node[static_cast<std::size_t>(cell) * 4 * n + channel];
   const double f = x[0], d = x[n], s0 = x[2 * n], c0 = x[3 * n], s1 = x[6 * n], c1 = x[7 * n];
-  // of the place from 0 to 1 ...
+  // coefficients for the place from 0 to 1
   double p[kPowers] = {f,
                        s0,
                        0.5 * c0,
                        10 * d - 6 * s0 - 4 * s1 - 1.5 * c0 + 0.5 * c1,
                        -15 * d + 8 * s0 + 7 * s1 + 1.5 * c0 - c1,
                        6 * d - 3 * s0 - 3 * s1 - 0.5 * c0 + 0.5 * c1};
-  // ... moved by 1/2
+  // shifts the place by 1/2
   for (int k = 0; k < kPowers; ++k) {
     for (int m = kPowers - 2; m >= k; --m) p[m] += 0.5 * p[m + 1];
   }
   std::copy(p, p + kPowers, piece);
 }
 
-// A table in T with its channels padded to `channels`; at(power, channel) is the place of a coefficient in
-// those of its cell.
+// Uploads a table in T, with its channels padded to `channels`; at(power, channel) is the index of a
+// coefficient within its cell.
 template <class T, class At>
 TableView<T> upload_table(const FunctionTable& from, int channels, WeightStore<T>* store, At at) {
   if (from.empty()) return {};

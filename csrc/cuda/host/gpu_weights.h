@@ -12,7 +12,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Every (rows, columns) matrix of the tensor's last two axes as (columns, rows).
+// Transposes the tensor's last two axes.
 inline Tensor transpose(const Tensor& w) {
   Tensor out = w;
   if (w.empty()) return out;
@@ -26,7 +26,7 @@ inline Tensor transpose(const Tensor& w) {
   return out;
 }
 
-// (k, n), or several of them
+// Uploads one or several (k, n) matrices.
 template <class T>
 Weight<T> GpuBackend<T>::prepare_weight(const Tensor& w) {
   if (w.empty()) return {};
@@ -120,7 +120,7 @@ LayerView<T> GpuBackend<T>::prepare_layer(int l, const FoldedLayer& w) {
 }
 
 #if defined(__CUDACC__)
-// `count` matrices (k, n) as HalfWeight; of any shape, filled up with zeros.
+// Splits matrices (k, n) into halves, scaled to at most 2^limit and padded with zeros to whole tiles.
 inline HalfWeight half_weight(const Tensor& w, int limit, WeightStore<float>* store) {
   if (w.empty()) return {};
   const std::int64_t k = w.shape[w.shape.size() - 2], n = w.shape.back();
@@ -164,7 +164,7 @@ inline HalfWeight half_weight(const Tensor& w, int limit, WeightStore<float>* st
 }
 #endif
 
-// Whether the model's shapes are those of kernels with a warp an atom.
+// Selects the warp-per-atom kernels if the model's shapes fit them.
 template <class T>
 void GpuBackend<T>::choose_warp_kernels() {
 #if defined(__CUDACC__) && !defined(DPA2MD_NO_TENSOR_CORES)
@@ -178,7 +178,7 @@ void GpuBackend<T>::choose_warp_kernels() {
   }
 #endif
 }
-// The layer's weights for them.
+// Splits the layer's weights for the warp-per-atom kernels.
 template <class T>
 void GpuBackend<T>::prepare_halves(int l, const FoldedLayer& w) {
 #if defined(__CUDACC__)

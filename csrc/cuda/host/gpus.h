@@ -1,5 +1,5 @@
-// The GPUs of this machine: how many, which one is in use, its memory, and what goes wrong in one sentence
-// each.
+// The GPUs of this machine: their number, the one in use, its free memory, and an error message of one
+// sentence for each failure.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,4 +1,4 @@
-// Times of kernels, each by CUDA events of its own.
+// Times every kernel with two CUDA events.
 #pragma once
 
 #include <cxxabi.h>
@@ -39,7 +39,7 @@ class KernelClock {
     for (const Launch& launch : launches_) forget(launch);
   }
 
-  // start() starts the kernel.
+  // Times start(), which launches the kernel.
   template <class Kernel, class Start>
   void time(const void* function, int blocks, int threads, std::size_t shared, Start start) {
     KernelTime& k = kernels_[function];
@@ -83,7 +83,7 @@ class KernelClock {
     cudaEventDestroy(launch.begin);
     cudaEventDestroy(launch.end);
   }
-  // What the compiler made of it, and how much of a multiprocessor it fills.
+  // Adds the kernel's registers, local memory and occupancy.
   static void describe(const void* function, KernelTime* time) {
     cudaFuncAttributes a = {};
     check(cudaFuncGetAttributes(&a, function));

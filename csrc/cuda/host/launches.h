@@ -1,7 +1,7 @@
-// Starts of kernels on the device. Those of a step may wait until all are known and then start as one CUDA
-// graph, which costs host and device less than a hundred starts: what small systems spend most of their time
-// with. From step to step few arguments change (how many pairs there are), and only these are told to CUDA.
-// In a graph, some kernels may run beside the others.
+// Launches kernels, one by one or recorded and submitted as one CUDA graph per step. A graph costs host and
+// device less than a hundred launches, which take most of a small system's time. The graph is kept from step
+// to step; only nodes whose arguments change (the numbers of pairs) are updated. Independent kernels of a
+// graph may run concurrently.
 #pragma once
 
 #include <algorithm>
@@ -29,17 +29,16 @@ class Launches {
 
   int multiprocessors() const { return multiprocessors_; }
   std::size_t most_shared() const { return static_cast<std::size_t>(most_shared_); }  // of a block
-  // Warps of a block for so many atoms, one each: few blocks of one warp where that fills the multiprocessors
-  // better.
+  // Warps per block for kernels with a warp per atom: one for few atoms, to occupy more multiprocessors.
   int warps_for(int atoms) const { return atoms >= 16 * multiprocessors_ ? 4 : 1; }
 
-  // Bytes of global memory that a launch needs for its scratch; 0 where `bytes` of it fit into shared memory.
+  // Bytes of global memory for a launch's scratch; 0 if a block's `bytes` fit into shared memory.
   std::size_t slab_bytes(int items, std::size_t bytes) const {
     return bytes <= static_cast<std::size_t>(most_shared_) ? 0 : slab_blocks(items) * bytes;
   }
 
-  // kernel(block, item, scratch) for items begin ... end - 1; `bytes` of scratch, in shared memory or in
-  // `slab` (slab_bytes). Does not wait, and may be put off until submit() or flush().
+  // Launches kernel(block, item, scratch) for items begin ... end - 1, with `bytes` of scratch per block in
+  // shared memory or in `slab` (slab_bytes). Does not wait. While recording, submit() or flush() starts it.
   template <class Kernel>
   void launch(const Kernel& kernel, int begin, int end, std::size_t bytes, char* slab) {
     const int items = end - begin;
@@ -62,52 +61,53 @@ class Launches {
     record(call, reinterpret_cast<const char*>(&kernel), sizeof(kernel));
   }
 
-  // What is launched from here on waits for
+  // Begins to record launches; submit() or flush() starts them. Does nothing while kernels are measured.
   void record() {
     if (clock_) return;
     recorded_ = 0;
     recording_ = true;
     order_ = {};
   }
-  // this: it starts all at once,
+  // Starts the recorded launches as one graph.
   void submit() {
     if (!recording_) return;
     recording_ = false;
     if (!executable_ || recorded_ != calls_.size()) build();
     check(cudaGraphLaunch(executable_, nullptr));
   }
-  // or this: one by one, as does what comes after it.
+  // Starts the recorded launches one by one, and stops recording.
   void flush() {
     if (!recording_) return;
     recording_ = false;
     for (std::size_t k = 0; k < recorded_; ++k) calls_[k].start(calls_[k].kernel.data());
   }
 
-  // A step that came to neither has ended all the same.
+  // Drops the recorded launches.
   void discard() { recording_ = false; }
 
-  // Every kernel by itself, timed.
+  // Times every kernel by itself, without graphs.
   void measure(bool yes) { clock_ = yes ? std::make_unique<KernelClock>() : nullptr; }
   std::vector<KernelTime> times() { return clock_ ? clock_->take() : std::vector<KernelTime>(); }
 
-  // What is launched after fork() between aside(true) and aside(false) need not wait for what is launched
-  // outside; what follows join() waits for both.
+  // Opens a side branch of the graph at fork(). Launches between aside(true) and aside(false) go to the
+  // branch and run concurrently with the others; the launch after join() waits for both.
   void fork() { order_.side = order_.main; }
   void aside(bool yes) { order_.aside = yes; }
   void join() { order_.joining = true; }
-  // The same once a step, for what is launched between beside(true) and beside(false): it waits for what was
-  // launched before, and what follows join_beside() waits for it.
+  // A second side branch, once a step: launches between beside(true) and beside(false) wait for those before
+  // them, and the launch after join_beside() waits for the branch.
   void beside(bool yes) {
     if (yes) order_.beside = order_.main;
     order_.is_beside = yes;
   }
   void join_beside() { order_.joining_beside = true; }
-  // What is launched next waits for no more than what was launched last, and what follows waits for both.
+  // Gives the next launch the dependencies of the last one, so that both run concurrently; the launch after
+  // them waits for both.
   void twin() { order_.twin = true; }
-  // What these calls have left for the next launch.
+  // The state of fork, aside, join, beside and twin for the next launch.
   struct Order {
     bool aside = false, joining = false, is_beside = false, joining_beside = false, twin = false;
-    std::vector<int> main, side, beside;  // the last kernels
+    std::vector<int> main, side, beside;  // the last kernels of each branch
   };
   const Order& order() const { return order_; }
   void set_order(Order order) { order_ = std::move(order); }
@@ -118,8 +118,8 @@ class Launches {
     int blocks = 0, threads = 0;
     std::size_t shared = 0;
     Items items{};
-    std::vector<char> kernel;  // its object
-    std::vector<int> after;    // of the step's kernels
+    std::vector<char> kernel;  // bytes of the kernel object
+    std::vector<int> after;    // indices of the calls that this one depends on
     cudaGraphNode_t node = nullptr;
 
     void start(const void* object) {
@@ -143,18 +143,18 @@ class Launches {
     }
   };
 
-  // Blocks that share global memory for their scratch, or go through many items: enough to keep every
-  // multiprocessor busy.
+  // Blocks of a launch that has its scratch in global memory, or whose blocks loop over items: enough to
+  // occupy every multiprocessor.
   int slab_blocks(int items) const { return std::min(items, 4 * multiprocessors_); }
 
-  // All of it, once for every kernel: a graph's nodes may differ in what they take.
+  // Allows a kernel all shared memory, once, since nodes of one graph may differ in what they take.
   void ask_for_shared(const void* function) {
     if (std::find(asked_.begin(), asked_.end(), function) != asked_.end()) return;
     check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_));
     asked_.push_back(function);
   }
 
-  // Whom it comes after.
+  // Finds the launches that this one depends on.
   void find_place(Call* call) {
     std::vector<int>& last = order_.is_beside ? order_.beside : order_.aside ? order_.side : order_.main;
     const int own = static_cast<int>(recorded_);
@@ -217,13 +217,13 @@ class Launches {
   }
 
   int multiprocessors_ = 0, most_shared_ = 0;
-  std::vector<const void*> asked_;  // kernels that may have it
+  std::vector<const void*> asked_;  // kernels that may take all shared memory
 
   std::unique_ptr<KernelClock> clock_;  // while kernels are measured
   bool recording_ = false;
   Order order_;
-  std::vector<Call> calls_;   // of this step, then of the last one
-  std::size_t recorded_ = 0;  // those of this step
+  std::vector<Call> calls_;   // this step's calls, then what is left of the last step's
+  std::size_t recorded_ = 0;  // number of this step's calls
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };

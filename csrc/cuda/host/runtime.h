@@ -1,4 +1,4 @@
-// The device of the CUDA backend: memory, and kernels as it runs them. Their starts are in launches.h.
+// The device of the CUDA backend: its memory, and run_items, which runs every kernel. launches.h launches it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,7 +15,7 @@ inline void* allocate(std::size_t bytes) {
   return p;
 }
 inline void release(void* p, std::size_t) { cudaFree(p); }  // also after a failure, so without a check
-// Locked, and at the same address for the device.
+// Allocates page-locked host memory, which the device sees at the same address.
 inline void* allocate_host(std::size_t bytes) {
   void* p = nullptr;
   if (bytes) check(cudaMallocHost(&p, bytes));
@@ -25,8 +25,8 @@ inline void release_host(void* p) { cudaFreeHost(p); }
 inline void copy_to_device(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
 }
-// The same once what was started before has run, while the host goes on: from memory of allocate_host, which
-// must stay as it is until the host has waited for the device.
+// Copies after all earlier launches, without waiting. `from` is memory of allocate_host and must not change
+// until wait_for_device().
 inline void copy_to_device_later(void* to, const void* from, std::size_t bytes) {
   if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice));
 }
@@ -38,7 +38,8 @@ inline void zero(void* p, std::size_t bytes) {
 }
 inline void wait_for_device() { check(cudaDeviceSynchronize()); }
 
-// Of a kernel's items, and where their scratch is if it does not fit into shared memory.
+// The items of a launch, and its scratch in global memory: `slab`, `stride` bytes per block; null: the
+// scratch is in shared memory.
 struct Items {
   int begin, end;
   char* slab;
@@ -67,8 +68,7 @@ __global__ void __launch_bounds__(MostThreads<Kernel>::value, MinBlocks<Kernel>:
 
 constexpr std::size_t kSharedUnasked = 48 << 10;  // shared memory that every kernel may have
 
-// Atoms of a chunk (gpu_chunks.h): many enough that the end of a kernel, when few of its blocks still run,
-// does not matter.
+// Atoms of a chunk (gpu_chunks.h): enough that a kernel's tail of few running blocks costs little.
 inline int chunk_atoms() { return 65536; }
 
 }  // namespace gpu

@@ -1,6 +1,5 @@
-// The list of candidates (csrc/neighbors/neighbors.h) made on the device from the host's bins: the same pairs
-// in the same order. And any list's candidates grouped by the row of their neighbour. One warp an atom, or a
-// row.
+// Searches the candidates (csrc/neighbors/neighbors.h) on the device in the host's bins: the same pairs in
+// the same order. Also groups any list's candidates by their neighbour's row. One warp per atom, or per row.
 #pragma once
 
 #include "cuda/kernels/pair_list.h"
@@ -16,7 +15,7 @@ struct SearchView {
   const std::int32_t* atom_of;     // (atoms)
   const std::int64_t* zero_shift;  // (frames)
 
-  // visit(hit, key, place) by the lanes that find an atom within reach of atom k; returns how many there are.
+  // Each lane that finds an atom within reach of atom k calls visit(hit, key, place). Returns their number.
   template <class Visit>
   DPA2MD_KERNEL int visit_hits(const ThreadBlock& b, int k, Visit visit) const {
     const double reach = bins.grids[bins.grid_of[k]].reach, reach2 = reach * reach;
@@ -38,7 +37,7 @@ struct SearchView {
   }
 };
 
-// How many candidates each atom has.
+// Counts the candidates of each atom.
 struct CountCandidates {
   SearchView v;
   int* count;  // (natoms), zeros
@@ -70,7 +69,7 @@ struct FillCandidates {
   }
 };
 
-// ---- candidates by row; threads add to counts in any order, so that places are put in order afterwards
+// ---- candidates by row; atomic counts give places in any order, which are sorted afterwards
 
 struct CandidateRows {
   std::int64_t candidates;
@@ -112,7 +111,7 @@ struct FillRowCandidates {
   }
 };
 
-// The candidates of every row in ascending order.
+// Sorts the candidates of every row in ascending order.
 struct SortRowCandidates {
   int nrows, most;            // rows, candidates of one
   const std::int64_t* first;  // (nrows + 1)

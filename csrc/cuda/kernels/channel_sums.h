@@ -1,5 +1,5 @@
-// Sums of 16 rows and all channels of g2, as a warp of the kernels of published models has them: in the
-// layout that tensor cores give (halves.h), from which they are the left factor of the next product.
+// Accumulators of 16 rows and all channels of g2 in one warp, for the kernels of published models. Their
+// layout is that of tensor cores (halves.h), so that they are the left factor of the next product.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -30,7 +30,7 @@ struct ChannelSum {
     for (int e = 0; e < 4 * kChannelTiles; ++e) c[e / 4][e % 4] = 0;
   }
 };
-// Its numbers as left factors, the channels being the contraction.
+// A ChannelSum as left factors, contracted over the channels.
 struct ChannelLeft {
   LeftTile k[kPairChannels / 16];
 };

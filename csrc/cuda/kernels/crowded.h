@@ -1,5 +1,5 @@
-// The shares that neighbours have of the slots where they are more than those (slot_shares.h): what both
-// attentions keep of them for one atom.
+// The shares of the slots among an atom's neighbours that exceed them (slot_shares.h): scratch of both
+// attentions for one atom.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -11,14 +11,14 @@ namespace DPA2MD_GPU {
 template <class T>
 struct SlotShares {
   T* level;     // (1)
-  T* mean;      // (rows) of a row's probabilities' gradients
+  T* mean;      // (rows) mean gradient of a row's probabilities
   T* gradient;  // (entries) of the shares
   DPA2MD_KERNEL SlotShares(Scratch* s, const RepformerView& f, int rows, int entries, bool back)
       : level(s->take<T>(f.crowds)),
         mean(s->take<T>(f.crowds && back ? rows : 0)),
         gradient(s->take<T>(f.crowds && back ? entries : 0)) {}
 
-  // 0: there are slots for all.
+  // The level of the shares; 0 if there are slots for all neighbours.
   DPA2MD_KERNEL T find_level(const ThreadBlock& b, const State<T>& s, int n, const T* sw) const {
     if (!s.rep.crowds || n <= s.repformer.nsel) return T(0);
     b.each_warp(1, [&](int) {
@@ -32,7 +32,7 @@ struct SlotShares {
     return *level;
   }
 
-  // Adds to d sw what the gradient means for the switches; that of neighbour k is entry k * stride.
+  // Adds the shares' gradient to d sw; neighbour k's gradient is entry k * stride.
   DPA2MD_KERNEL void to_switches(const ThreadBlock& b, int n, const T* sw, int stride, T* dsw) const {
     b.each_warp(1, [&](int) {
       const T u = *level, mean_share = slot_gradient_mean(u, [&](auto f) {

@@ -1,5 +1,5 @@
-// What is done to whole groups of atoms at once, because weights then meet many rows: the transform into g1,
-// the dense updates of a layer, the fitting net; forward and backward.
+// The kernels that take a group of atoms per item, to use each weight for many rows: the transform into g1, a
+// layer's dense updates, the fitting net; forward and backward.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -17,8 +17,7 @@ DPA2MD_KERNEL inline Rows group_rows(int item, int natoms) {
   return {begin, natoms - begin < kGroup ? natoms - begin : kGroup};
 }
 
-// Rows of global memory as the left factor of a product, where the lanes of a warp find them in different
-// banks. Scratch: a group of them.
+// Stages rows of global memory in scratch as the left factor of a product, without bank conflicts.
 template <class T>
 DPA2MD_KERNEL std::size_t staged_size(int width) {
   return static_cast<std::size_t>(kGroup) * spread(width);
@@ -29,7 +28,7 @@ DPA2MD_KERNEL const T* staged(const ThreadBlock& b, int rows, int width, const T
   return to;
 }
 
-// Zeros.
+// Zeroes an array.
 template <class T>
 struct Clear {
   static constexpr int kPiece = 1024;  // of an item
@@ -137,14 +136,14 @@ struct DenseBackward {
   }
 };
 
-// What a node step keeps of a chunk's atoms.
+// A node step's arrays for a chunk of atoms.
 template <class T>
 struct NodeArrays {
   T *cat, *conv;        // (natoms, linear1_in), (natoms, g1) when conv is outside
   T *query, *weighted;  // (natoms, heads, g1), attention only
 };
 
-// The update of g1 from what NodeMoments gathered:
+// The update of g1 from the arrays of NodeMoments:
 //   g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 cat) + s4 attention
 template <class T>
 struct NodeUpdate {
@@ -156,7 +155,7 @@ struct NodeUpdate {
   T *out, *mlp_slope, *self_slope;  // slopes of this layer, null without forces
 
   struct Arrays {
-    T *x, *y;  // what a product reads; (group, ld) what it gives
+    T *x, *y;  // a product's input; its output (group, ld)
     int ld;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
@@ -197,7 +196,7 @@ struct NodeUpdate {
   }
 };
 
-// Adds to d g1 of the atoms themselves, assigns the gradients of what NodeMoments gathered.
+// Adds to d g1 of the atoms themselves; assigns the gradients of NodeMoments' arrays.
 template <class T>
 struct NodeUpdateBackward {
   static constexpr int kMostThreads = kDenseThreads;
@@ -242,7 +241,7 @@ struct NodeUpdateBackward {
   }
 };
 
-// Energies and, since dE/dE_i = 1, the descriptor's gradient in the same sweep.
+// Computes energies and, since dE/dE_i = 1, the descriptor's gradient in the same kernel.
 template <class T>
 struct FittingKernel {
   static constexpr int kMostThreads = kDenseThreads;

@@ -1,5 +1,5 @@
-// Products of many rows with a weight of the model, float32, on tensor cores: what the dense kernels
-// (dense_steps.h) are made of. Only for the device; elsewhere, and for float64, there is dense.h.
+// Products of many rows with a weight of the model, float32, on tensor cores, for the dense kernels
+// (dense_steps.h). Only for the device; dense.h serves the host and float64.
 //
 // A number is the sum of two halves, x = high + low, with 11 bits each, of which three products remain:
 // low*high + high*low + high*high. Halves end at 65504, so 32 numbers of a row (16 in a small tile) have a
@@ -67,7 +67,7 @@ DPA2MD_KERNEL inline float of_lane(float x, int lane) {
   return x;
 #endif
 }
-// The power of two that takes numbers up to `most` below 2^15; what takes the products back.
+// The power of two that scales numbers up to `most` below 2^15; `back` unscales the products.
 DPA2MD_KERNEL inline float factor_of(float most, float* back) {
 #if defined(__CUDA_ARCH__)
   const std::uint32_t exponent = max(__float_as_uint(most) & 0x7f800000u, 15u << 23);
@@ -107,7 +107,7 @@ DPA2MD_KERNEL void multiply_halves(const Halves* x, const WeightTile* w, const f
     *to = fmaf(c[e / 8][e / 4 % 2][e % 4], back[e / 8][e % 2], *to);
   }
 }
-// Of such a tile, the row 2t + h.
+// Row 2t + h of a sum of multiply_halves().
 DPA2MD_KERNEL inline Four<float> four_of(const float (*sum)[4], int h) {
   return {{sum[0][h], sum[0][2 + h], sum[1][h], sum[1][2 + h]}};
 }
@@ -117,7 +117,7 @@ DPA2MD_KERNEL inline void read_weight(const Quad* from, WeightTile* w) {
   for (int i = 0; i < 2; ++i) w[i] = {from[64 * i], from[64 * i + 32]};
 }
 
-// What a product does with its sums: four neighbours of a row at a time. An operation `Op` has
+// An operation `Op` receives a product's sums, four adjacent columns of a row at a time. It has
 //   begin, end             rows
 //   products()             one or several products, product(p) with
 //     weight               SplitWeight
@@ -154,8 +154,8 @@ DPA2MD_KERNEL void with_activation(const Op& op, F f) {
   }
 }
 
-// Tiles of 16 M rows and 128 columns by four warps, each of which has all rows and a group of columns. Rows
-// pass through shared memory, two stages in turn, or stay there whole (`resident`) for several tiles of
+// Tiles of 16 M rows and 128 columns by four warps; each warp takes all rows and a group of columns. Rows
+// pass through shared memory in a double buffer, or stay there whole (`resident`) for several tiles of
 // columns.
 template <int M, class Op>
 struct TiledProduct {
@@ -168,7 +168,7 @@ struct TiledProduct {
 
   Op op;
   int parts;      // of the columns, in different blocks
-  bool resident;  // where the longest row's stages fit
+  bool resident;  // shared memory holds all stages of the longest row
   int most_stages;
 
   struct Arrays {
@@ -208,7 +208,7 @@ struct TiledProduct {
     const bool active = group < w.groups();
     Four<float> x[M];
     if (!there) {
-      if (resident) b.sync();  // what was there has been read
+      if (resident) b.sync();  // the previous rows have been read
       for (int s = 0; s < (resident ? stages : 1); ++s) {
         load(b, left, w.k, row0, s, x);
         store(b, x, z.stage + s);
@@ -360,7 +360,7 @@ struct SmallProduct {
     for (int h = 0; h < 2; ++h) backs[0][h] = of_lane(back, 4 * (2 * t_of(lane) + h));
     multiply_halves<1>(&halves, w, backs, sum);
   }
-  // The sums of a row and four columns, of all warps.
+  // Reduces the sums of all warps, four columns of a row per thread, and calls op.finish().
   DPA2MD_KERNEL void finish(const ThreadBlock& b, const Four<float>* sums, const SplitWeight& w, int row0,
                             int p, int column0) const {
     const int row = row0 + 2 * t_of(b.lane) + b.warp, column = column0 + 4 * g_of(b.lane);

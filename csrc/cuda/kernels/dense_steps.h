@@ -1,5 +1,5 @@
-// The steps of dense.h as products over many atoms (dense_product.h), float32, only for the device. What they
-// compute is told there.
+// The steps of dense.h as products over many atoms (dense_product.h), float32, only for the device. dense.h
+// has their formulas.
 #pragma once
 
 #include <utility>
@@ -28,7 +28,7 @@ DPA2MD_KERNEL Four<float> activated(const Activation& act, const Four<float>& x,
   return y;
 }
 
-// Rows of x, times rows of `slope` and, number by number, `scale`, where there are such.
+// Rows of x, multiplied elementwise with rows of `slope` and with `scale`; either may be null.
 struct ScaledRows {
   const float *x, *slope, *scale;
   int width;
@@ -160,7 +160,7 @@ struct NodeUpdateBackwardProduct {
 
 // ---- the fitting net, layer after layer
 
-// Rows of a feature, behind which come the centers' type embedding and parameters; or of a hidden layer.
+// The rows of a hidden layer, or of the feature followed by the centre's type embedding and parameters.
 struct FittingInput {
   const float *feature, *types, *parameters;
   const int* center_type;

@@ -1,4 +1,4 @@
-// Environment matrices, and the last step of the reverse sweep: from their gradients to forces and virial.
+// Environment matrices, and the end of the reverse sweep: forces and virial from their gradients.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -6,7 +6,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// What both kernels need of a pair's distance; always in double, and without divisions but this one.
+// A pair's distance and vector, in double, with the only division that both kernels do.
 struct PairDistance {
   double r, v[3], inverse;  // 1 / (r + protection)
 
@@ -20,8 +20,8 @@ struct PairDistance {
   }
 };
 
-// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist, for all who see a pair. A warp
-// an atom.
+// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist, for every viewer of a pair. A
+// warp per atom.
 template <class T>
 struct EnvMat {
   State<T> s;
@@ -61,7 +61,7 @@ struct EnvMat {
   }
 };
 
-// dE/d(r_j - r_i) of every pair, from the gradients of em and sw in all blocks. A warp an atom.
+// dE/d(r_j - r_i) of every pair, from the gradients of em and sw in all blocks. A warp per atom.
 template <class T>
 struct EnvMatBackward {
   State<T> s;
@@ -110,9 +110,8 @@ struct EnvMatBackward {
   }
 };
 
-// The one place where forces and virial are made: to those of every row are added its own pairs, where it is
-// an atom of the chunk, and the chunk's pairs in which it is the neighbour. The first chunk assigns them. One
-// warp a row.
+// Accumulates forces and virial: each row gathers its own pairs, if it is an atom of the chunk, and the
+// chunk's pairs in which it is the neighbour. The first chunk assigns. One warp per row.
 template <class T>
 struct Forces {
   State<T> s;

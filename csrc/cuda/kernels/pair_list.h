@@ -1,7 +1,6 @@
-// The pair list of a step on the device, from candidates that stay there until the host lists them anew. It
-// holds the same pairs as csrc/neighbors/pairs.cpp would: SelectPairs marks and counts them, FillPairs says
-// which pair a candidate is and writes down what a chunk of atoms has, FillRows groups the pairs by their
-// neighbour's row. One block an atom, or a row.
+// Builds a step's pair list on the device from the candidates, with the same pairs as
+// csrc/neighbors/pairs.cpp. SelectPairs marks and counts the pairs, FillPairs numbers them and writes a
+// chunk's pairs, FillRows groups them by their neighbour's row. One block per atom, or per row.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -10,11 +9,11 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Who sees a pair: bits of a mark. The pairs of each are the nearest of the next, so that pairs that more of
-// them see come first.
+// The viewers of a pair, bits of its mark. FillPairs puts the pairs with more viewers first, so that each
+// viewer's pairs are a prefix.
 enum { kRepinit, kThreeBody, kRepformer, kViewers };
 
-// What is counted for every atom: the pairs of each viewer, and what the host hears of.
+// The counts of every atom: its pairs of each viewer, and two that the host checks.
 enum { kOverfull = kViewers, kCoincidentPairs, kCounts };
 
 constexpr int kWarps = 32;  // of a block, at most
@@ -24,7 +23,7 @@ struct Cutoff {
   int room = 0;  // most neighbours that it keeps; 0: the model has no such viewer
 };
 
-// Candidates and this step's positions.
+// The candidates and this step's positions.
 struct CandidateView {
   int natoms, ntypes;
   const double* x;                   // (positions, 3)
@@ -32,11 +31,11 @@ struct CandidateView {
   const std::int64_t* first;         // (natoms + 1)
   const std::int32_t *atom, *shift;  // (candidates)
   const double* shift_vectors;       // (shifts, 3)
-  unsigned char* mark;               // (candidates) bits of who sees it
+  unsigned char* mark;               // (candidates) bits of its viewers
 
   DPA2MD_KERNEL int count(int i) const { return static_cast<int>(first[i + 1] - first[i]); }
-  // The vector of candidate c from atom i, and its length, rounded as the host rounds them: both must agree
-  // on who is inside a cutoff.
+  // The vector of candidate c from atom i, and its length, rounded as on the host, so that both agree on
+  // the pairs inside a cutoff.
   DPA2MD_KERNEL double vector(int i, std::int64_t c, double* v) const {
     const double* from = x + 3 * static_cast<std::int64_t>(i);
     const double* to = x + 3 * static_cast<std::int64_t>(atom[c]);
@@ -50,15 +49,15 @@ struct CandidateView {
   }
 };
 
-// Entries of several lists among n things, in the order of the things. entry(k) has bit w set where thing k
-// belongs to list w; found(sizes) hears how many belong to each; visit(k, w, place) says its place in list w.
-// Warps count what their things have, one after another; the sums of these counts are where a warp begins.
+// Compacts n items into several lists, in the items' order. Bit w of entry(k) is set if item k belongs to
+// list w; visit(k, w, place) receives its place in list w. Each portion of `lanes` items is counted by a
+// warp; the prefix sums of the counts are the portions' first places.
 template <int LISTS>
 struct Places {
   int* counts;  // (LISTS, warps' portions + 1)
   int portions;
 
-  // Portions of the fewest lanes that a warp has.
+  // The fewest lanes of a warp, hence the most portions.
 #if defined(__CUDACC__)
   static constexpr int kLanes = 32;
 #else
@@ -98,14 +97,14 @@ struct Places {
       }
     });
   }
-  // Of a list, once entries are visited.
+  // The size of list w, after visit().
   DPA2MD_KERNEL int size(int w) const { return counts[w * (portions + 1) + portions]; }
 
  private:
   DPA2MD_KERNEL int& at(int w, int p) const { return counts[w * (portions + 1) + p]; }
 };
 
-// Marks the candidates that the model sees, and counts them.
+// Marks each candidate with its viewers, and counts each atom's pairs.
 struct SelectPairs {
   CandidateView c;
   Cutoff cutoff[kViewers];
@@ -153,7 +152,7 @@ struct SelectPairs {
   }
 
  private:
-  // Distances of the atom's candidates, and how many of the thread's lie inside each cutoff.
+  // Computes the distances of the atom's candidates, and counts this thread's inside each cutoff.
   DPA2MD_KERNEL void measure(const ThreadBlock& b, int i, int n, double* r, int* inside) const {
     const std::int64_t c0 = c.first[i];
     for (int k = b.thread; k < n; k += b.threads) {
@@ -177,7 +176,7 @@ struct SelectPairs {
     }
   }
 
-  // Who sees candidate k: those whose cutoff it is in, and of an overfull list it must be among the nearest.
+  // The viewers of candidate k: it must lie inside the cutoff and, in an overfull list, among the nearest.
   DPA2MD_KERNEL int viewers(int i, int k, const double* r, const int* inside) const {
     int mark = 0, before = -1;
     for (int v = 0; v < kViewers; ++v) {
@@ -197,8 +196,7 @@ struct SelectPairs {
     return pairs[c.type[i] * c.ntypes + tj];
   }
 
-  // The most neighbours inside a cutoff beyond the room for them, and whose it is: see overfull_count,
-  // overfull_viewer.
+  // The largest neighbour count that exceeds its room, with its viewer: see overfull_count, overfull_viewer.
   DPA2MD_KERNEL int overfull(const int* inside) const {
     int most = 0, whose = 0;
     for (int v = 0; v < kViewers; ++v) {
@@ -210,8 +208,7 @@ struct SelectPairs {
 inline int overfull_count(int code) { return code / kViewers; }
 inline int overfull_viewer(int code) { return code % kViewers; }
 
-// Numbers the pairs of an atom, those that most viewers see first, else as they are listed, and writes them
-// down.
+// Numbers and writes an atom's pairs: those with more viewers first, else in the candidates' order.
 struct FillPairs {
   CandidateView c;
   int most;                                     // candidates of one atom
@@ -222,7 +219,8 @@ struct FillPairs {
   std::int32_t *pair_of, *repformer_of;  // (candidates) its pair, or -1
   double *vec, *r;                       // (pairs, 3), (pairs)
   std::int32_t* type;                    // (pairs) of the neighbour
-  // Atoms with more than `few` of the repformers' neighbours: how many (0 before), and which, in any order.
+  // Crowded atoms, with more than `few` neighbours in the repformers: count (0 before), and list in any
+  // order.
   int few;
   const int* repformer_count;
   int *crowded, *crowded_atom;
@@ -232,7 +230,7 @@ struct FillPairs {
     Places<kViewers> places = arrays(&scratch, 0);
     const std::int64_t c0 = c.first[i];
     const int n = c.count(i);
-    // Of a guess that was wrong there are no pairs, whatever the marks say.
+    // A wrong guess zeroes the counts; the marks are then ignored.
     const bool none = count[i] == 0;
     if (crowded && b.thread == 0 && repformer_count[i] > few) crowded_atom[atomic_add(crowded, 1)] = i;
     for (int k = b.thread; pair_of && k < n; k += b.threads) {
@@ -276,8 +274,8 @@ struct FillPairs {
 
 // ---- pairs by the row of their neighbour
 
-// The candidates by the row of their neighbour stay as they are while the list does; what they are as pairs,
-// all or the repformers', is written from where a row's candidates begin.
+// Lists the pairs of each neighbour row, all and the repformers', from the candidates grouped by row. A row's
+// pairs begin at the offset of its candidates.
 struct FillRows {
   int most;                       // candidates of one row
   const std::int64_t* first;      // (nrows + 1)

@@ -1,4 +1,4 @@
-// The part of a g1 update that looks at an atom's neighbours, forward and backward. With w_j = sw_j (1 in
+// The part of a g1 update that reads an atom's neighbours, forward and backward. With w_j = sw_j (1 in
 // non-smooth models):
 //   Q|S = [g2 w | h2 w]^T gg1       conv = sum_k P_kc Q_kc / N      drrd = sym(S c)      grrg = sym((h2 w)^T
 //   g2 c)
@@ -26,7 +26,7 @@ DPA2MD_KERNEL void symmetrise_backward(const ThreadBlock& b, const T* s, int ld,
     for (int a = 0; a < axis; ++a) sum += s[x * ld + a] * dout[a * width + d];
     ds[x * ldd + d] = scale / 3 * sum;
   });
-  // the columns that are rows of the product, too
+  // adds the row part for the first `axis` columns
   b.each_warp(axis, [&](int a) {
     T sum[3] = {0, 0, 0};
     for (int d = b.lane; d < width; d += b.lanes) {
@@ -40,7 +40,7 @@ DPA2MD_KERNEL void symmetrise_backward(const ThreadBlock& b, const T* s, int ld,
   });
 }
 
-// An atom's neighbours as a layer sees them.
+// An atom's neighbourhood in a layer, in scratch.
 template <class T>
 struct Neighborhood {
   int n;
@@ -48,7 +48,7 @@ struct Neighborhood {
   T* sw;            // (n) switch, or 1 in non-smooth models
   T* gg1;           // (n, ld)
   int ld, ldl;
-  T* left;  // (n, ldl): [g2 w | h2 w] of what meets gg1
+  T* left;  // (n, ldl): [g2 w | h2 w], the parts that are multiplied with gg1
 
   DPA2MD_KERNEL Plain<T> rows() const { return {gg1, ld}; }
 };
@@ -100,7 +100,7 @@ struct NodeBase {
   }
 };
 
-// Writes the atom's rows of `a`.
+// Computes the atom's rows of `a` from its neighbours.
 template <class T>
 struct NodeMoments : NodeBase<T> {
   static constexpr int kMostThreads = kAtomThreads;
@@ -167,9 +167,8 @@ struct NodeMoments : NodeBase<T> {
   }
 };
 
-// From the gradients of what NodeMoments wrote (`a`): assigns d query; adds to d g2(l), d h2, d sw and, where
-// the pair step read g1, to the pairs' shares dgg1, which the first kernel of the sweep to reach them
-// assigns.
+// The reverse of NodeMoments, from the gradients `d` of `a`. Assigns d query; adds to d g2(l), d h2, d sw and
+// the pairs' shares dgg1. clear_pairs, clear_shares: assigns these instead, as the first kernel of the sweep.
 template <class T>
 struct NodeMomentsBackward : NodeBase<T> {
   static constexpr int kMostThreads = kAtomThreads;
@@ -315,7 +314,7 @@ struct NodeMomentsBackward : NodeBase<T> {
   }
 };
 
-// Adds to d g1 of all rows the shares of a chunk's pairs that point at them, one warp a row.
+// Gathers the shares of a chunk's pairs into d g1 of their neighbours' rows, one warp per row.
 template <class T>
 struct GatherG1Gradient {
   State<T> s;

@@ -23,8 +23,8 @@ struct LocalAttention {
   }
 };
 
-// Probabilities and raw logits. The N - n empty slots keep l = -20 in the denominator; of more neighbours
-// than slots each has its share (level > 0). Returns the level.
+// Computes probabilities and raw logits. The N - n empty slots count with l = -20 in the denominator; if
+// neighbours exceed the slots, each has a share of a slot (level > 0). Returns the level.
 template <class T>
 DPA2MD_KERNEL T local_softmax(const ThreadBlock& b, const State<T>& s, int n, const T* sw, Plain<T> gg1,
                               const T* query, const LocalAttention<T>& a) {
@@ -70,7 +70,7 @@ DPA2MD_KERNEL void local_attention_backward(const ThreadBlock& b, const State<T>
   const int heads = s.rep.heads1, width = s.rep.g1;
   const T level = local_softmax(b, s, n, sw, gg1, query, a);
   gemm(b, n, heads, width, gg1, transposed(dweighted, width), a.grad, heads, false);
-  // grad: d weight -> d logit; prob -> weight; logit -> what the switch of the pair gets
+  // grad: d weight -> d logit; prob -> weight; logit -> the pair's part of d sw
   b.each_warp(heads, [&](int h) {
     T mean = 0;
     for (int j = b.lane; j < n; j += b.lanes) mean += a.grad[j * heads + h] * sw[j] * a.prob[j * heads + h];

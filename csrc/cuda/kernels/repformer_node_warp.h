@@ -1,9 +1,9 @@
-// The part of a g1 update that looks at an atom's neighbours (repformer_node.h) for the published models in
-// float32, with a warp for an atom: smooth, g1 of 128 and g2 of 32 channels, axis 4, convolution outside of
-// the dense update, no attention of g1, and no more than 16 TILES neighbours.
+// The part of a g1 update that reads an atom's neighbours (repformer_node.h), for the published models in
+// float32, with a warp per atom: smooth, g1 of 128 and g2 of 32 channels, axis 4, convolution outside of the
+// dense update, no attention of g1, at most 16 TILES neighbours.
 //
-// conv = sum_j gg1_j T_j / N with T = (g2 w) P, the product on tensor cores in halves. Four channels that
-// follow each other belong to one lane, two in either of two tiles side by side (conv_order).
+// conv = sum_j gg1_j T_j / N with T = (g2 w) P, a product of halves on tensor cores. A lane holds four
+// adjacent channels, two in each of two adjacent tiles (conv_order).
 #pragma once
 
 #if defined(__CUDACC__)
@@ -17,8 +17,7 @@ namespace gpu {
 constexpr int kNodeChannels = 128;  // of g1
 constexpr int kNodeAxis = 4;
 
-// Which channel stands at a place of the tiles of a product: of 16 places, 8 half + 2 t + e is 4 t + 2 half +
-// e.
+// The channel at a place of a product's tiles: of 16, place 8 half + 2 t + e is channel 4 t + 2 half + e.
 inline int conv_order(int place) {
   const int in = place % 16;
   return place - in + 4 * (in % 8 / 2) + 2 * (in / 8) + in % 2;
@@ -47,7 +46,7 @@ struct WarpNodeBase : WarpAtoms {
     HalfRows left;  // g2 w, scaled
     float4* meta;   // (rows) h2, sw; zeros beyond the last
     int* row;       // (rows) of g1
-    float down;     // what the numbers of `left` are to be multiplied with
+    float down;     // the factor that unscales `left`
   };
   static constexpr int kNeighborBytes = kRows * (2 * HalfRows::kStride + sizeof(float4) + sizeof(int));
   __device__ static Neighbors neighbors(Scratch* scratch) {
@@ -106,7 +105,7 @@ struct WarpNodeBase : WarpAtoms {
     float s2[3];
     float most;  // of |gg1| of this lane's
   };
-  // Of neighbours 8 first ... of every 8 kWarpsOfAtom, without the factor c.
+  // One warp's part of the moments, without the factor c: neighbours 8 first ... of every 8 kWarpsOfAtom.
   __device__ Moments some_moments(int lane, const Neighbors& x, int first) const {
     Moments m{};
     DPA2MD_UNROLL
@@ -135,7 +134,7 @@ struct WarpNodeBase : WarpAtoms {
     }
     return m;
   }
-  // `shared`: room for all warps' of a block, where they share an atom.
+  // The atom's moments. `shared`: scratch for the parts of all warps, if several share an atom.
   __device__ Moments moments(const ThreadBlock& b, const Neighbors& x, Moments* shared) const {
     Moments m = some_moments(b.lane, x, kWarpsOfAtom > 1 ? b.warp : 0);
     if constexpr (kWarpsOfAtom > 1) {
@@ -181,10 +180,10 @@ struct WarpNodeBase : WarpAtoms {
   }
 };
 
-// x of one lane for all.
+// Broadcasts x of one lane.
 __device__ inline float from_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
-// Writes the atom's rows of `a`.
+// Computes the atom's rows of `a` from its neighbours.
 template <int TILES, int WARPS>
 struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
   using Base = WarpNodeBase<TILES, WARPS>;
@@ -263,7 +262,7 @@ struct WarpNodeMoments : WarpNodeBase<TILES, WARPS> {
       if ((lane >> 2 & 1) == 0) conv[16 * p + 4 * (lane & 3) + which] = down * total;
     }
   }
-  // Sums over the rows g of four numbers a lane; each lane gets one of them, number 2 (g / 4) + g / 2 % 2.
+  // Reduces four numbers per lane over the rows g; each lane gets sum 2 (g / 4) + g / 2 % 2.
   __device__ static float sum_of_four(int lane, const float* x) {
     const bool far = lane & 16, near = lane & 8;
     float a = far ? x[2] : x[0], b = far ? x[3] : x[1];

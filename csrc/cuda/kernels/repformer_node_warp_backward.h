@@ -8,8 +8,8 @@
 namespace dpa2md {
 namespace gpu {
 
-// From the gradients of what WarpNodeMoments wrote: adds to d g2, d h2 and d sw (assigns them when
-// `clear_pairs`) and assigns the pairs' shares dgg1.
+// From the gradients of WarpNodeMoments' output: adds to d g2, d h2 and d sw (assigns them if `clear_pairs`)
+// and assigns the pairs' shares dgg1.
 template <int TILES, int WARPS>
 struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
   using Base = WarpNodeBase<TILES, WARPS>;
@@ -29,7 +29,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     float* s = scratch->take<float>(3 * kNodeChannels);
     return {s, scratch->take<float>(3 * kPairChannels)};
   }
-  // Of 16 TILES rows what one lane has: gradients of g2 w (scaled), and of h2 w.
+  // One lane's part of the gradients of 16 TILES rows: of g2 w (scaled), and of h2 w.
   struct Sums {
     float left[TILES][kChannelTiles][4];
     float h[TILES][2][3];
@@ -94,7 +94,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
         const float x2 = from_lane(m.s2[c], axis);
         sum[c].x += x0 * up.x, sum[c].y += x0 * up.y, sum[c].z += x0 * up.z, sum[c].w += x0 * up.w;
         sum2[c] += x2 * up2;
-        // the columns that are rows of the product, too
+        // the row part, for the first columns
         const float row = warp_sum(z.x * up.x + z.y * up.y + z.z * up.z + z.w * up.w);
         const float row2 = warp_sum(m.s2[c] * up2);
         if (lane == axis) first[c] = row, first2[c] = row2;
@@ -121,7 +121,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     return x;
   }
 
-  // Of all warps that share the atom.
+  // Reduces the sums of all warps that share the atom.
   __device__ static void add_up(const ThreadBlock& b, float* shared, Sums* own) {
     auto* x = reinterpret_cast<float*>(own);
     DPA2MD_UNROLL
@@ -134,7 +134,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     }
   }
 
-  // Returns what sums->left is to be multiplied with.
+  // The reverse of conv and S. Returns the factor that unscales sums->left.
   __device__ float convolve_backward(const ThreadBlock& b, int i, const Weights& weights, const Neighbors& x,
                                      const Gradients& y, float most, Sums* sums) const {
     constexpr int step = Base::kWarpsOfAtom;
@@ -207,7 +207,7 @@ struct WarpNodeMomentsBackward : WarpNodeBase<TILES, WARPS> {
     *reinterpret_cast<float4*>(this->s.dgg1 + (x.q0 + j) * kNodeChannels + channel) = t;
   }
 
-  // From the gradients of g2 w (scaled), of h2 w and of S2 to those of g2, h2 and sw, of eight rows.
+  // Gradients of g2, h2 and sw of eight rows, from those of g2 w (scaled), h2 w and S2.
   __device__ void pairs_backward(int lane, const Neighbors& x, const Gradients& y, float down,
                                  const Sums& sums, int e) const {
     const int g = lane >> 2, t = lane & 3;

@@ -1,5 +1,5 @@
-// pair_init and pair_step: the g2 and h2 side of the repformers, forward and backward, one block of threads
-// an atom, whose pairs stay in shared memory for all updates of a layer:
+// pair_init and pair_step: the g2 and h2 updates of the repformers, forward and backward. One block of
+// threads per atom; its pairs stay in shared memory for all updates of a layer:
 //   g2' = alpha g2 + s1 act(linear2 g2) + s2 (g1_i gg1_j sw_j) P + s3 layernorm(attention)      h2' alike
 // The attention is in repformer_pair_attention.h.
 #pragma once
@@ -28,7 +28,7 @@ struct PairInit {
   }
 };
 
-// Assigns the column of d em that belongs to g2.
+// Assigns column 0 of d em, from d g2.
 template <class T>
 struct PairInitBackward {
   State<T> s;
@@ -72,7 +72,7 @@ struct PairBase {
 
   DPA2MD_KERNEL int ld() const { return spread(s.rep.g2); }
   DPA2MD_KERNEL bool attends() const { return s.rep.has_g2_attn || s.rep.update_h2; }
-  // The pair state of an atom into scratch.
+  // Loads an atom's pair state into scratch.
   DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {
     const std::int64_t q0 = a->q0 = s.repformer.first[i];
     gather(b, a->n, s.rep.g2, [&](int j) { return in.g2 + (q0 + j) * s.rep.g2; }, a->g2, a->ld);
@@ -137,8 +137,8 @@ struct PairStep : PairBase<T> {
   }
 };
 
-// Assigns d g2(l), in the place of d g2(l + 1); adds to d h2(l) (with an updated h2 assigns it) and d sw;
-// with g1g1 also adds to d g1(l) of the atom and assigns the pairs' shares dgg1.
+// Overwrites d g2(l + 1) with d g2(l); adds to d h2(l) (assigns it if h2 is updated) and d sw. With g1g1 it
+// also adds to d g1(l) of the atom and assigns the pairs' shares dgg1.
 template <class T>
 struct PairStepBackward : PairBase<T> {
   static constexpr int kMostThreads = kAtomThreads;

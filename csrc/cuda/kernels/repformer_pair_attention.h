@@ -3,7 +3,7 @@
 // sw_k:
 //   l = (g2 M) g2^T      p = softmax_k(z), z = (l [hh] + 20) ww - 20      A = p ww hh / sqrt(3)
 //   out = layernorm(sum_h (A_h g2) V_h + b)      h2' = alpha h2 + s sum_h w_h A_h h2
-// The reverse sweep computes the maps again, head by head, so that one head's fit into shared memory.
+// The reverse sweep recomputes the maps, one head at a time, so that they fit into shared memory.
 #pragma once
 
 #include "cuda/kernels/crowded.h"
@@ -57,8 +57,8 @@ struct Attention {
   }
 };
 
-// The map of head h. `query` (n, ld) is overwritten; logit and prob are kept when there is a place for them.
-// `level`: 0, or of the shares of slots (slot_shares.h).
+// Computes the map of head h. Overwrites `query` (n, ld); stores logit and prob unless they are null.
+// `level`: of the shares of slots (slot_shares.h), or 0.
 template <class T>
 DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
                                  const PairBlock<T>& x, T level, T* query, T* logit, T* prob, T* map,
@@ -98,7 +98,7 @@ DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const 
   });
 }
 
-// Adds head h's share (A g2) V to `norm`; applied (n, ld) is overwritten.
+// Adds head h's (A g2) V to `norm`; overwrites applied (n, ld).
 template <class T>
 DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
                                    const PairBlock<T>& x, const Attention<T>& a, T* applied) {
@@ -108,8 +108,7 @@ DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, cons
   gemm(b, n, d, d, plain(y, x.ld), w.attn2_value[h], a.norm, x.ld, true);
 }
 
-// What the reverse sweep reads of a layer's attention if there was memory to keep it; else null, and computed
-// again.
+// A layer's attention, kept for the reverse sweep; null if memory was short: the reverse sweep recomputes it.
 template <class T>
 struct KeptAttention {
   T *norm, *rstd;  // (repformer pairs, g2), (repformer pairs)
@@ -181,8 +180,8 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
 
 // ---- backward
 
-// norm (n, ld), the normalised input -> the gradient of what the layer norm reads, from that of g2 of the
-// next layer
+// Replaces norm (n, ld), the normalised input, by the gradient of the layer norm's input, from the gradient
+// of the next layer's g2.
 template <class T>
 DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
                                            const PairBlock<T>& x, const Attention<T>& a, const T* dg2_out) {
@@ -203,8 +202,8 @@ DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>&
   });
 }
 
-// Through A and the softmax of a head: dmap (n, ldn) becomes d l, and dhh, dww are added to, by the first
-// head assigned.
+// The reverse of A and a head's softmax: turns dmap (n, ldn) into d l and adds to dhh and dww; the first head
+// assigns them.
 template <class T>
 DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
                                           const Attention<T>& a, T level, T* dmap, bool first_head) {
@@ -232,7 +231,7 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
   });
 }
 
-// Adds a head's part of the gradient of the neighbours' shares of the slots, by the first head assigned.
+// Adds a head's part to the gradient of the neighbours' shares of the slots; the first head assigns it.
 template <class T>
 DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
                                              const Attention<T>& a, T level, bool first_head) {
@@ -251,7 +250,7 @@ DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T
   });
 }
 
-// d h2 and d sw from those of hh and ww
+// d h2 and d sw from dhh and dww.
 template <class T>
 DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
                                               const Attention<T>& a, T* dh2, T* dsw) {
@@ -272,7 +271,7 @@ DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<
 }
 
 // Adds to dg2 (n, ld), dh2 (rows kH2Row apart) and dsw (n). dg2_out (n, g2) and dh2_out (as dh2; null without
-// an h2 update) are of the next layer; y and query (n, ld) are overwritten.
+// an h2 update) are the next layer's gradients. Overwrites y and query (n, ld).
 template <class T>
 DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
                                       const PairBlock<T>& x, const Attention<T>& a, T* y, T* query,

@@ -1,7 +1,7 @@
 // pair_step for the published models in float32: smooth and gated, g2 of 32 channels, no update of h2, no
-// g1g1, and no more than 16 TILES neighbours. What repformer_pair.h and repformer_pair_attention.h compute,
-// with a warp for an atom: logits, probabilities and their gradients stay in its registers, 16 neighbours'
-// rows at a time, and no barrier stands between the heads. Products are those of halves.h.
+// g1g1, at most 16 TILES neighbours. It computes the same as repformer_pair.h and repformer_pair_attention.h,
+// with a warp per atom: logits, probabilities and their gradients stay in registers, 16 neighbours' rows at a
+// time, and heads need no barrier between them. Products use halves.h.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -42,7 +42,7 @@ struct WarpPairInit : WarpAtoms {
   }
 };
 
-// Assigns the column of d em that belongs to g2.
+// Assigns column 0 of d em, from d g2.
 struct WarpPairInitBackward : WarpAtoms {
   State<float> s;
   const float *w, *bias;
@@ -82,8 +82,8 @@ struct WarpPairInitBackward : WarpAtoms {
 
 // ---- a step
 
-// WARPS: of blocks that stay on their multiprocessor, with the weights of the attention in shared memory, and
-// a warp for an atom; kSplit: blocks of an atom, with a warp for each 16 of its rows, where atoms are few.
+// WARPS: the warps of a persistent block, which keeps the attention's weights in shared memory, a warp per
+// atom. kSplit, for few atoms: a block per atom, with a warp for each 16 of its rows.
 constexpr int kSplit = -1;
 
 template <int TILES, int WARPS>
@@ -192,15 +192,14 @@ struct WarpPairBase : WarpAtoms {
     }
   }
 
-  // What a number of the map needs of its two neighbours: hh = h2_j . h2_k and ww = sw_j sw_k.
+  // The factors of an element of the map: hh = h2_j . h2_k and ww = sw_j sw_k.
   struct Factors {
     float hh, ww;
   };
   __device__ static Factors factors(const float4& j, const float4& k) {
     return {j.x * k.x + j.y * k.y + j.z * k.z, j.w * k.w};
   }
-  // f(tile of columns, number) for a lane's numbers of the map's rows; number e is of row e / 2, column e
-  // % 2.
+  // Calls f(tile of columns, e) for a lane's elements of the map; element e is in row e / 2, column e % 2.
   template <class F>
   __device__ static void each_number(F f) {
     DPA2MD_UNROLL
@@ -210,8 +209,8 @@ struct WarpPairBase : WarpAtoms {
     }
   }
 
-  // x, products of query and g2 that are to be multiplied with `down`, become exp(z - largest z) and
-  // `inverse` one over their sums; both: ww hh; logit (may be null).
+  // Replaces x, products of query and g2 scaled by 1 / `down`, by exp(z - largest z). Writes ww hh to `both`,
+  // the rows' 1 / sum to `inverse`, and the logits to `logit` unless null.
   __device__ void softmax(const Pairs& p, const Rows& r, float down, float (*x)[4], float (*both)[4],
                           float (*logit)[4], float* inverse) const {
     const float shift = float(kAttentionShift);
@@ -242,7 +241,7 @@ struct WarpPairBase : WarpAtoms {
       inverse[h] = 1.0f / sum[h];
     }
   }
-  // What makes A of p ww hh, scaled for halves.
+  // The factor from p ww hh to A, scaled for halves.
   __device__ static Scale map_scale(const Pairs& p) { return scale_to<kMapLimit>(0.57735027f * p.most); }
 
   // f(tile, first channel of it, pair of rows' row) ... a lane's two channels of either row.

@@ -1,5 +1,5 @@
-// The reverse of repformer_pair_warp.h: one sweep over 16 rows after the other, whose contributions to the
-// columns' neighbours are summed in shared memory.
+// The reverse of repformer_pair_warp.h: one pass over tiles of 16 rows. Their contributions to the columns'
+// neighbours are summed in shared memory.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -9,7 +9,7 @@
 namespace dpa2md {
 namespace gpu {
 
-// Assigns d g2 of the layer, in the place of that of the next; adds to d h2 and d sw.
+// Overwrites the next layer's d g2 with this layer's; adds to d h2 and d sw.
 template <int TILES, int WARPS>
 struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
   using Base = WarpPairBase<TILES, WARPS>;
@@ -146,8 +146,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     }
   }
 
-  // The gradient of what the layer norm reads, into d.norm; returns what its numbers are to be multiplied
-  // with.
+  // Writes the gradient of the layer norm's input to d.norm; returns the factor that unscales it.
   __device__ float norm_backward(const Pairs& p, const Rows& r, const Gradients& d) const {
     const LayerView<float>& w = this->w;
     ChannelSum x, norm;
@@ -244,8 +243,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     add(&y, logit.down * p.down * w.map_t.down, down);
   }
 
-  // Through A and the softmax: x (products of query and g2) becomes A, dmap (products of d applied and g2)
-  // the gradient of the logits. Returns how the latter is to be scaled.
+  // The reverse of A and the softmax: turns x (products of query and g2) into A, and dmap (products of d
+  // applied and g2) into the gradient of the logits. Returns the scale of the latter.
   __device__ Scale map_backward(const Pairs& p, const Rows& r, float logit_down, float direct_down,
                                 float map_up, float (*x)[4], float (*dmap)[4], const Gradients& d) const {
     const float shift = float(kAttentionShift);
@@ -278,7 +277,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     return scale_to<1>(warp_most(most));
   }
 
-  // Adds a^T b and x^T y to the gradients of all pairs; all have these 16 rows, which are the contraction.
+  // Adds a^T b and x^T y, contracted over these 16 rows, to the gradients of all pairs.
   __device__ static void columns(int lane, const SumPair* a, const SumPair* b, float scale_ab,
                                  const SumPair* x, const SumPair* y, float scale_xy, float4* to) {
     RightTile right[2][kChannelTiles];
@@ -301,10 +300,10 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     }
   }
 
-  // d h2 and d sw from what the heads gave: of a row's own, and of its columns'.
+  // d h2 and d sw from the heads' d hh and d ww: for the rows, and for the columns.
   __device__ void factors_backward(const Pairs& p, const Rows& r, const Gradients& d) const {
     const int g = r.lane >> 2, t = r.lane & 3;
-    auto* of_pairs = reinterpret_cast<float4*>(d.norm.high);  // whose turn is over
+    auto* of_pairs = reinterpret_cast<float4*>(d.norm.high);  // no longer read
     float4 own[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};
     __syncwarp();
     DPA2MD_UNROLL
@@ -340,8 +339,7 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     }
     __syncwarp();
   }
-  // Adds what `count` warps have of d h2 and d sw, whose scratch is `stride` bytes apart, to those of all
-  // pairs.
+  // Adds the d h2 and d sw of `count` warps, whose scratch is `stride` bytes apart, to those of all pairs.
   __device__ void add_factors(int lane, const Pairs& p, const Gradients& d, int count, int stride) const {
     for (int j = lane; j < p.n; j += 32) {
       float* to = dh2 + (p.q0 + j) * kH2Row;
@@ -355,7 +353,8 @@ struct WarpPairStepBackward : WarpPairBase<TILES, WARPS> {
     }
     __syncwarp();
   }
-  // Of a block of an atom: each warp its own 16 rows, of what all have; d h2 and d sw by the first.
+  // Reduces over the warps of a block that share an atom: each warp writes d g2 of its own 16 rows, the first
+  // warp d h2 and d sw.
   __device__ void write_split(const ThreadBlock& b, const Pairs& p, const Gradients& d) const {
     constexpr int stride = Base::kPairBytes + kGradientBytes;
     const int count = (p.n + 15) / 16;

@@ -1,6 +1,6 @@
 // repinit (two-body embedding), forward and backward; also the whole descriptor of a DPA-1 student.
 //   M (4 x ng) = em^T g / nsel        D (ng x axis) = M^T M[:, :axis]
-// A few neighbours at a time, so that the embedding net of a chunk fits into shared memory.
+// Takes a chunk of neighbours at a time, so that its embedding net fits into shared memory.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -19,7 +19,7 @@ struct EmbeddingChunk {
   T *raw, *g, *dg, *slope;  // (n, ng) before and after the gate; slope of a compressed table
 };
 
-// d M of an atom from d D, and what it takes to make it.
+// d M of an atom, and the scratch to compute it from d D.
 template <class T>
 struct MomentGradient {
   static constexpr int kParts = 8;  // of the sum over ng, which are added up afterwards
@@ -60,7 +60,7 @@ struct RepinitBase {
   DPA2MD_KERNEL const T* gate(int i, std::int64_t pair) const { return gate_of_types(i, s.type[pair]); }
   DPA2MD_KERNEL T opening(std::int64_t pair) const { return s.smooth ? s.repinit.sw[pair] : T(1); }
 
-  // Afterwards g holds the embedding of neighbours j0 … of atom i, and raw what it is without the gate.
+  // Computes the embedding of neighbours j0 … of atom i: g with the gate, raw without.
   DPA2MD_KERNEL void embed(const ThreadBlock& b, int i, int j0, EmbeddingChunk<T>* c) const {
     const EmbeddingView<T>& e = s.embedding;
     const int left = s.repinit.count[i] - j0, ng = e.ng;
@@ -89,7 +89,7 @@ struct RepinitBase {
     });
   }
 
-  // From the sum (4) of em^T g_m over neighbours to M of channel m, which is kept, and goes to `rows` (ng,
+  // Turns the sum (4) of em^T g_m over neighbours into M of channel m; stores it in s.moment and `rows` (ng,
   // 4).
   DPA2MD_KERNEL void keep_moment(int i, int m, const T* sum, T* rows) const {
     const EmbeddingView<T>& e = s.embedding;
@@ -102,7 +102,7 @@ struct RepinitBase {
       rows[4 * m + c] = s.moment[(static_cast<std::int64_t>(i) * 4 + c) * e.ng + m] = x * share;
     }
   }
-  // D, a row of it a thread.
+  // Computes D from M, one thread per row.
   DPA2MD_KERNEL void descriptor(const ThreadBlock& b, int i, const T* rows) const {
     const int axis = s.repinit_axis;
     T* out = s.rep_out + static_cast<std::int64_t>(i) * s.repinit_width;
@@ -121,7 +121,7 @@ struct RepinitBase {
       }
     });
   }
-  // From the sum (4, ng) of em^T g over neighbours to M and D.
+  // Turns the sum (4, ng) of em^T g over neighbours into M and D.
   DPA2MD_KERNEL void finish(const ThreadBlock& b, int i, const T* moment, T* rows) const {
     const int ng = s.embedding.ng;
     b.each(ng, [&](int m) {
@@ -130,8 +130,7 @@ struct RepinitBase {
     });
     descriptor(b, i, rows);
   }
-  // d M from d D, with the 1 / nsel of M: what a row of D gives, and for the first `axis` channels the
-  // columns.
+  // d M from d D, with the factor 1 / nsel: the rows' part and, for the first `axis` channels, the columns'.
   DPA2MD_KERNEL void moment_gradient(const ThreadBlock& b, int i, const MomentGradient<T>& to) const {
     const int ng = s.embedding.ng, axis = s.repinit_axis;
     constexpr int kParts = MomentGradient<T>::kParts;
@@ -169,8 +168,8 @@ struct RepinitBase {
     const Four<T> y = four(row);
     for (int c = 0; c < 4; ++c) sum->x[c] += x * y.x[c];
   }
-  // The input of the net: em_0 and, in concat mode, the neighbour's type embedding, the centre's unless
-  // one_side.
+  // Writes the net's input: em_0 and, in concat mode, the type embeddings of the neighbour and, unless
+  // one_side, of the centre.
   DPA2MD_KERNEL void inputs(const ThreadBlock& b, int i, EmbeddingChunk<T>* c) const {
     const int in = s.embedding.net.inputs, tebd = s.tebd;
     b.each(c->n * in, [&](int k) {

@@ -1,10 +1,10 @@
-// repinit from tables: the atoms all of whose neighbours a table covers. The others are left to repinit.h.
+// repinit from tables, for atoms whose neighbours are all covered by a table. repinit.h does the others.
 //
-// Neighbours in the same cell share a polynomial sum_k p_k u^k of every channel (u: the place in the cell),
-// so that the channels see cells instead of neighbours:
+// Neighbours in the same cell share the polynomial sum_k p_k u^k of every channel (u: the place in the cell),
+// so that the work on channels is per cell instead of per neighbour:
 //   forward    M += sum_k p_k S_k      with S_k (4) = sum_j em_j u_j^k over the cell's neighbours
 //   backward   A_k (4) = dM p_k        over all channels; then d em_j = sum_k A_k u_j^k ...
-// With a gate (strip mode) sw_j em_j has sums of its own, which meet the gated channels.
+// With a gate (strip mode), separate sums of sw_j em_j are multiplied with the gated channels.
 #pragma once
 
 #include "cuda/kernels/repinit.h"
@@ -13,17 +13,17 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// A neighbour's cell as a number: type, cell, and the neighbour, so that no two are the same. Atoms with more
-// neighbours, whose places would not fit into shared memory, are left to repinit.h.
+// Bits of a neighbour's sort key: type, cell, neighbour; so keys are unique. repinit.h does the atoms with
+// more neighbours than kMostTabulated, whose places would not fit into shared memory.
 constexpr int kNeighborBits = 9, kCellBits = 14;
 constexpr int kMostTabulated = 1 << kNeighborBits;
 constexpr int kMostTabulatedTypes = 1 << (32 - kNeighborBits - kCellBits);
 constexpr unsigned kNoNeighbor = 0xffffffffu;
 
-// The neighbours of an atom in the order of their cells.
+// The neighbours of an atom, sorted by cell.
 template <class T>
 struct NeighborCells {
-  // What is known of a neighbour: em, powers of its place, sw, and 1 / the cell's width.
+  // A neighbour: em, powers of its place, sw, and 1 / the cell's width.
   struct alignas(16) Neighbor {
     T em[4], power[kPowers], sw, inverse_width;
   };
@@ -47,7 +47,7 @@ struct NeighborCells {
   DPA2MD_KERNEL static int cell_of(unsigned key) { return key >> kNeighborBits & ((1 << kCellBits) - 1); }
   DPA2MD_KERNEL static int type_of(unsigned key) { return key >> (kNeighborBits + kCellBits); }
 
-  // How many of the n listed neighbours come before this one.
+  // The number of the n keys below `mine`.
   DPA2MD_KERNEL int rank(unsigned mine, int n) const {
     int before = 0;
     for (int k = 0; k < n; k += 4) {
@@ -58,7 +58,7 @@ struct NeighborCells {
     return before;
   }
 
-  // Finds where cells begin; one warp.
+  // Finds the first neighbour of each cell; one warp.
   DPA2MD_KERNEL void find_cells(const ThreadBlock& b, int n) const {
     int done = 0;
     for (int k0 = 0; k0 < n; k0 += b.lanes) {
@@ -92,7 +92,7 @@ struct TabulatedRepinitBase : RepinitBase<T> {
     for (int q = 0; q < 4; ++q) gate[q] = m + q < e.ng ? from[q] : T(0);
   }
 
-  // Puts the neighbours in order; false when one of them has no table or lies outside. All threads agree.
+  // Sorts the neighbours by cell; false if one has no table or lies outside. All threads get the same result.
   DPA2MD_KERNEL bool find_cells(const ThreadBlock& b, int i, const Cells& to) const {
     const State<T>& s = this->s;
     const int n = s.repinit.count[i];
@@ -133,7 +133,7 @@ struct TabulatedRepinitBase : RepinitBase<T> {
   }
 };
 
-// Sets `tabulated` of every atom. A warp takes every so many cells, its lanes four channels each.
+// Sets `tabulated` of every atom. The warps take cells in turn, each lane four channels.
 template <class T>
 struct TabulatedRepinit : TabulatedRepinitBase<T> {
   static constexpr int kMostThreads = kTableThreads, kMinBlocks = kTableBlocks<T>;
@@ -208,7 +208,7 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
       for (int k = 0; k < 16; ++k) sum[k / 4][k % 4] += gated[k / 4][k % 4] * gate[k % 4];
     }
   }
-  // What one neighbour adds.
+  // Adds one neighbour's contribution to `sum`.
   DPA2MD_KERNEL void neighbor(int i, unsigned key, int m, const typename Cells::Neighbor& of,
                               const Four<T>* p, T (*sum)[4]) const {
     const Four<T> em = four(of.em);
@@ -252,7 +252,7 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
       }
     }
   }
-  // The sums of all warps into the room of a few.
+  // Reduces the sums of all warps to the kKept moments of `a`.
   DPA2MD_KERNEL void keep(const ThreadBlock& b, int m, int warps, const Arrays& a, const T (*sum)[4]) const {
     const int channels = this->s.embedding.table_channels;
     for (int w0 = 0; w0 < warps; w0 += kKept) {
@@ -271,8 +271,8 @@ struct TabulatedRepinit : TabulatedRepinitBase<T> {
   }
 };
 
-// Assigns d em and d sw of the pairs. A group of lanes makes A of a cell, some cells at a time; then a thread
-// takes a neighbour.
+// Assigns d em and d sw of the pairs. A group of lanes computes A of a cell, kCells cells at a time; then
+// each thread takes a neighbour.
 template <class T>
 struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
   static constexpr int kMostThreads = kTableThreads, kMinBlocks = kTableBlocks<T>;
@@ -308,7 +308,7 @@ struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
   }
 
  private:
-  // A of a cell, the k-th that there is room for.
+  // Computes A of a cell into place k of kCells.
   DPA2MD_KERNEL void cell(const ThreadBlock& b, int i, int cell, int k, bool inside, const Arrays& a) const {
     const EmbeddingView<T>& e = this->s.embedding;
     const unsigned key = a.cells.key[a.cells.first[cell]];
@@ -362,7 +362,7 @@ struct TabulatedRepinitBackward : TabulatedRepinitBase<T> {
     four(s.repinit.dem + 4 * p) = {dem[0] + slope * of.inverse_width, dem[1], dem[2], dem[3]};
     s.repinit.dsw[p] = s.smooth ? dsw : T(0);
   }
-  // From A of a cell to d em of a neighbour without what comes through the cell's place, and d place.
+  // From A of a cell: a neighbour's d em without the part through its place, and d place.
   DPA2MD_KERNEL static void gradients(const typename Cells::Neighbor& of, const T* sums, T* dem, T* slope) {
     const Four<T> em = four(of.em);
     const T at = of.power[1];

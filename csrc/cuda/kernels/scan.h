@@ -1,5 +1,5 @@
-// Running sums of counts: where each atom's (or row's) entries begin. Several arrays of the same length at
-// once, one warp an array; tile by tile, in three kernels, or of one tile in a single one.
+// Prefix sums of counts: the offsets of each atom's (or row's) entries. Scans several arrays of the same
+// length at once, one warp per array; three kernels for several tiles, one kernel for a single tile.
 #pragma once
 
 #include <climits>
@@ -13,7 +13,7 @@ namespace DPA2MD_GPU {
 constexpr int kTile = 1024;  // counts of an item
 constexpr int kScanArrays = 5;
 
-// What the sum of an array's counts and the largest of them may be at most.
+// Upper limits for the sum of an array's counts, and for each count.
 struct ScanLimit {
   std::int64_t sum = INT64_MAX;
   int most = INT_MAX;
@@ -26,8 +26,8 @@ struct ScanView {
   std::int64_t* tile;   // (arrays, tiles) sums of tiles, then of all tiles before
   int* tile_most;       // (arrays, tiles) their largest count
   std::int64_t* total;  // (2, arrays) the sum and the largest count
-  // Where any of them is exceeded all counts, and so the sums before them, become zeros, so that nothing is
-  // written beyond the room that there is; total stays as it was.
+  // If any limit is exceeded, all counts and prefix sums become zero, so that nothing is written out of
+  // bounds; `total` keeps the true sums.
   ScanLimit limit[kScanArrays];
 
   DPA2MD_KERNEL bool fits(int a) const {

@@ -20,7 +20,7 @@ constexpr int kTileColumns = 128;  // of a block: a group for each of 4 warps
 struct alignas(16) Halves {
   std::uint32_t high[2], low[2];
 };
-// What a lane takes of 16 columns: 4t, 4t + 1 of columns g and g + 8, then 4t + 2, 4t + 3.
+// A lane's part of 16 columns: 4t, 4t + 1 of columns g and g + 8, then 4t + 2, 4t + 3.
 struct alignas(16) Quad {
   std::uint32_t x[4];
 };
@@ -28,8 +28,8 @@ struct WeightTile {
   Quad high, low;
 };
 
-// A weight (k, n): for 16 of the contraction and a group of columns, for each of its two tiles the Quads of
-// every lane, high ones and low ones; the factors of the columns. Zeros beyond k and n.
+// A weight (k, n): for every 16 of the contraction and every group of columns, the lanes' Quads of its two
+// tiles, high and low; and the columns' factors. Padded with zeros beyond k and n.
 struct SplitWeight {
   const Quad* fragments = nullptr;
   const float* scale = nullptr;  // (n)
@@ -38,7 +38,7 @@ struct SplitWeight {
   DPA2MD_KERNEL int stages() const { return (k + kStageDepth - 1) / kStageDepth; }
   DPA2MD_KERNEL int groups() const { return (n + kGroupColumns - 1) / kGroupColumns; }
   DPA2MD_KERNEL int tiles() const { return (n + kTileColumns - 1) / kTileColumns; }
-  // Where a group of columns begins.
+  // The fragments of a step of the contraction and a group of columns.
   DPA2MD_KERNEL const Quad* at(int step, int group) const {
     return fragments + (static_cast<std::size_t>(step) * groups() + group) * 128;
   }
@@ -46,7 +46,7 @@ struct SplitWeight {
 
 // ---- weights, by the host
 
-// The half next to x, |x| < 65504; its bits.
+// Rounds x, |x| < 65504, to the nearest half; also returns its bits.
 inline double nearest_half(double x, std::uint32_t* bits) {
   int exponent = 0;
   std::frexp(x, &exponent);

@@ -1,5 +1,5 @@
-// Energies and virials of all atoms added up over frames, always in the same order; and what the host is told
-// of the pair list, beside them.
+// Reduces the atoms' energies and virials over frames, in a fixed order, and stores the pair list's totals
+// beside them for the host.
 #pragma once
 
 #include "cuda/block/block.h"
@@ -16,16 +16,16 @@ struct RowTile {
   int begin, end;
 };
 
-// What a tile adds to its frame's sums; an item is a tile. Where every frame is one tile that is all.
+// Reduces the rows of a tile; an item is a tile. If every frame is one tile, these are the frames' sums.
 struct SumRows {
   int natoms;
   const RowTile* tiles;
   const double *energy, *virial;  // (natoms), (rows, 9) or null
   double* sums;                   // (tiles, kSums)
-  int count;                      // of totals,
-  const std::int64_t* total;      // which the host finds with the results
-  double* told;
-  int* zero[kCounters];  // counters of this step, ready for the next one
+  int count;                      // number of totals
+  const std::int64_t* total;      // (count) the pair list's totals
+  double* told;                   // (count) their copies, downloaded with the results
+  int* zero[kCounters];           // counters to reset for the next step; null: none
 
   DPA2MD_KERNEL void arrays(Scratch*, int) const {}
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int t, Scratch) const {
@@ -53,7 +53,7 @@ struct SumRows {
   }
 };
 
-// The sums of frames from those of their tiles; an item is a frame.
+// Reduces the tiles of each frame; an item is a frame.
 struct SumFrames {
   const int* first;    // (frames + 1) tile
   const double* tile;  // (tiles, kSums)

@@ -1,5 +1,5 @@
-// Embedding nets as tables (embedding_tables.h) on the device: of every cell and channel the six coefficients
-// of a polynomial of the place in the cell, so that pairs of the same cell can share the work on channels.
+// Tables of embedding nets (embedding_tables.h) on the device: six coefficients per cell and channel, of a
+// polynomial of the place in the cell. Pairs of the same cell share the work on channels.
 #pragma once
 
 #include <cmath>
@@ -11,8 +11,8 @@ namespace DPA2MD_GPU {
 
 constexpr int kPowers = 6;  // coefficients of a polynomial
 
-// The kernels of tables: threads of a block where there are few atoms, and registers for five blocks of
-// kThreads, whose warps wait for each other's loads.
+// Launch bounds of the table kernels: threads per block for few atoms; registers for five blocks of kThreads,
+// so that warps hide each other's load latency.
 constexpr int kTableThreads = 320;
 template <class T>
 constexpr int kTableBlocks = sizeof(T) == 4 ? 2 : 1;
@@ -24,16 +24,16 @@ struct TablePlace {
   T at;
 };
 
-// A thousandth of a cell beyond the ends is in them: of a pair at the cutoff, rounding can take the switch
-// below zero.
+// Whether the table covers x. It extends a thousandth of a cell beyond its ends, since rounding can take the
+// switch of a pair at the cutoff below zero.
 template <class T>
 DPA2MD_KERNEL bool covers(const TableView<T>& t, T x) {
   const T cells = x * t.inverse_width, beyond = T(1.0 / 1024);
   return t.piece && cells >= T(t.first) - beyond && cells <= T(t.first + t.cells) + beyond;
 }
 
-// Nothing is rounded but a place that is tiny beside 1/2: widths are powers of two, and cells begin at
-// multiples of them.
+// The cell of x and the place in it. Exact but for places much smaller than 1/2, since widths are powers of
+// two and cells begin at their multiples.
 template <class T>
 DPA2MD_KERNEL TablePlace<T> place(const TableView<T>& t, T x) {
   const T cells = x * t.inverse_width;

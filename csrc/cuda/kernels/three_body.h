@@ -1,6 +1,6 @@
 // Three-body repinit, forward and backward:
 //   c_jk = em_j[1:4] . em_k[1:4]      g1_b[m] = sum_jk c_jk g(c_jk, t_j, t_k)[m] / nsel^2
-// over all ordered pairs of neighbours, j = k too, a chunk of them at a time.
+// over all ordered pairs of neighbours, including j = k, in chunks.
 #pragma once
 
 #include "cuda/kernels/views.h"
@@ -35,7 +35,7 @@ struct ThreeBodyBase {
   }
   DPA2MD_KERNEL T norm() const { return T(1) / (T(s.three.nsel) * T(s.three.nsel)); }
 
-  // Afterwards net.x holds g of the triples t0 … t0 + rows - 1 of atom i, without the gate.
+  // Computes g of the triples t0 … t0 + rows - 1 of atom i into net.x, without the gate.
   DPA2MD_KERNEL void embed(const ThreadBlock& b, int i, int t0, int rows, NetBuffers<T>* net) const {
     const int in = s.embedding3.net.inputs, tebd = s.tebd;
     b.each(rows * in, [&](int e) {

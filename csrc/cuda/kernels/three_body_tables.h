@@ -1,6 +1,6 @@
-// Three-body from tables: c g(c) of every unordered pair of neighbours. First a thread a pair finds its
-// place, then a group of lanes takes eight channels of a pair. Atoms with a pair beyond the tables' reach are
-// left to three_body.h.
+// Three-body from tables: c g(c) of every unordered pair of neighbours. One thread per pair finds its place,
+// then a group of lanes takes eight channels of a pair. three_body.h does the atoms with a pair beyond the
+// tables' reach.
 #pragma once
 
 #include "cuda/kernels/tables.h"
@@ -9,7 +9,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Channels that a group of lanes takes at once: of a cell, their first four coefficients each, then the
+// Channels that a group of lanes takes at once. A cell stores their first four coefficients each, then the
 // others.
 constexpr int kTripleChannels = kGroupLanes;
 constexpr int kTriplePiece = kTripleChannels * kPowers;
@@ -44,7 +44,7 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
 
   DPA2MD_KERNEL static int room(int n) { return n < kMostTripled<T> ? n : kMostTripled<T>; }
 
-  // Reads the neighbours; false when a direction is too long for the tables. All threads agree.
+  // Reads the neighbours; false if a direction is too long for the tables. All threads get the same result.
   DPA2MD_KERNEL bool read_neighbors(const ThreadBlock& b, int i, const Pairs& to) const {
     const State<T>& s = this->s;
     bool outside = s.three.count[i] > kMostTripled<T>;
@@ -67,7 +67,7 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
     return first || row != mirror;
   }
 
-  // visit(pairs) for some pairs at a time, whose places are there; all threads call.
+  // Finds the places of kPairs pairs at a time and calls visit(pairs); all threads call.
   template <class Visit>
   DPA2MD_KERNEL void each_places(const ThreadBlock& b, int i, const Pairs& p, Visit visit) const {
     const int n = this->s.three.count[i], together = kPairs / (n + 1);
@@ -84,8 +84,8 @@ struct TabulatedThreeBodyBase : ThreeBodyBase<T> {
     }
   }
 
-  // Coefficients of a channel for kTogether pairs, the first `pair` of them, step apart; beyond the last one
-  // those of the last.
+  // Loads a channel's coefficients for kTogether pairs: `pair` and on, `step` apart; beyond the last pair,
+  // the last one's.
   DPA2MD_KERNEL static void load(const Pairs& p, int pair, int step, int count, int channel, TablePair<T>* of,
                                  Four<T>* low, Two<T>* high) {
     DPA2MD_UNROLL

@@ -1,7 +1,7 @@
-// What the kernels see of the model and of the step: plain structures of device pointers and sizes, handed
-// over by value. Atoms and pairs have the same numbers in all arrays: of one that holds a chunk of atoms
-// only, the pointer is where the first atom's entry would be (gpu_chunks.h). T is float or double: features
-// and their gradients; distances, energies and forces are double.
+// The kernels' view of the model and of the step: plain structures of device pointers and sizes, passed by
+// value. All arrays use global indices of atoms and pairs; for an array of one chunk, the pointer is moved
+// accordingly (gpu_chunks.h). T, float or double, is the type of features and their gradients; distances,
+// energies and forces are double.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// A block's environment matrix and what the reverse sweep collects for it. Pair k of atom i is first[i] + k.
+// A block's environment matrix and its gradient. Pair k of atom i is first[i] + k.
 template <class T>
 struct EnvView {
   double rcut = 0, rcut_smth = 0, inverse_width = 0;  // of the switch, between the two
@@ -26,7 +26,7 @@ struct EnvView {
   T *sw = nullptr, *dsw = nullptr;                       // (pairs)
 };
 
-// A net as a function of its first input: polynomials (tables.h) on cells of a width that is a power of two.
+// A net tabulated over its first input: a polynomial (tables.h) per cell; the cell width is a power of two.
 template <class T>
 struct TableView {
   T inverse_width = 0;
@@ -113,8 +113,7 @@ struct State {
   T* moment = nullptr;                                  // (natoms, 4, ng)
   T *rep_out = nullptr, *drep_out = nullptr;            // (natoms, repinit_width): [D | three-body]
   T* dgg1 = nullptr;                                    // (repformer pairs, g1)
-  // (natoms + 1) whether tables served this atom, at the end how many atoms they did not; null: there are
-  // none
+  // (natoms + 1) whether tables served an atom; the last entry counts the atoms they did not; null: no tables
   int *tabulated = nullptr, *tabulated3 = nullptr;
   double* pair_force = nullptr;  // (pairs, 3): dE/d(r_j - r_i)
 
@@ -137,15 +136,15 @@ struct PairState {
   T *g2, *h2;  // (repformer pairs, g2), (repformer pairs, 3) with rows kH2Row apart
 };
 
-// The pairs of every row of neighbours, ascending, of which a kernel wants those of a chunk of atoms.
+// The pairs of every neighbour row, ascending; find() restricts them to a chunk of atoms.
 struct RowPairs {
-  const std::int64_t* first;  // (nrows) where a row's begin
+  const std::int64_t* first;  // (nrows) offset of a row's pairs
   const int* count;           // (nrows)
   const std::int32_t* pair;
   bool all;                 // there is one chunk, else
   std::int64_t begin, end;  // numbers of the chunk's pairs
 
-  // Where they stand: from … to - 1. All lanes of a warp call.
+  // Finds the offsets of the chunk's pairs in a row: from … to - 1. All lanes of a warp call.
   DPA2MD_KERNEL void find(const ThreadBlock& b, int row, std::int64_t* from, std::int64_t* to) const {
     *from = first[row];
     *to = first[row] + count[row];

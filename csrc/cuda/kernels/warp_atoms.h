@@ -1,4 +1,4 @@
-// Kernels with a warp for an atom.
+// Kernels with a warp per atom.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -8,7 +8,7 @@
 namespace dpa2md {
 namespace gpu {
 
-// The activations of published models: what others need would take registers from these.
+// Whether the warp kernels have the activation: those of published models, as others would cost registers.
 inline bool warp_kernels_know(const Activation& a) {
   return a.kind == Activation::kTanh || a.kind == Activation::kSilut;
 }
@@ -30,7 +30,7 @@ struct WarpAtoms {
   int blocks = 1;                               // of the launch; an item is a block
   const int *count = nullptr, *list = nullptr;  // crowded atoms (FillPairs), only these; null: all
 
-  // f(atom) by a warp for its share of the atoms, or by all warps of a block for the same.
+  // Calls f(atom): each warp for its share of the atoms, or all warps of a block for the same atom.
   template <class F>
   __device__ void each_atom(const ThreadBlock& b, int item, F f) const {
     go(item * warps + b.warp, blocks * warps, f);
