@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from dpa2md import Engine
 from dpa2md.shipped import DEFAULT_MODEL
 
 from tests.support.cpp_programs import environment, run
 
 
+@pytest.mark.timeout(1800)  # the first test builds
 def test_a_program_in_c(cpp_programs):
     done = run([str(cpp_programs / "c_interface"), str(DEFAULT_MODEL)], env=environment())
     assert done.returncode == 0, done.stderr
