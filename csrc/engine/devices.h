@@ -17,7 +17,8 @@ struct Device {
 // "cpu", "cuda" or "cuda:1".
 std::string name(const Device& device);
 
-// Parses a device name. Throws Error for anything else, and for a device that this build lacks.
+// Reads such a name. Throws Error for anything else; whether this build has the device shows where it is
+// used.
 Device parse_device(const std::string& text);
 
 // "CUDA 13.0 for sm_80, sm_90 with PTX", or "" of a build without CUDA.
