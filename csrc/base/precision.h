@@ -1,6 +1,7 @@
 // The precision of features and their gradients.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -11,10 +12,15 @@ enum class Precision { kFloat32, kFloat64 };
 
 inline const char* name(Precision p) { return p == Precision::kFloat32 ? "float32" : "float64"; }
 
-inline Precision parse_precision(const std::string& text) {
+inline std::optional<Precision> precision_named(const std::string& text) {
   for (const Precision p : {Precision::kFloat32, Precision::kFloat64}) {
     if (text == name(p)) return p;
   }
+  return {};
+}
+
+inline Precision parse_precision(const std::string& text) {
+  if (const auto p = precision_named(text)) return *p;
   throw Error("the precision \"" + text + "\" is unknown: use \"float32\" or \"float64\".");
 }
 

@@ -2,10 +2,8 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
-#include <cmath>
 #include <exception>
 
-#include "base/threads.h"
 #include "cpu/memory_limit.h"
 #include "model/embedding_tables.h"
 
@@ -15,9 +13,6 @@ namespace DPA2MD_ISA {
 namespace {
 #define DPA2MD_STRING(x) DPA2MD_STRING_(x)
 #define DPA2MD_STRING_(x) #x
-}  // namespace
-
-namespace {
 
 Net fitting_net(const Model& m) {
   Net net = m.fitting.net;

@@ -50,7 +50,6 @@ class CpuBackend final : public Backend {
 
  private:
   // ---- shared by the stages
-  Arena& arena() const { return work_.arena(); }
   const PairList& pairs() const { return work_.pairs(); }
   const Repformer& rep() const { return model_.repformer; }
   T* g1(int l) { return repformers_.g1(l); }

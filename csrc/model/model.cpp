@@ -246,9 +246,7 @@ std::vector<std::string> split_lines(const std::string& text) {
 
 Precision read_precision(Records& r, const std::string& record) {
   const std::string text = r.text(record);
-  for (const Precision p : {Precision::kFloat32, Precision::kFloat64}) {
-    if (text == name(p)) return p;
-  }
+  if (const auto p = precision_named(text)) return *p;
   r.refuse("holds '" + record + "' = '" + text + "', expected float32 or float64");
 }
 

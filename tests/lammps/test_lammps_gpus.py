@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dpa2md import lammps_plugin
 
-from tests.support.cpp_programs import BUILD, SANITIZE, alone_in, run, search_path
+from tests.support.cpp_programs import BUILD, SANITIZE, alone_in, run_all, search_path
 from tests.support.lammps_runs import (
     AFTER,
     ELEMENTS,
@@ -36,9 +36,7 @@ def emulating_plugin(cpp_programs) -> Path:
     cmake = ["cmake", str(BUILD), *options]
     build = ["cmake", "--build", str(BUILD), "--target", "pair_dpa2", "dpa2plugin"]
     with alone_in(BUILD):
-        for command in (cmake, build):
-            done = run(command, env=os.environ | {"PATH": search_path()})
-            assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        run_all(cmake, build, env=os.environ | {"PATH": search_path()})
     return BUILD
 
 

@@ -35,6 +35,16 @@ def search_path() -> str:
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 
+def run_all(*commands: list[str], **options) -> str:
+    """What the last of them printed; each must succeed."""
+    output = ""
+    for command in commands:
+        done = run(command, **options)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output[-4000:]
+    return output
+
+
 @contextmanager
 def alone_in(build: Path) -> Iterator[None]:
     """Tests that run side by side (pytest -n) build one after another."""
@@ -57,10 +67,5 @@ def build_programs(build: Path = BUILD, *options: str) -> Path | None:
     if not (build / "CMakeCache.txt").exists() and ninja:
         configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     with alone_in(build):
-        for command in (
-            configure,
-            [cmake, "--build", str(build), "--parallel", str(os.cpu_count())],
-        ):
-            done = run(command)
-            assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        run_all(configure, [cmake, "--build", str(build), "--parallel", str(os.cpu_count())])
     return build / "tests" / "cpp"

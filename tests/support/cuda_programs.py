@@ -7,7 +7,7 @@ import platform
 import shutil
 from pathlib import Path
 
-from tests.support.cpp_programs import alone_in, run, search_path
+from tests.support.cpp_programs import alone_in, run_all, search_path
 from tests.support.paths import ROOT
 from tests.support.selection import skip_or_fail
 
@@ -34,10 +34,7 @@ def build_cuda(target: str) -> str:
         configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     build = [cmake, "--build", str(BUILD), "--target", target, "--parallel", str(os.cpu_count())]
     with alone_in(BUILD):
-        for command in (configure, build):
-            done = run(command)
-            output = done.stdout + done.stderr
-            assert done.returncode == 0, output[-4000:]
+        output = run_all(configure, build)
         if target == BACKEND and "Compiling entry function" in output:
             PTXAS_REPORT.write_text(output)
     return output

@@ -114,7 +114,7 @@ RepinitStage<T>::RepinitStage(const Workspace& w, const Buffer<T>& types)
 
 template <class T>
 void RepinitStage<T>::plan(const Workspace& w, MemoryPlan* to) {
-  to->add(&moment_, keeps_moments() ? static_cast<std::size_t>(w.pairs().natoms) * 4 * np_ : 0);
+  to->add(&moment_, keeps_moments_ ? static_cast<std::size_t>(w.pairs().natoms) * 4 * np_ : 0);
 }
 
 // M of an atom, from tables if possible, with what the empty slots add.
@@ -147,7 +147,7 @@ void RepinitStage<T>::forward(const Workspace& w, const Env<T>& env, Range range
       std::fill(to, to + ng * axis, T(0));
       continue;
     }
-    T* moment = keeps_moments() ? kept_moment(i) : a.take<T>(4 * static_cast<std::size_t>(np_));
+    T* moment = keeps_moments_ ? kept_moment(i) : a.take<T>(4 * static_cast<std::size_t>(np_));
     moments(w, env, i, moment);
     squares(moment, to);
   }
@@ -197,8 +197,8 @@ void RepinitStage<T>::backward(const Workspace& w, Env<T>* env, Range range, Row
   for (int i = range.begin; i < range.end; ++i) {
     if (w.pairs().repinit.count[i] == 0) continue;
     Arena::Scope scope(a);
-    T* moment = keeps_moments() ? kept_moment(i) : a.take<T>(size);
-    if (!keeps_moments()) moments(w, *env, i, moment);
+    T* moment = keeps_moments_ ? kept_moment(i) : a.take<T>(size);
+    if (!keeps_moments_) moments(w, *env, i, moment);
     T* dmoment = a.zeros<T>(size);
     moments_backward(dout[i - range.begin], moment, dmoment);
     if (const TablePlace<T>* places = tables_.places(w, *env, i, true)) {

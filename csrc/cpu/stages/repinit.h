@@ -29,7 +29,6 @@ class RepinitStage {
 
  private:
   struct Atom;
-  bool keeps_moments() const { return keeps_moments_; }
   T* kept_moment(int i) { return moment_.data() + static_cast<std::size_t>(i) * 4 * np_; }
   void through_net(const Workspace& w, const Env<T>& env, int i, bool tape, Atom* s) const;
   void net_backward(const Workspace& w, Env<T>* env, int i, const T* dmoment) const;
