@@ -1,4 +1,4 @@
-// The scalar formulas of the model (switch function, activations and their derivatives), once for every
+// exp, tanh and the switch function, once for every
 // backend: this header is read by the host compiler and by nvcc. The host versions of exp and tanh are free
 // of branches and calls, so that loops over them vectorise without -ffast-math; both are accurate to about 2
 // ulp.
@@ -80,8 +80,10 @@ DPA2MD_HD T expm1_bounded(T x) {
   return (scale - T(1)) + scale * p;
 }
 
-DPA2MD_HD double clamp(double x, double lo, double hi) { return x < lo ? lo : (x > hi ? hi : x); }
-DPA2MD_HD float clamp(float x, float lo, float hi) { return x < lo ? lo : (x > hi ? hi : x); }
+template <class T>
+DPA2MD_HD T clamp(T x, T lo, T hi) {
+  return x < lo ? lo : (x > hi ? hi : x);
+}
 
 #if defined(__CUDA_ARCH__)
 DPA2MD_HD double exp(double x) { return ::exp(x); }
@@ -106,6 +108,10 @@ template <class T>
 DPA2MD_HD T sigmoid(T x) {
   return T(0.5) * (T(1) + tanh(T(0.5) * x));
 }
+DPA2MD_HD double sqrt(double x) { return std::sqrt(x); }
+DPA2MD_HD float sqrt(float x) { return std::sqrt(x); }
+DPA2MD_HD double softplus(double x) { return std::log1p(std::exp(x)); }
+DPA2MD_HD float softplus(float x) { return float(softplus(double(x))); }
 
 }  // namespace math
 
@@ -120,82 +126,6 @@ DPA2MD_HD void switch_polynomial(V u, double width, V* sw, V* dsw) {
 DPA2MD_HD void switch_function(double r, double rcut_smth, double rcut, double* sw, double* dsw) {
   const double width = rcut - rcut_smth;
   switch_polynomial(math::clamp((r - rcut_smth) / width, 0.0, 1.0), width, sw, dsw);
-}
-
-struct Activation {
-  enum Kind { kLinear, kTanh, kRelu, kRelu6, kSoftplus, kSigmoid, kSilu, kGelu, kSilut } kind = kLinear;
-  double threshold = 0, slope = 0, offset = 0;  // silut: T, silu'(T), silu(T)
-};
-
-// value and derivative of the activation K at x
-template <Activation::Kind K, class T>
-DPA2MD_HD void activate(const Activation& a, T x, T* value, T* slope) {
-  if constexpr (K == Activation::kTanh) {
-    const T t = math::tanh(x);
-    *value = t;
-    *slope = T(1) - t * t;
-  } else if constexpr (K == Activation::kRelu) {
-    *value = x > T(0) ? x : T(0);
-    *slope = x > T(0) ? T(1) : T(0);
-  } else if constexpr (K == Activation::kRelu6) {
-    *value = math::clamp(x, T(0), T(6));
-    *slope = (x > T(0) && x < T(6)) ? T(1) : T(0);
-  } else if constexpr (K == Activation::kSoftplus) {
-    *value = x > T(20) ? x : T(std::log1p(std::exp(double(x))));
-    *slope = x > T(20) ? T(1) : math::sigmoid(x);
-  } else if constexpr (K == Activation::kSigmoid) {
-    const T s = math::sigmoid(x);
-    *value = s;
-    *slope = s * (T(1) - s);
-  } else if constexpr (K == Activation::kSilu) {
-    const T s = math::sigmoid(x);
-    *value = x * s;
-    *slope = s * (T(1) + x * (T(1) - s));
-  } else if constexpr (K == Activation::kGelu) {
-    const T c = T(0.7978845608028654);  // sqrt(2/pi)
-    const T t = math::tanh(c * (x + T(0.044715) * x * x * x));
-    *value = T(0.5) * x * (T(1) + t);
-    *slope = T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * c * (T(1) + T(3 * 0.044715) * x * x);
-  } else if constexpr (K == Activation::kSilut) {
-    const T s = math::sigmoid(x);
-    const T t = math::tanh(T(a.slope) * (x - T(a.threshold)));
-    const bool tail = x >= T(a.threshold);
-    *value = tail ? t + T(a.offset) : x * s;
-    *slope = tail ? (T(1) - t * t) * T(a.slope) : s * (T(1) + x * (T(1) - s));
-  } else {
-    *value = x;
-    *slope = T(1);
-  }
-}
-
-// Calls f(std::integral_constant-like tag) for the activation's kind: `dispatch(a, [&](auto k) {
-// activate<k.value>… })`.
-template <Activation::Kind K>
-struct ActivationTag {
-  static constexpr Activation::Kind value = K;
-};
-template <class F>
-DPA2MD_DEVICE_TOO void dispatch(const Activation& a, F&& f) {
-  switch (a.kind) {
-    case Activation::kTanh:
-      return f(ActivationTag<Activation::kTanh>{});
-    case Activation::kRelu:
-      return f(ActivationTag<Activation::kRelu>{});
-    case Activation::kRelu6:
-      return f(ActivationTag<Activation::kRelu6>{});
-    case Activation::kSoftplus:
-      return f(ActivationTag<Activation::kSoftplus>{});
-    case Activation::kSigmoid:
-      return f(ActivationTag<Activation::kSigmoid>{});
-    case Activation::kSilu:
-      return f(ActivationTag<Activation::kSilu>{});
-    case Activation::kGelu:
-      return f(ActivationTag<Activation::kGelu>{});
-    case Activation::kSilut:
-      return f(ActivationTag<Activation::kSilut>{});
-    case Activation::kLinear:
-      return f(ActivationTag<Activation::kLinear>{});
-  }
 }
 
 }  // namespace dpa2md

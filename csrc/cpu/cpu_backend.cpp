@@ -11,6 +11,9 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 namespace {
+
+constexpr int kGroups = 16;  // of atoms, at most, for gradients by weights
+
 #define DPA2MD_STRING(x) DPA2MD_STRING_(x)
 #define DPA2MD_STRING_(x) #x
 
@@ -29,13 +32,36 @@ CpuBackend<T>::CpuBackend(const Model& model, int threads, bool tables, bool low
       use_tables_(tables),
       types_(cast<T>(model.type_embedding)),
       env_(model),
-      repinit_(work_, types_),
-      three_body_(model, types_),
-      transform_(model),
-      fitting_(model, fitting_net(model), types_),
+      repinit_(work_, types_, is_dual<T> ? &gradients_ : nullptr),
+      three_body_(model, types_, is_dual<T> ? &gradients_ : nullptr),
+      transform_(model, is_dual<T> ? &gradients_ : nullptr),
+      fitting_(model, fitting_net(model), types_, is_dual<T> ? &gradients_ : nullptr),
       embedded_width_(model.repinit.ng * model.repinit_axis +
                       (model.has_three_body ? model.three_body.ng : 0)),
-      repformers_(work_, &env_.repformer) {}
+      repformers_(work_, &env_.repformer, is_dual<T> ? &gradients_ : nullptr) {}
+
+template <class T>
+void CpuBackend<T>::prepare() {
+  types_ = cast<T>(model_.type_embedding);
+  repinit_.prepare();
+  three_body_.prepare();
+  transform_.prepare();
+  fitting_.prepare(fitting_net(model_));
+  repformers_.prepare();
+  tabulated_.clear();  // the next step makes the tables
+}
+
+template <class T>
+void CpuBackend<T>::add_gradient([[maybe_unused]] Model* to) {
+  if constexpr (is_dual<T>) {
+    gradients_.finish(work_);
+    repinit_.add_gradient(to);
+    three_body_.add_gradient(to);
+    transform_.add_gradient(to);
+    fitting_.add_gradient(to);
+    repformers_.add_gradient(to);
+  }
+}
 
 template <class T>
 std::string CpuBackend<T>::description() const {
@@ -49,6 +75,8 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   work_.input = input;
   work_.output = output;
   work_.block = block_size(pairs().natoms);
+  const int groups = std::min(kGroups, (pairs().natoms + work_.block - 1) / work_.block);
+  work_.group_atoms = groups ? (pairs().natoms / work_.block + groups) / groups * work_.block : work_.block;
   build_tables();
   env_.begin(work_, span_blocks());
   repformers_.begin(span_blocks());
@@ -58,10 +86,12 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
 // Rebuilds the tables if new types have appeared.
 template <class T>
 void CpuBackend<T>::build_tables() {
-  if (!use_tables_ || !add_types(pairs().types_present, &tabulated_)) return;
-  repinit_.build_tables(tabulated_);
-  if (model_.has_three_body) three_body_.build_tables(tabulated_);
-  repformers_.build_tables(tabulated_);
+  if constexpr (!is_dual<T>) {
+    if (!use_tables_ || !add_types(pairs().types_present, &tabulated_)) return;
+    repinit_.build_tables(tabulated_);
+    if (model_.has_three_body) three_body_.build_tables(tabulated_);
+    repformers_.build_tables(tabulated_);
+  }
 }
 
 template <class T>
@@ -75,8 +105,11 @@ void CpuBackend<T>::reserve() {
   plan.add(&embedded_, blocks * embedded_width_);
   plan.add(&dembedded_, work_.input.forces ? blocks * embedded_width_ : 0);
   repformers_.plan(&plan);
+  if constexpr (is_dual<T>)
+    gradients_.plan(pairs().natoms, (pairs().natoms + work_.group_atoms - 1) / work_.group_atoms, &plan);
   check_memory(plan.needed(), plan.held(), static_cast<std::int64_t>(n), work_.low_memory);
   plan.resize();
+  if constexpr (is_dual<T>) gradients_.clear();
 }
 
 // ---- the inputs and outputs of each stage
@@ -104,7 +137,7 @@ void CpuBackend<T>::fitting(Range a) {
 }
 template <class T>
 void CpuBackend<T>::g1_transform_backward(Range a) {
-  transform_.backward(a, rows_of(dg1(0), a).data, embedded(dembedded_, a));
+  transform_.backward(work_, a, rows_of(dg1(0), a).data, embedded(dembedded_, a));
 }
 template <class T>
 void CpuBackend<T>::three_body_backward(Range a) {
@@ -129,11 +162,11 @@ void CpuBackend<T>::descriptor(Range range, double* out) {
     }
     if (model_.is_dpa2) {
       const T* from = g1(rep().nlayers) + static_cast<std::size_t>(i) * width;
-      std::copy(from, from + width, row);
+      for (int c = 0; c < width; ++c) row[c] = value_of(from[c]);
     } else {
       repinit_.descriptor(i, row);
     }
-    const T* tebd = types_.data() + type * (dim - width);
+    const Real<T>* tebd = types_.data() + type * (dim - width);
     std::copy(tebd, tebd + (dim - width), row + width);  // nothing without concat_output_tebd
   }
 }
@@ -143,12 +176,14 @@ void CpuBackend<T>::descriptor(Range range, double* out) {
 // 4 to 32 atoms: weights meet many rows at once, and threads share the work evenly.
 template <class T>
 int CpuBackend<T>::block_size(int count) const {
+  if (is_dual<T>) return std::clamp((count + kGroups - 1) / kGroups, 4, 32);  // whatever the threads
   return std::clamp(count / (4 * work_.threads), 4, 32);
 }
 
 // Few enough that their shares stay in cache, enough that no thread waits long for the others.
 template <class T>
 int CpuBackend<T>::span_blocks() const {
+  if (is_dual<T>) return pairs().natoms / work_.block + 1;  // all
   return 16 * work_.threads;
 }
 
@@ -156,13 +191,15 @@ template <class T>
 void CpuBackend<T>::run(int natoms, const std::function<void(Range)>& stage,
                         const std::function<void(Range)>& gather) {
   const int block = block_size(natoms), span = gather ? span_blocks() * block : std::max(natoms, 1);
-  std::exception_ptr failure;  // must not leave a parallel region
+  const int unit = is_dual<T> ? work_.group_atoms : block;  // of one thread
+  std::exception_ptr failure;                               // must not leave a parallel region
   for (int from = 0; from < natoms && !failure; from += span) {
     const int to = std::min(natoms, from + span);
 #pragma omp parallel for schedule(dynamic) if (work_.threads > 1)
-    for (int begin = from; begin < to; begin += block) {
+    for (int first = from; first < to; first += unit) {
       try {
-        stage({begin, std::min(to, begin + block)});
+        for (int begin = first; begin < std::min(to, first + unit); begin += block)
+          stage({begin, std::min(to, begin + block)});
       } catch (...) {
 #pragma omp critical
         failure = std::current_exception();
@@ -175,11 +212,18 @@ void CpuBackend<T>::run(int natoms, const std::function<void(Range)>& stage,
 
 template class CpuBackend<float>;
 template class CpuBackend<double>;
+template class CpuBackend<Dual<float>>;
+template class CpuBackend<Dual<double>>;
 
 std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables,
                                       bool low_memory) {
   if (single) return std::make_unique<CpuBackend<float>>(model, threads, tables, low_memory);
   return std::make_unique<CpuBackend<double>>(model, threads, tables, low_memory);
+}
+
+std::unique_ptr<Backend> make_gradient_backend(const Model& model, bool single, int threads) {
+  if (single) return std::make_unique<CpuBackend<Dual<float>>>(model, threads, false, false);
+  return std::make_unique<CpuBackend<Dual<double>>>(model, threads, false, false);
 }
 
 }  // namespace DPA2MD_ISA

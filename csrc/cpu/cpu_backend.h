@@ -3,6 +3,9 @@
 // gradients; distances, energies and forces are double.
 #pragma once
 
+#include <type_traits>
+
+#include "cpu/gradients.h"
 #include "cpu/stages/env_mat.h"
 #include "cpu/stages/fitting.h"
 #include "cpu/stages/g1_transform.h"
@@ -40,13 +43,19 @@ class CpuBackend final : public Backend {
   void g1_transform_backward(Range);
   void three_body_backward(Range);
   void repinit_backward(Range);
-  void env_mat_backward(Range a) { env_.backward(work_, a); }
-  void forces(Range a) { env_.forces(work_, a); }
+  void env_mat_backward(Range a) {
+    if constexpr (!is_dual<T>) env_.backward(work_, a);
+  }
+  void forces(Range a) {
+    if constexpr (!is_dual<T>) env_.forces(work_, a);
+  }
   void descriptor(Range, double* out) override;
   void* g1_rows(int layer) override { return g1(layer); }
   void* g1_gradient_rows(int layer) override { return dg1(layer); }
-  bool single() const override { return sizeof(T) == 4; }
+  bool single() const override { return sizeof(Real<T>) == 4; }
   std::string description() const override;
+  void prepare() override;
+  void add_gradient(Model* to) override;
 
  private:
   // ---- shared by the stages
@@ -75,7 +84,8 @@ class CpuBackend final : public Backend {
   const Model& model_;
   Workspace work_;
   bool use_tables_;
-  Buffer<T> types_;  // (nt, tebd)
+  Gradients<Real<T>> gradients_;  // dual numbers only
+  Weights<T> types_;              // (nt, tebd)
   EnvMatStage<T> env_;
   RepinitStage<T> repinit_;
   ThreeBodyStage<T> three_body_;

@@ -11,9 +11,9 @@ namespace DPA2MD_ISA {
 template <class T>
 struct Panels {
   int in = 0, out = 0;
-  Buffer<T> w;
+  Weights<T> w;
   bool empty() const { return w.empty(); }
-  void pack(int rows, int columns, const T* from);
+  void pack(int rows, int columns, const Real<T>* from);
   // y (rows, out) [+]= x (rows, in) w
   void multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const;
 };
@@ -22,7 +22,7 @@ struct Panels {
 template <class T>
 struct Linear {
   Panels<T> w, wt;
-  Buffer<T> b;
+  Weights<T> b;
   void prepare(const Tensor& weight, const Tensor* bias);
   // y (rows, out) = x (rows, in) w + b
   void forward(int rows, const T* x, int ldx, T* y, int ldy) const;

@@ -21,7 +21,9 @@ class Workspace {
   const bool low_memory;
   StepInput input;
   StepOutput output;
-  int block = 1;  // atoms of a stage call in this step
+  int block = 1;        // atoms of a stage call in this step
+  int group_atoms = 1;  // of gradients by weights: gradients.h
+  int group(int i) const { return i / group_atoms; }
 
   const PairList& pairs() const { return *input.pairs; }
   Arena& arena() const { return arenas_[thread_index()]; }

@@ -13,12 +13,21 @@
 
 namespace dpa2md {
 
+// A direction for the derivatives of dE/d(weights): how atoms move and cells are strained, and what every
+// atom's energy counts beside that.
+struct Direction {
+  const double* moves = nullptr;    // (natoms, 3)
+  const double* strains = nullptr;  // (frames, 9): r -> r + strain r
+  const double* seeds = nullptr;    // (natoms)
+};
+
 struct StepInput {
   const PairList* pairs = nullptr;
   bool forces = true;
-  const double* fparam = nullptr;  // (frames, nfparam), physical values, or null
-  const int* frame = nullptr;      // (natoms) frame of each atom, or null: all 0
-  const double* aparam = nullptr;  // (natoms, naparam)
+  const Direction* along = nullptr;  // of a sweep for gradients by weights
+  const double* fparam = nullptr;    // (frames, nfparam), physical values, or null
+  const int* frame = nullptr;        // (natoms) frame of each atom, or null: all 0
+  const double* aparam = nullptr;    // (natoms, naparam)
   // (frames + 1) the first atom of every frame, and natoms; null: all rows are one frame
   const std::vector<int>* frame_start = nullptr;
   int frames() const { return frame_start ? static_cast<int>(frame_start->size()) - 1 : 1; }
@@ -100,6 +109,12 @@ class Backend {
   virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, bool /*once*/, PairList* /*out*/) {
     return false;
   }
+  // Takes the weights anew from the model, whose shapes are the same.
+  virtual void prepare() {}
+  // After a sweep of a gradient backend: adds to the tensors of `gradient`, a model like its own, for every
+  // weight w
+  //   sum_i seeds_i de_i/dw + d/dt dE/dw along moves and strains.
+  virtual void add_gradient(Model* /*gradient*/) {}
   // Times every kernel by itself, one after the other, until called with false. kernel_times() returns and
   // resets the times. Does nothing without a device.
   virtual void measure_kernels(bool /*yes*/) {}
@@ -115,6 +130,9 @@ class Backend {
 // low_memory: the reverse sweep recomputes instead of keeping; the same results, more slowly.
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precision, int threads, bool tables,
                                           bool low_memory);
+
+// A backend for gradients by weights: its sweeps, with StepInput::along, give nothing else.
+std::unique_ptr<Backend> make_cpu_gradient_backend(const Model& model, Precision precision, int threads);
 
 // One GPU, by its CUDA number; defined where the build found CUDA.
 std::unique_ptr<Backend> make_cuda_backend(const Model& model, Precision precision, int device, bool tables);

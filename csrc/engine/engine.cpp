@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "engine/sweep.h"
+#include "model/parameters.h"
 
 namespace dpa2md {
 namespace {
@@ -109,7 +111,7 @@ void Engine::compute(const Atoms& atoms, const StepInput& given, Exchange* excha
     to = with_own_arrays(atoms, input, wanted);
     backend_->begin(input, to);
     if (exchange) backend_->set_sent_rows(exchange->sent_rows());
-    sweep(input.forces, exchange);
+    Sweep(model_, backend_.get(), clock_.get()).run(pairs_.natoms, input.forces, exchange);
   } while (!backend_->finish(&pairs_));
   if (!backend_->results_by_finish()) add_up(input, atoms, to);
   check_finite(input, atoms, to);
@@ -173,80 +175,33 @@ std::map<std::string, double> Engine::stage_seconds() {
   return seconds;
 }
 
-// ---- the stages
+// ---- gradients by weights
 
-void Engine::stage(Stage stage, Range a, int layer) {
-  if (!clock_) return backend_->stage(stage, layer, a);
-  clock_->time(stage, [&] {
-    backend_->stage(stage, layer, a);
-    backend_->wait();
-  });
+void Engine::set_parameters(const double* flat) {
+  dpa2md::set_parameters(flat, &model_);
+  backend_->prepare();
+  if (gradients_) gradients_->prepare();
 }
 
-// Runs the stages of the table outside the layers.
-void Engine::embedding(Range a) {
-  for (const StageInfo& s : kStageTable) {
-    if (s.stage < Stage::kPairStep && has_stage(model_, s.stage)) stage(s.stage, a);
+void Engine::gradient(const StepInput& given, double* flat) {
+  if (!options_.device.is_cpu())
+    throw Error("gradients by weights are computed on the device cpu only: train with device cpu.");
+  check_trainable(model_);
+  const ThreadScope scope(threads());
+  if (!gradients_) {
+    gradients_ = make_cpu_gradient_backend(model_, precision(), threads());
+    gradient_ = model_;
   }
-}
-void Engine::embedding_backward(Range a) {
-  for (const StageInfo& s : kStageTable) {
-    if (s.stage > Stage::kGatherG1Gradient && s.stage < Stage::kForces && has_stage(model_, s.stage))
-      stage(s.stage, a);
-  }
-}
-
-void Engine::layer(int l, Range a) {
-  if (l > 0) stage(Stage::kPairStep, a, l - 1);  // pair state l - 1 -> l
-  stage(Stage::kNodeStep, a, l);                 // g1 l -> l + 1
-}
-
-// From d g1(l + 1) to d g1(l). If a pair step reads g1, its reverse runs with the layer of that g1; else it
-// needs nothing from other atoms and runs earlier, while the pairs are in cache.
-void Engine::layer_backward(int l, Range a) {
-  const bool pairs_read_g1 = model_.repformer.has_g1g1;
-  if (pairs_read_g1 && l + 1 < model_.repformer.nlayers) stage(Stage::kPairStepBackward, a, l);
-  stage(Stage::kNodeStepBackward, a, l);
-  if (!pairs_read_g1 && l > 0) stage(Stage::kPairStepBackward, a, l - 1);
-}
-
-// Every exchange ends a run over all atoms; the stages between two exchanges go block by block. So the last
-// layer goes forward and backward within a block, and a model without layers has one run only.
-void Engine::sweep(bool forces, Exchange* exchange) {
-  Backend& b = *backend_;
-  const int natoms = pairs_.natoms, last = model_.repformer.nlayers - 1, width = model_.repformer.g1_dim;
-  const auto turn = [&](Range a) {
-    last < 0 ? embedding(a) : layer(last, a);
-    stage(Stage::kFitting, a);
-    if (forces) last < 0 ? embedding_backward(a) : layer_backward(last, a);
-  };
-  const auto gather = [&](int l) -> std::function<void(Range)> {
-    if (!forces) return {};
-    if (l < 0) return [this](Range a) { stage(Stage::kForces, a); };
-    return [this, l](Range a) { stage(Stage::kGatherG1Gradient, a, l); };
-  };
-
-  if (last >= 0) b.run(natoms, [&](Range a) { embedding(a); });
-  for (int l = 0; l <= last; ++l) {
-    if (exchange) {
-      exchange->forward(b.g1_rows(l), width, b.single());
-      b.put_g1_rows(l);
-    }
-    if (l < last) b.run(natoms, [&](Range a) { layer(l, a); });
-  }
-  if (last >= 0 && forces) b.start_g1_gradient(last);
-  b.run(natoms, turn, gather(last));
-  for (int l = last; l >= 0 && forces; --l) {
-    if (l < last) {
-      b.start_g1_gradient(l);
-      b.run(natoms, [&](Range a) { layer_backward(l, a); }, gather(l));
-    }
-    if (exchange) {
-      exchange->reverse(b.g1_gradient_rows(l), width, b.single());
-      b.put_g1_gradient_rows(l);
-    }
-  }
-  if (last >= 0 && forces) b.run(natoms, [&](Range a) { embedding_backward(a); }, gather(-1));
+  StepInput input = given;
+  input.pairs = &pairs_, input.forces = true;
+  unwanted_.energy.resize(pairs_.natoms);
+  StepOutput output;
+  output.energy = unwanted_.energy.data();
+  gradients_->begin(input, output);
+  Sweep(model_, gradients_.get(), clock_.get()).run(pairs_.natoms, true, nullptr);
+  clear_parameters(&gradient_);
+  gradients_->add_gradient(&gradient_);
+  get_parameters(gradient_, flat);
 }
 
 }  // namespace dpa2md

@@ -75,6 +75,12 @@ class Engine {
   std::vector<KernelTime> kernel_times() { return backend_->kernel_times(); }
   // The device's memory for a step of `natoms` atoms like those of the last compute; zeros on the CPU.
   DeviceMemory device_memory(std::int64_t natoms) { return backend_->memory(natoms); }
+  // Changes all weights (model/parameters.h: one after another).
+  void set_parameters(const double* flat);
+  // For every weight w, sum_i seeds_i de_i/dw + d/dt dE/dw along given.along, at the atoms of the last
+  // compute and with its fparam, aparam, frame and frame_start (Smith et al., arXiv 2006.05475, with exact
+  // tangents). Throws Error on another device than the CPU, and for compressed models.
+  void gradient(const StepInput& given, double* flat);
   // The last compute's pair list; without the pairs themselves if a device built it.
   const PairList& pairs() const { return pairs_; }
 
@@ -82,17 +88,13 @@ class Engine {
   void list_pairs(const Atoms& atoms, bool forces, bool once);
   void check_parameters(const StepInput& input, int natoms) const;
   StepOutput with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to);
-  void stage(Stage stage, Range a, int layer = 0);
-  void embedding(Range a);
-  void layer(int l, Range a);
-  void layer_backward(int l, Range a);
-  void embedding_backward(Range a);
-  void sweep(bool forces, Exchange* exchange);
 
   Model model_;
   EngineOptions options_;  // precision and threads as they are used
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<StageClock> clock_;  // once stages are measured
+  std::unique_ptr<Backend> gradients_;  // once there was a gradient
+  Model gradient_;                      // whose weights are the gradient
+  std::unique_ptr<StageClock> clock_;   // once stages are measured
   double pairs_seconds_ = 0;
   std::vector<char> expected_types_;
   PairList pairs_;

@@ -55,10 +55,35 @@ void PeriodicEngine::check_process() {
   process_ = getpid();
 }
 
+// frame: keeps the atoms' frames.
+StepInput PeriodicEngine::step_input(const Structures& s, std::vector<int>* frame) const {
+  StepInput input;
+  input.fparam = s.fparam, input.aparam = s.aparam;
+  input.frame_start = &s.start;
+  if (s.frames() == 1) return input;
+  frame->resize(s.natoms());
+  for (int f = 0; f < s.frames(); ++f)
+    std::fill(frame->begin() + s.start[f], frame->begin() + s.start[f + 1], f);
+  input.frame = frame->data();
+  return input;
+}
+
+void PeriodicEngine::set_parameters(const double* flat) {
+  const Turn turn(this);
+  run_on_threads(engine_->threads(), [&] { engine_->set_parameters(flat); });
+}
+
+void PeriodicEngine::gradient(const Structures& s, const Direction& along, double* flat) {
+  std::vector<int> frame;
+  StepInput input = step_input(s, &frame);
+  input.along = &along;
+  const Turn turn(this);
+  run_on_threads(engine_->threads(), [&] { engine_->gradient(input, flat); });
+}
+
 ListFacts PeriodicEngine::compute(const Structures& s, double skin, const StructureResults& to) {
-  std::vector<int> frame(s.frames() > 1 ? s.natoms() : 0);
-  for (int f = 0; f < s.frames() && s.frames() > 1; ++f)
-    std::fill(frame.begin() + s.start[f], frame.begin() + s.start[f + 1], f);
+  std::vector<int> frame;
+  StepInput input = step_input(s, &frame);
   const bool forces = to.forces || to.virial || to.virials;
   const Turn turn(this);
   ListFacts facts;
@@ -68,10 +93,7 @@ ListFacts PeriodicEngine::compute(const Structures& s, double skin, const Struct
     neighbors_->leave_search(engine_->searches());
     facts.rebuilt = neighbors_->update(s.x, s.type, s.start, s.cells);
     const Atoms atoms{s.natoms(), s.natoms(), s.x, s.type, nullptr, &neighbors_->candidates()};
-    StepInput input;
-    input.forces = forces, input.fparam = s.fparam, input.aparam = s.aparam;
-    input.frame_start = &s.start;
-    if (s.frames() > 1) input.frame = frame.data();
+    input.forces = forces;
     engine_->compute(atoms, input, nullptr, {to.energies, to.forces, to.virials, to.energy, to.virial});
     if (!to.descriptors) return;
     const std::vector<double> descriptors = engine_->descriptor();

@@ -56,6 +56,10 @@ class PeriodicEngine {
   // Computes forces and virials if any of them is wanted. Keeps the neighbour list for the next calls until
   // an atom may have moved by skin / 2. Throws Error.
   ListFacts compute(const Structures& structures, double skin, const StructureResults& results);
+  // Changes all weights.
+  void set_parameters(const double* flat);
+  // Gradients by weights (Engine::gradient) for the structures of the last computation.
+  void gradient(const Structures& structures, const Direction& along, double* flat);
   // Makes the next computation rebuild the neighbour list.
   void forget_neighbors();
   DeviceMemory device_memory(std::int64_t natoms);
@@ -67,6 +71,7 @@ class PeriodicEngine {
  private:
   class Turn;
   void check_process();
+  StepInput step_input(const Structures& s, std::vector<int>* frame) const;
 
   std::unique_ptr<Engine> engine_;
   bool own_threads_;  // the caller said how many

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <numeric>
 
 #include "model/compressed_table.h"
 #include "model/function_table.h"
@@ -135,6 +137,110 @@ FoldedLayer fold_layer(const Repformer& f, int layer) {
   return w;
 }
 
+void without_row_means(std::vector<double>* rows, int width) {
+  for (auto row = rows->begin(); row != rows->end(); row += width) {
+    const double mean = std::accumulate(row, row + width, 0.0) / width;
+    for (int c = 0; c < width; ++c) row[c] -= mean;
+  }
+}
+
+// ---- the way back
+
+namespace {
+
+// Of the list of updates, the rows that `scales` names in the original's order; `factor` none: not learned.
+void unfold_scales(Repformer::Style style, std::initializer_list<const Tensor*> scales, Tensor* residual) {
+  if (style != Repformer::Style::kResidual) return;
+  std::size_t at = 0;
+  for (const Tensor* s : scales) {
+    for (const double x : s->data) residual->data[at++] += x;
+  }
+}
+
+void unfold_local_attention(const Repformer& f, const RepformerLayer& m, const FoldedLayer& g,
+                            RepformerLayer* to) {
+  const int nd = f.attn1_hidden, nh = f.attn1_nhead, width = f.g1_dim;
+  const int qw = nd * nh, kvw = (nd + width) * nh;
+  const double inv = 1.0 / std::sqrt(double(nd));
+  for (int h = 0; h < nh; ++h) {
+    for (int a = 0; a < width; ++a) {
+      const double* q = &g.attn1_query.data[static_cast<std::size_t>(a) * nh * width + h * width];
+      const double* v = &g.attn1_value.data[static_cast<std::size_t>(h * width + a) * width];
+      for (int b = 0; b < width; ++b) {
+        for (int c = 0; c < nd; ++c) {
+          const int column = head_fastest(c, h, nh);
+          to->attn1_q.data[static_cast<std::size_t>(a) * qw + column] += q[b] * m.attn1_kv(b, column) * inv;
+          to->attn1_kv.data[static_cast<std::size_t>(b) * kvw + column] += q[b] * m.attn1_q(a, column) * inv;
+        }
+      }
+      for (int c = 0; c < width; ++c) {
+        const int column = head_fastest(nd + c, h, nh);
+        const double x = m.attn1_kv(a, column);
+        double sum = 0;
+        double* head = &to->attn1_head.w.data[static_cast<std::size_t>(h * width + c) * width];
+        for (int b = 0; b < width; ++b) {
+          head[b] += x * v[b];
+          sum += v[b] * m.attn1_head.w(h * width + c, b);
+        }
+        to->attn1_kv.data[static_cast<std::size_t>(a) * kvw + column] += sum;
+      }
+    }
+  }
+}
+
+void unfold_attention_map(const Repformer& f, const RepformerLayer& m, const Tensor& g, Tensor* to) {
+  const int nd = f.attn2_hidden, nh = f.attn2_nhead, width = f.g2_dim, columns = 2 * nh * nd;
+  const double inv = 1.0 / std::sqrt(double(nd));
+  auto in = g.data.begin();
+  for (int h = 0; h < nh; ++h) {
+    for (int a = 0; a < width; ++a) {
+      for (int b = 0; b < width; ++b, ++in) {
+        for (int c = 0; c < nd; ++c) {
+          const int q = head_fastest(c, h, 2 * nh), k = head_fastest(c, nh + h, 2 * nh);
+          to->data[a * columns + q] += *in * m.attn2_qk(b, k) * inv;
+          to->data[b * columns + k] += *in * m.attn2_qk(a, q) * inv;
+        }
+      }
+    }
+  }
+}
+
+void unfold_attention_value(const Repformer& f, const RepformerLayer& m, const Tensor& g,
+                            RepformerLayer* to) {
+  const int nh = f.attn2_nhead, width = f.g2_dim, columns = nh * width;
+  auto in = g.data.begin();
+  for (int h = 0; h < nh; ++h) {
+    for (int a = 0; a < width; ++a) {
+      for (int b = 0; b < width; ++b, ++in) {
+        for (int c = 0; c < width; ++c) {
+          const int column = head_fastest(c, h, nh);
+          to->attn2_v.data[a * columns + column] += *in * m.attn2_head.w(column, b);
+          to->attn2_head.w.data[column * width + b] += *in * m.attn2_v(a, column);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void unfold_layer(const Repformer& f, int layer, const FoldedLayer& g, RepformerLayer* to) {
+  const RepformerLayer& m = f.layers[layer];
+  unfold_scales(f.style, {&g.scale_self, &g.scale_conv, &g.scale_mlp, &g.scale_attn1}, &to->g1_residual);
+  for (int k = 0; f.has_conv && k < f.g2_dim; ++k) {
+    for (int c = 0; c < f.g1_dim; ++c) {
+      const int at = f.g1_out_conv ? k * f.g1_dim + c : c * f.g2_dim + k;
+      to->conv.data[at] += g.conv.data[k * f.g1_dim + c];
+    }
+  }
+  if (f.has_g1_attn) unfold_local_attention(f, m, g, to);
+  if (layer + 1 == f.nlayers) return;
+  unfold_scales(f.style, {&g.scale_linear2, &g.scale_g1g1, &g.scale_attn2}, &to->g2_residual);
+  if (f.has_g2_attn || f.update_h2) unfold_attention_map(f, m, g.attn2_map, &to->attn2_qk);
+  if (f.has_g2_attn) unfold_attention_value(f, m, g.attn2_value, to);
+  if (f.update_h2 && f.style == Repformer::Style::kResidual) to->h2_residual.data[0] += g.h2_scale;
+}
+
 Tensor fold_tebd(const Model& m) {
   if (m.tebd_transform.empty()) return {};
   const int nt = m.ntypes(), width = m.repformer.g1_dim;
@@ -146,6 +252,19 @@ Tensor fold_tebd(const Model& m) {
     }
   }
   return out;
+}
+
+void unfold_tebd(const Model& m, const std::vector<double>& gradient, Model* to) {
+  const int width = m.repformer.g1_dim, tebd = m.tebd_dim();
+  for (int t = 0; t < m.ntypes(); ++t) {
+    for (int c = 0; c < width; ++c) {
+      const double g = gradient[static_cast<std::size_t>(t) * width + c];
+      for (int k = 0; k < tebd; ++k) {
+        to->type_embedding.data[t * tebd + k] += g * m.tebd_transform(k, c);
+        to->tebd_transform.data[k * width + c] += g * m.type_embedding(t, k);
+      }
+    }
+  }
 }
 
 // em = -davg/dstd through the ungated embedding (sw = 0 there)
@@ -171,6 +290,20 @@ Tensor fold_empty_slots(const Model& m) {
     }
   }
   return out;
+}
+
+void unfold_empty_slots(const Model& m, const std::vector<double>& gradient, Net* to) {
+  const Embedding& e = m.repinit;
+  std::vector<double> dg(e.ng);
+  for (int t = 0; t < m.ntypes(); ++t) {
+    std::fill(dg.begin(), dg.end(), 0.0);
+    for (int x4 = 0; x4 < 4; ++x4) {
+      const double em = -e.davg(t, x4) / e.dstd(t, x4);
+      for (int c = 0; c < e.ng; ++c)
+        dg[c] += em * gradient[(static_cast<std::size_t>(t) * 4 + x4) * e.ng + c];
+    }
+    net_gradient(e.net, {-e.davg(t, 0) / e.dstd(t, 0)}, dg, to);
+  }
 }
 
 }  // namespace dpa2md

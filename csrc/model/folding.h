@@ -19,11 +19,21 @@ struct FoldedLayer {
 };
 
 FoldedLayer fold_layer(const Repformer& f, int layer);
+// The way back, for gradients: adds to those of the layer's weights what the gradient of the folded ones
+// gives. alpha is no weight; absent tensors are empty.
+void unfold_layer(const Repformer& f, int layer, const FoldedLayer& gradient, RepformerLayer* to);
+
+// Subtracts the means of rows of `width` numbers, as a layer norm would; for gradients, the same.
+void without_row_means(std::vector<double>* rows, int width);
 
 // (nt, g1): the type embedding through tebd_transform; empty without one.
 Tensor fold_tebd(const Model& model);
+// Adds to the gradients of both.
+void unfold_tebd(const Model& model, const std::vector<double>& gradient, Model* to);
 
 // (nt, 4, ng): what one empty slot adds to the moments of repinit; empty when davg is zero.
 Tensor fold_empty_slots(const Model& model);
+// Adds to the gradient of repinit's net.
+void unfold_empty_slots(const Model& model, const std::vector<double>& gradient, Net* to);
 
 }  // namespace dpa2md

@@ -119,4 +119,41 @@ void evaluate_net(const Net& net, double x, const std::vector<double>& rest, dou
   std::copy(din.begin(), din.end(), slope);
 }
 
+void net_gradient(const Net& net, const std::vector<double>& x, std::vector<double> dy, Net* to) {
+  const std::size_t count = net.layers.size();
+  std::vector<std::vector<double>> in(count + 1, x), activated(count), slope(count);
+  for (std::size_t k = 0; k < count; ++k) {
+    const Layer& l = net.layers[k];
+    std::vector<double>& y = activated[k];
+    y.assign(l.out(), 0.0), slope[k].assign(l.out(), 1.0);
+    if (!l.b.empty()) y.assign(l.b.data.begin(), l.b.data.end());
+    for (int i = 0; i < l.in(); ++i) {
+      for (int o = 0; o < l.out(); ++o) y[o] += in[k][i] * l.w(i, o);
+    }
+    dispatch(net.act, [&](auto kind) {
+      for (int o = 0; o < l.out() && !(net.linear_last && k + 1 == count); ++o)
+        activate<decltype(kind)::value>(net.act, y[o], &y[o], &slope[k][o]);
+    });
+    in[k + 1] = y;
+    for (int o = 0; o < l.out() && !l.idt.empty(); ++o) in[k + 1][o] *= l.idt.data[o];
+    for (int o = 0; o < l.skip * l.in(); ++o) in[k + 1][o] += in[k][o % l.in()];
+  }
+  for (std::size_t k = count; k-- > 0;) {
+    const Layer& l = net.layers[k];
+    Layer& g = to->layers[k];
+    std::vector<double> dx(l.in(), 0.0);
+    for (int o = 0; o < l.skip * l.in(); ++o) dx[o % l.in()] += dy[o];
+    for (int o = 0; o < l.out(); ++o) {
+      if (!l.idt.empty()) g.idt.data[o] += dy[o] * activated[k][o], dy[o] *= l.idt.data[o];
+      dy[o] *= slope[k][o];
+      if (!l.b.empty()) g.b.data[o] += dy[o];
+      for (int i = 0; i < l.in(); ++i) {
+        g.w.data[static_cast<std::size_t>(i) * l.out() + o] += in[k][i] * dy[o];
+        dx[i] += l.w(i, o) * dy[o];
+      }
+    }
+    dy = dx;
+  }
+}
+
 }  // namespace dpa2md

@@ -60,4 +60,7 @@ void look_up(const FunctionTable& table, double x, double* value, double* slope)
 // An embedding net as a function of its first input; `rest` are the others.
 void evaluate_net(const Net& net, double x, const std::vector<double>& rest, double* value, double* slope);
 
+// Adds to the weights' gradients in `to` those of y . dy, where y is the net's value at x.
+void net_gradient(const Net& net, const std::vector<double>& x, std::vector<double> dy, Net* to);
+
 }  // namespace dpa2md

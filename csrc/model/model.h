@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/activation.h"
 #include "base/precision.h"
-#include "base/scalar_math.h"
 #include "model/formulas.h"
 #include "model/model_file.h"
 

@@ -8,7 +8,7 @@
 // cutoff has z = -20 and adds nothing, so that there is no jump; below, the terms stay positive.
 #pragma once
 
-#include "base/scalar_math.h"
+#include "base/dual.h"
 
 namespace dpa2md {
 

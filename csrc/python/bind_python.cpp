@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "engine/devices.h"
 #include "engine/periodic_engine.h"
+#include "model/parameters.h"
 
 namespace py = pybind11;
 namespace dpa2md {
@@ -45,6 +46,49 @@ class ArrayEngine {
     }
     return out;
   }
+  // [(record, shape)] of all weights, in the order of the flat arrays
+  py::list parameter_layout() {
+    py::list out;
+    Model model = engine().model();
+    each_parameter(&model, [&](const std::string& name, Tensor* t) {
+      out.append(py::make_tuple(name, py::tuple(py::cast(t->shape))));
+    });
+    return out;
+  }
+  Doubles parameters() {
+    Doubles flat(static_cast<py::ssize_t>(parameter_count(engine().model())));
+    get_parameters(engine().model(), flat.mutable_data());
+    return flat;
+  }
+  void set_parameters(Doubles flat) {
+    if (flat.ndim() != 1 || flat.size() != static_cast<py::ssize_t>(parameter_count(engine().model())))
+      throw Error("the array 'flat' has the wrong shape.");
+    py::gil_scoped_release release;
+    engine_.set_parameters(flat.data());
+  }
+  // dL/d(parameters) from dL/d(atomic energies) (n), dL/d(forces) (n, 3) and dL/d(virials) (frames, 3, 3),
+  // for the structures of the last compute
+  Doubles gradient(Doubles denergies, Doubles dforces, Doubles dvirials) {
+    if (last_.start.empty()) throw Error("gradient() is for the structures of a compute() before it.");
+    const py::ssize_t n = last_.natoms(), frames = last_.frames();
+    if (denergies.size() != n || dforces.size() != 3 * n || dvirials.size() != 9 * frames)
+      throw Error("the arrays of gradient() have other sizes than the structures of the last compute().");
+    last_.fparam = last_fparam_ ? last_fparam_->data() : nullptr;
+    last_.aparam = last_aparam_ ? last_aparam_->data() : nullptr;
+    // forces are -dE/dx, and the virial -dE/d(strain), whose rows are those of r in r (x) dE/dr
+    std::vector<double> moves(dforces.data(), dforces.data() + 3 * n), strains(9 * frames);
+    for (double& x : moves) x = -x;
+    for (py::ssize_t f = 0; f < frames; ++f) {
+      for (int a = 0; a < 9; ++a) strains[9 * f + a] = -dvirials.data()[9 * f + a % 3 * 3 + a / 3];
+    }
+    Doubles flat(static_cast<py::ssize_t>(parameter_count(engine().model())));
+    double* out = flat.mutable_data();
+    Direction along;
+    along.moves = moves.data(), along.strains = strains.data(), along.seeds = denergies.data();
+    py::gil_scoped_release release;
+    engine_.gradient(last_, along, out);
+    return flat;
+  }
   void forget_neighbors() { engine_.forget_neighbors(); }
 
   // (needed, free, atoms that fit) of the device, or None.
@@ -75,6 +119,9 @@ class ArrayEngine {
     }
     s.fparam = fparam ? fparam->data() : nullptr;
     s.aparam = aparam ? aparam->data() : nullptr;
+    last_.start = s.start;
+    last_.cells = s.cells;
+    last_fparam_ = fparam, last_aparam_ = aparam;
 
     py::dict out;
     const auto array = [&](const char* name, bool wanted, std::vector<py::ssize_t> shape) -> double* {
@@ -130,6 +177,8 @@ class ArrayEngine {
   }
 
   PeriodicEngine engine_;
+  Structures last_;  // of the last compute, without positions and types
+  std::optional<Doubles> last_fparam_, last_aparam_;
 };
 
 py::dict model_info(const Model& m) {
@@ -218,6 +267,10 @@ PYBIND11_MODULE(_core, module) {
            py::arg("cells"), py::arg("pbc"), py::arg("skin"), py::arg("forces") = true,
            py::arg("fparam") = py::none(), py::arg("aparam") = py::none(), py::arg("descriptors") = false,
            py::arg("virials") = true)
+      .def("parameter_layout", &ArrayEngine::parameter_layout)
+      .def("parameters", &ArrayEngine::parameters)
+      .def("set_parameters", &ArrayEngine::set_parameters, py::arg("flat"))
+      .def("gradient", &ArrayEngine::gradient, py::arg("denergies"), py::arg("dforces"), py::arg("dvirials"))
       .def("forget_neighbors", &ArrayEngine::forget_neighbors, py::call_guard<py::gil_scoped_release>())
       .def("device_memory", &ArrayEngine::device_memory, py::arg("natoms"))
       .def("measure_stages", &ArrayEngine::measure_stages)

@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "base/scalar_math.h"
+#include "base/activation.h"
 #include "check.h"
 #include "cpu/vector/simd_math.h"
 #include "isa.h"

@@ -17,7 +17,7 @@ namespace DPA2MD_ISA {
 template <class T>
 struct EnvMatStage<T>::PairVectors {
   int np;
-  double *x, *y, *z, *r;
+  Geometry<T>*x, *y, *z, *r;
 };
 
 template <class T>
@@ -25,13 +25,34 @@ typename EnvMatStage<T>::PairVectors EnvMatStage<T>::pair_vectors(const Workspac
   Arena& arena = w.arena();
   PairVectors p;
   p.np = padded(n, lanes<double>());
-  for (double** a : {&p.x, &p.y, &p.z, &p.r}) *a = arena.take<double>(p.np);
-  const double* vec = w.pairs().vec.data() + 3 * w.pairs().repinit.first[i];
-  for (int k = 0; k < n; ++k) p.x[k] = vec[3 * k], p.y[k] = vec[3 * k + 1], p.z[k] = vec[3 * k + 2];
-  for (int k = n; k < p.np; ++k) p.x[k] = 1, p.y[k] = p.z[k] = 0;
+  for (Geometry<T>** a : {&p.x, &p.y, &p.z, &p.r}) *a = arena.take<Geometry<T>>(p.np);
+  read_vectors(w, i, n, &p);
+  for (int k = n; k < p.np; ++k) p.x[k] = Geometry<T>(1), p.y[k] = p.z[k] = Geometry<T>(0);
 #pragma omp simd
-  for (int k = 0; k < p.np; ++k) p.r[k] = std::sqrt(p.x[k] * p.x[k] + p.y[k] * p.y[k] + p.z[k] * p.z[k]);
+  for (int k = 0; k < p.np; ++k) p.r[k] = math::sqrt(p.x[k] * p.x[k] + p.y[k] * p.y[k] + p.z[k] * p.z[k]);
   return p;
+}
+
+// The vectors; of dual numbers, their tangents are how they move along the step's direction.
+template <class T>
+void EnvMatStage<T>::read_vectors(const Workspace& w, int i, int n, PairVectors* p) const {
+  const double* vec = w.pairs().vec.data() + 3 * w.pairs().repinit.first[i];
+  if constexpr (!is_dual<T>) {
+    for (int k = 0; k < n; ++k) p->x[k] = vec[3 * k], p->y[k] = vec[3 * k + 1], p->z[k] = vec[3 * k + 2];
+  } else {
+    const Direction& along = *w.input.along;
+    const std::int32_t* row = w.pairs().row.data() + w.pairs().repinit.first[i];
+    const double *own = along.moves + 3 * i,
+                 *strain = along.strains + 9 * (w.input.frame ? w.input.frame[i] : 0);
+    for (int k = 0; k < n; ++k, vec += 3) {
+      const double* other = along.moves + 3 * row[k];
+      double d[3];
+      for (int c = 0; c < 3; ++c)
+        d[c] = other[c] - own[c] + strain[3 * c] * vec[0] + strain[3 * c + 1] * vec[1] +
+               strain[3 * c + 2] * vec[2];
+      p->x[k] = {vec[0], d[0]}, p->y[k] = {vec[1], d[1]}, p->z[k] = {vec[2], d[2]};
+    }
+  }
 }
 
 namespace {
@@ -39,7 +60,21 @@ namespace {
 constexpr int kDoubles = lanes<double>();
 using Doubles = Vector<double, kDoubles>::type;
 
-DPA2MD_INLINE const Doubles& at(const double* p) { return *reinterpret_cast<const Doubles*>(p); }
+template <class G>
+DPA2MD_INLINE typename Vector<G, kDoubles>::type at(const G* p) {
+  return load<kDoubles>(p);
+}
+
+// Vectors of doubles to the numbers T in memory.
+template <class T>
+DPA2MD_INLINE void put(T* to, typename Vector<Geometry<T>, kDoubles>::type x) {
+  using V = typename Vector<Real<T>, kDoubles>::type;
+  if constexpr (is_dual<T>) {
+    store<kDoubles>(to, {__builtin_convertvector(x.value, V), __builtin_convertvector(x.tangent, V)});
+  } else {
+    store<kDoubles>(to, __builtin_convertvector(x, V));
+  }
+}
 
 // A block's constants for a type of the centre.
 struct EnvConstants {
@@ -58,6 +93,11 @@ DPA2MD_INLINE void switch_lanes(const EnvConstants& e, Doubles r, Doubles* sw, D
   const Doubles u = max_lanes(Doubles{}, min_lanes(Doubles{} + 1.0, (r - e.rcut_smth) / width));
   switch_polynomial(u, width, sw, dsw);
 }
+DPA2MD_INLINE void switch_lanes(const EnvConstants& e, Dual<Doubles> r, Dual<Doubles>* sw, Dual<Doubles>*) {
+  Doubles slope;
+  switch_lanes(e, r.value, &sw->value, &slope);
+  sw->tangent = slope * r.tangent;
+}
 
 }  // namespace
 
@@ -70,21 +110,19 @@ void EnvMatStage<T>::one(const Workspace& w, Env<T>* env, int i, const PairVecto
   const int n = env->prefix->count[i], np = padded(n, lanes<double>());
   T* part = arena.take<T>(5 * static_cast<std::size_t>(np));  // em column by column, sw
   for (int k = 0; k < np; k += kDoubles) {
-    const Doubles r = at(p.r + k), v[3] = {at(p.x + k), at(p.y + k), at(p.z + k)};
-    Doubles sw, dsw;
+    using V = typename Vector<Geometry<T>, kDoubles>::type;
+    const V r = at(p.r + k), v[3] = {at(p.x + k), at(p.y + k), at(p.z + k)};
+    V sw, dsw;
     switch_lanes(e, r, &sw, &dsw);
-    const auto store = [&](int c, Doubles x) {
-      *reinterpret_cast<typename Vector<T, kDoubles>::type*>(part + c * np + k) =
-          __builtin_convertvector(x, typename Vector<T, kDoubles>::type);
-    };
-    store(4, sw);
+    const auto column = [&](int c, V x) { put<T>(part + c * np + k, x); };
+    column(4, sw);
     if (env->direct) {
-      store(0, r / e.rcut);
-      for (int c = 0; c < 3; ++c) store(1 + c, v[c] / e.rcut);
+      column(0, r / e.rcut);
+      for (int c = 0; c < 3; ++c) column(1 + c, v[c] / e.rcut);
     } else {
-      const Doubles inv = 1.0 / (r + w.model.env_protection), across = sw * inv * inv;
-      store(0, (sw * inv - e.avg[0]) * e.inv_std[0]);
-      for (int c = 0; c < 3; ++c) store(1 + c, (across * v[c] - e.avg[1 + c]) * e.inv_std[1 + c]);
+      const V inv = 1.0 / (r + w.model.env_protection), across = sw * inv * inv;
+      column(0, (sw * inv - e.avg[0]) * e.inv_std[0]);
+      for (int c = 0; c < 3; ++c) column(1 + c, (across * v[c] - e.avg[1 + c]) * e.inv_std[1 + c]);
     }
   }
   const std::size_t q0 = env->row(w, i);
@@ -237,7 +275,7 @@ void EnvMatStage<T>::begin(const Workspace& w, int spans) {
   repinit.prefix = &p.repinit, three_body.prefix = &p.three_body, repformer.prefix = &p.repformer;
   repinit.block_pairs = most_in_block(p.repinit, p.natoms, w.block);
   three_body.block_pairs = most_in_block(p.three_body, p.natoms, w.block);
-  if (w.input.forces) shares_.build(p, p.repinit, w.block, spans);
+  if (w.input.forces && !is_dual<T>) shares_.build(p, p.repinit, w.block, spans);
 }
 
 template <class T>
@@ -254,11 +292,20 @@ void EnvMatStage<T>::plan(const Workspace& w, MemoryPlan* to) {
   repinit.plan(w.threads * repinit.block_pairs, back, to);
   three_body.plan(w.threads * three_body.block_pairs, back, to);
   repformer.plan(w.pairs().repformer.first[w.pairs().natoms], back, to);
-  to->add(&dforce_, back ? 12 * shares_.size() : 0);
+  to->add(&dforce_, back && !is_dual<T> ? 12 * shares_.size() : 0);
 }
 
 template class EnvMatStage<float>;
 template class EnvMatStage<double>;
+// The sweep of dual numbers ends at the weights: it has no forces.
+#define DPA2MD_INSTANTIATE(T)                                        \
+  template EnvMatStage<T>::EnvMatStage(const Model&);                \
+  template void EnvMatStage<T>::begin(const Workspace&, int);        \
+  template void EnvMatStage<T>::plan(const Workspace&, MemoryPlan*); \
+  template void EnvMatStage<T>::forward(const Workspace&, Range);    \
+  template void EnvMatStage<T>::again(const Workspace&, Env<T>*, Range) const;
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

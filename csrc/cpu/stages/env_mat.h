@@ -1,6 +1,8 @@
 // Environment matrices; and the end of the reverse sweep, from their gradients to forces and virial.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/memory_plan.h"
 #include "cpu/shares.h"
 #include "cpu/workspace.h"
@@ -26,6 +28,10 @@ struct Env {
   void plan(std::size_t pairs, bool backward, MemoryPlan* to);
 };
 
+// The type of distances: double, and dual with T.
+template <class T>
+using Geometry = std::conditional_t<is_dual<T>, Dual<double>, double>;
+
 template <class T>
 class EnvMatStage {
  public:
@@ -48,6 +54,7 @@ class EnvMatStage {
  private:
   struct PairVectors;
   PairVectors pair_vectors(const Workspace& w, int i, int n) const;
+  void read_vectors(const Workspace& w, int i, int n, PairVectors* p) const;
   void one(const Workspace& w, Env<T>* env, int i, const PairVectors& p) const;
   void gradient(const Workspace& w, const Env<T>& env, int i, const PairVectors& p, double* f) const;
 

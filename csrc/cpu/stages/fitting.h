@@ -13,16 +13,28 @@ template <class T>
 class FittingStage {
  public:
   // `net` is the model's, in the order of this backend; types (ntypes, tebd) the type embedding.
-  FittingStage(const Model& model, const Net& net, const Buffer<T>& types) : model_(model), types_(types) {
+  FittingStage(const Model& model, const Net& net, const Weights<T>& types,
+               Gradients<Real<T>>* gradients = nullptr)
+      : model_(model), types_(types) {
     net_.prepare(net);
+    if (!gradients) return;
+    gradient_.prepare(net, true, gradients);
+    if (model.concat_tebd) types_gradient_ = gradients->sums(model.type_embedding.data.size());
+    if (model.fitting.vacuum) vacuum_gradient_.prepare(net, true, gradients);
   }
+  void prepare(const Net& net) { net_.prepare(net); }
+  void add_gradient(Model* gradient) const;
   // Computes the atoms' energies from their descriptors, and with forces the descriptors' gradients.
   void run(const Workspace& w, Range atoms, Rows<T> descriptor, Rows<T> gradient) const;
 
  private:
+  void types_backward(const Workspace& w, Range atoms, int ld, const T* dx) const;
+
   const Model& model_;
-  const Buffer<T>& types_;
+  const Weights<T>& types_;
   NetWeights<T> net_;
+  NetGradient<Real<T>> gradient_, vacuum_gradient_;  // dual numbers only
+  GroupSums* types_gradient_ = nullptr;
 };
 
 }  // namespace DPA2MD_ISA

@@ -20,11 +20,35 @@ Tensor in_backend_order(const Model& m, Tensor weight) {
   return weight;
 }
 
+void add_in_file_order(const Model& m, const std::vector<double>& gradient, Tensor* weight) {
+  const int ng = m.repinit.ng, axis = m.repinit_axis;
+  const std::size_t width = static_cast<std::size_t>(weight->shape[1]), rows = weight->data.size() / width;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::size_t from = r < static_cast<std::size_t>(ng * axis) ? r % axis * ng + r / axis : r;
+    for (std::size_t c = 0; c < width; ++c) weight->data[r * width + c] += gradient[from * width + c];
+  }
+}
+
 template <class T>
-G1TransformStage<T>::G1TransformStage(const Model& m) : model_(m) {
-  if (!m.is_dpa2) return;
-  if (!m.g1_transform.empty()) weight_.prepare(in_backend_order(m, m.g1_transform), nullptr);
-  types_ = cast<T>(fold_tebd(m));
+G1TransformStage<T>::G1TransformStage(const Model& m, Gradients<Real<T>>* gradients) : model_(m) {
+  prepare();
+  if (!m.is_dpa2 || !gradients) return;
+  if (!m.g1_transform.empty())
+    weight_gradient_ = gradients->rows(static_cast<int>(m.g1_transform.shape[0]), m.repformer.g1_dim);
+  if (!types_.empty()) types_gradient_ = gradients->sums(types_.size());
+}
+
+template <class T>
+void G1TransformStage<T>::prepare() {
+  if (!model_.is_dpa2) return;
+  if (!model_.g1_transform.empty()) weight_.prepare(in_backend_order(model_, model_.g1_transform), nullptr);
+  types_ = cast<T>(fold_tebd(model_));
+}
+
+template <class T>
+void G1TransformStage<T>::add_gradient(Model* gradient) const {
+  if (weight_gradient_) add_in_file_order(model_, weight_gradient_->weight, &gradient->g1_transform);
+  if (types_gradient_) unfold_tebd(model_, types_gradient_->total, gradient);
 }
 
 template <class T>
@@ -50,20 +74,30 @@ void G1TransformStage<T>::forward(const Workspace& w, Range atoms, Rows<T> descr
     reorder(rows, model_.repinit_axis, model_.repinit.ng, descriptor.data, g1, descriptor.width);
   } else {
     weight_.forward(rows, descriptor.data, descriptor.width, g1, width);
+    if constexpr (is_dual<T>) weight_gradient_->keep_x(atoms, descriptor.data, descriptor.width);
   }
   for (int i = 0; i < rows && !types_.empty(); ++i) {
     const int t = std::max(0, w.pairs().center_type[atoms.begin + i]);
-    axpy(width, T(1), types_.data() + static_cast<std::size_t>(t) * width,
+    axpy(width, Real<T>(1), types_.data() + static_cast<std::size_t>(t) * width,
          g1 + static_cast<std::size_t>(i) * width);
   }
   activate_array(model_.repformer.act, static_cast<std::size_t>(rows) * width, g1, slope);
 }
 
 template <class T>
-void G1TransformStage<T>::backward(Range atoms, T* dg1, Rows<T> ddescriptor) const {
+void G1TransformStage<T>::backward([[maybe_unused]] const Workspace& w, Range atoms, T* dg1,
+                                   Rows<T> ddescriptor) const {
   const int width = model_.repformer.g1_dim, rows = atoms.size();
   const T* slope = slope_.data() + static_cast<std::size_t>(atoms.begin) * width;
   for (std::size_t k = 0; k < static_cast<std::size_t>(rows) * width; ++k) dg1[k] *= slope[k];
+  if constexpr (is_dual<T>) {
+    if (weight_gradient_) weight_gradient_->keep_dy(atoms, dg1, width);
+    for (int i = 0; types_gradient_ && i < rows; ++i) {
+      const int t = std::max(0, w.pairs().center_type[atoms.begin + i]);
+      add_row_sum(1, width, dg1 + static_cast<std::size_t>(i) * width, width,
+                  types_gradient_->of(w.group(atoms.begin)) + static_cast<std::size_t>(t) * width);
+    }
+  }
   if (weight_.w.empty()) {
     reorder(rows, model_.repinit.ng, model_.repinit_axis, dg1, ddescriptor.data, ddescriptor.width);
   } else {
@@ -73,6 +107,8 @@ void G1TransformStage<T>::backward(Range atoms, T* dg1, Rows<T> ddescriptor) con
 
 template class G1TransformStage<float>;
 template class G1TransformStage<double>;
+template class G1TransformStage<Dual<float>>;
+template class G1TransformStage<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -35,14 +35,16 @@ typename Repformers<T>::Neighborhood Repformers<T>::neighborhood(int l, int i, b
 template <class T>
 typename Repformers<T>::Neighborhood Repformers<T>::node_neighborhood(int l, int i, bool slopes,
                                                                       Arena& arena) {
-  if (l >= radial_layers_) return neighborhood(l, i, node_reads_gg1(), arena);
-  const RadialPlaces* places = radial_places(i, slopes, arena);
+  const RadialPlaces* places = nullptr;
+  if constexpr (!is_dual<T>) {
+    if (l < radial_layers_) places = radial_places(i, slopes, arena);
+  }
   if (!places) return neighborhood(l, i, node_reads_gg1(), arena);
   Neighborhood a = bare_neighborhood(l, i, arena);
   a.places = places;
   T* g2 = arena.take<T>(static_cast<std::size_t>(a.n) * rep().g2_dim);
   T* s = arena.take<T>(3 * static_cast<std::size_t>(rep().g2_dim));
-  radial_g2(l, a, g2, s);
+  if constexpr (!is_dual<T>) radial_g2(l, a, g2, s);
   a.g2 = g2, a.g2_moments = s;
   return a;
 }
@@ -94,7 +96,7 @@ void Repformers<T>::gather_g1_gradient(int l, Range atoms) {
   for (int k = 0; k < rows; ++k) {
     T* d = dg1(l) + c.row[k] * width;
     for (std::int32_t s = c.row_first[k]; s < c.row_first[k + 1]; ++s) {
-      axpy(rep().g1_dim, T(1), dgg1_.data() + c.row_slot[s] * width, d);
+      axpy(rep().g1_dim, Real<T>(1), dgg1_.data() + c.row_slot[s] * width, d);
     }
   }
 }
@@ -108,6 +110,8 @@ void Repformers<T>::gather_g1_gradient(int l, Range atoms) {
   template void Repformers<T>::gather_g1_gradient(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

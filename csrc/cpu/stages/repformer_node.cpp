@@ -16,13 +16,13 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <class T>
-T Repformers<T>::inverse_count(int n) const {
-  return T(dpa2md::inverse_count(model_.smooth, rep().nsel, n));
+Real<T> Repformers<T>::inverse_count(int n) const {
+  return Real<T>(dpa2md::inverse_count(model_.smooth, rep().nsel, n));
 }
 
 template <class T>
-T Repformers<T>::inverse_moment(int n) const {
-  return T(dpa2md::inverse_moment(model_.smooth, rep().use_sqrt_nnei, rep().nsel, n));
+Real<T> Repformers<T>::inverse_moment(int n) const {
+  return Real<T>(dpa2md::inverse_moment(model_.smooth, rep().use_sqrt_nnei, rep().nsel, n));
 }
 
 // ---- grrg: sym of the moments of g2
@@ -48,7 +48,7 @@ T* Repformers<T>::moments(const Neighborhood& a, const T* left, int width, const
   const int kq = rep().g2_dim, k = kq + 3;
   T* s = arena.take<T>(3 * static_cast<std::size_t>(width));
   gemm(3, width, a.n, transposed(left + kq, k), x, width, s, width, false);
-  const T c = inverse_moment(a.n);
+  const Real<T> c = inverse_moment(a.n);
   for (int i = 0; i < 3 * width; ++i) s[i] *= c;
   return s;
 }
@@ -58,7 +58,7 @@ template <class T>
 void Repformers<T>::moments_backward(const Neighborhood& a, const T* left, int width, const T* x,
                                      const T* dout, T* ds, Arena& arena) {
   symmetrise_backward(moments(a, left, width, x, arena), width, rep().axis, dout, ds);
-  const T c = inverse_moment(a.n);
+  const Real<T> c = inverse_moment(a.n);
   for (int i = 0; i < 3 * width; ++i) ds[i] *= c;
 }
 
@@ -69,10 +69,10 @@ void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const Node
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const int width = rep().g1_dim, kq = rep().g2_dim;
-  const T* weight = layers_[l].conv.data();
+  const Real<T>* weight = layers_[l].conv.data();
   T* product = arena.take<T>(static_cast<std::size_t>(kq) * width);
   gemm(kq, width, a.n, transposed(left, kq + 3), a.gg1, width, product, width, false);
-  const T inv = inverse_count(a.n);
+  const Real<T> inv = inverse_count(a.n);
   if (!row.conv) {  // into the concatenation: projected to g2's width
     for (int k = 0; k < kq; ++k) row.cat_conv[k] = inv * dot(width, weight + k * width, product + k * width);
     return;
@@ -81,12 +81,12 @@ void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const Node
   for (; c + W <= width; c += W) {
     V sum{};
     for (int k = c; k < kq * width; k += width) {
-      sum += *reinterpret_cast<const V*>(weight + k) * *reinterpret_cast<const V*>(product + k);
+      sum += load<W>(weight + k) * load<W>(product + k);
     }
-    *reinterpret_cast<V*>(row.conv + c) = inv * sum;
+    store<W>(row.conv + c, inv * sum);
   }
   for (; c < width; ++c) {
-    T sum = 0;
+    T sum(0);
     for (int k = c; k < kq * width; k += width) sum += weight[k] * product[k];
     row.conv[c] = inv * sum;
   }
@@ -95,11 +95,13 @@ void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const Node
 // The gradient of a column (conv is an update of its own) or of a row (part of the concatenation) of left^T
 // gg1 is that of P, scaled. dproduct (g2 + 3, width) and dleft (n, g2): what comes from conv.
 template <class T>
-void Repformers<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft,
+void Repformers<T>::conv_backward(int l, [[maybe_unused]] int i, const Neighborhood& a,
+                                  [[maybe_unused]] const T* left, const NodeRow& dout, T* dproduct, T* dleft,
                                   Arena& arena) {
+  if constexpr (is_dual<T>) conv_gradient(l, i, a, left, dout, arena);
   const int n = a.n, width = rep().g1_dim, kq = rep().g2_dim;
-  const T *weight = layers_[l].conv.data(), *weight_t = layers_[l].conv_t.data();
-  const T inv = inverse_count(n);
+  const Real<T>*weight = layers_[l].conv.data(), *weight_t = layers_[l].conv_t.data();
+  const Real<T> inv = inverse_count(n);
   if (!dout.conv) {
     for (int k = 0; k < kq; ++k) {
       for (int c = 0; c < width; ++c)
@@ -127,7 +129,7 @@ void Repformers<T>::conv_backward(int l, const Neighborhood& a, const NodeRow& d
 
 // ---- conv and both moments together, in reverse: assigns d gg1, adds to d g2, d h2 and d sw.
 template <class T>
-void Repformers<T>::products_backward(int l, const Neighborhood& a, const NodeRow& dout,
+void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
                                       NeighborhoodGradient* d, Arena& arena) {
   const Repformer& f = rep();
   const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3;
@@ -142,7 +144,7 @@ void Repformers<T>::products_backward(int l, const Neighborhood& a, const NodeRo
   if (!f.has_grrg) std::fill_n(ds2, 3 * kq, T(0));
   if (f.has_grrg) moments_backward(a, left, kq, a.g2, dout.grrg, ds2, arena);
   if (f.has_drrd) moments_backward(a, left, width, a.gg1, dout.drrd, ds1, arena);
-  if (f.has_conv) conv_backward(l, a, dout, dproduct, dleft, arena);
+  if (f.has_conv) conv_backward(l, i, a, left, dout, dproduct, dleft, arena);
   if (a.gg1) gemm(n, width, k, plain(left, k), dproduct, width, d->gg1, width, false);
 
   for (int j = 0; j < n; ++j) {
@@ -246,12 +248,14 @@ void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     if (row.cat_g1)
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
-    if (a.places) {
-      T* moment = arena.take<T>(3 * static_cast<std::size_t>(width));
-      radial_products(l, a, rows_of_g1(l, range.begin + b, arena), row.conv, moment);
-      if (f.has_grrg) symmetrise(a.g2_moments, f.g2_dim, f.axis, row.grrg);
-      if (f.has_drrd) symmetrise(moment, width, f.axis, row.drrd);
-      continue;
+    if constexpr (!is_dual<T>) {
+      if (a.places) {
+        T* moment = arena.take<T>(3 * static_cast<std::size_t>(width));
+        radial_products(l, a, rows_of_g1(l, range.begin + b, arena), row.conv, moment);
+        if (f.has_grrg) symmetrise(a.g2_moments, f.g2_dim, f.axis, row.grrg);
+        if (f.has_drrd) symmetrise(moment, width, f.axis, row.drrd);
+        continue;
+      }
     }
     const T* left = product_left(a, arena);
     if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
@@ -318,7 +322,7 @@ void Repformers<T>::node_step_backward(int l, Range range) {
   if (l == last()) begin_pair_gradients(range);
   if (any_reads_gg1() && (l == last() || !f.has_g1g1)) clear_shares(range);
   NodeBlock s, d;  // d: gradients with respect to the members of s
-  if (work_.low_memory && l != last()) {
+  if (is_dual<T> || (work_.low_memory && l != last())) {
     node_block(l, range, arena_, &s);
   } else if (f.has_g1_attn) {
     node_queries(l, range, arena_, &s);
@@ -328,7 +332,7 @@ void Repformers<T>::node_step_backward(int l, Range range) {
   T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
   for (std::size_t k = 0; k < block; ++k) dx[k] += w.g1_alpha * dout[k];
   // dout through x' = ... + scale * act(pre)
-  const auto scaled = [&](const Buffer<T>& scale, const T* slope) {
+  const auto scaled = [&](const Weights<T>& scale, const T* slope) {
     T* out = arena_.take<T>(block);
     for (std::size_t at = 0; at < block; at += width) {
       for (int c = 0; c < width; ++c) out[at + c] = dout[at + c] * scale[c];
@@ -336,16 +340,30 @@ void Repformers<T>::node_step_backward(int l, Range range) {
     for (std::size_t k = 0; slope && k < block; ++k) out[k] *= slope[k];
     return out;
   };
+  if constexpr (is_dual<T>) node_gradients(l, range, s, dout);
   if (f.g1_out_mlp) {
-    w.self.backward(rows, scaled(w.scale_self, self_slope(l, range)), width, dx, width, true);
+    const T* dself = scaled(w.scale_self, self_slope(l, range));
+    w.self.backward(rows, dself, width, dx, width, true);
+    if constexpr (is_dual<T>) {
+      gradients_[l].self->keep_x(range, g1(l) + static_cast<std::size_t>(range.begin) * width, width);
+      gradients_[l].self->keep_dy(range, dself, width);
+    }
   }
   d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
-  w.mlp.backward(rows, scaled(w.scale_mlp, mlp_slope(l, range)), width, d.cat, in, false);
+  const T* dmlp = scaled(w.scale_mlp, mlp_slope(l, range));
+  w.mlp.backward(rows, dmlp, width, d.cat, in, false);
+  if constexpr (is_dual<T>)
+    gradients_[l].mlp->keep_x(range, s.cat, in), gradients_[l].mlp->keep_dy(range, dmlp, width);
   if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
   if (f.has_g1_attn) {
     d.weighted = arena_.take<T>(block * heads);
     d.u = arena_.take<T>(block * heads);
-    w.attn1_value.backward(rows, scaled(w.scale_attn1, nullptr), width, d.weighted, heads * width, false);
+    const T* dattn = scaled(w.scale_attn1, nullptr);
+    w.attn1_value.backward(rows, dattn, width, d.weighted, heads * width, false);
+    if constexpr (is_dual<T>) {
+      gradients_[l].attn1_value->keep_x(range, s.weighted, heads * width);
+      gradients_[l].attn1_value->keep_dy(range, dattn, width);
+    }
   }
 
   for (int b = 0; b < rows; ++b) {
@@ -354,27 +372,35 @@ void Repformers<T>::node_step_backward(int l, Range range) {
     const NodeRow row = node_row(s, b), drow = node_row(d, b);
     NeighborhoodGradient g{dg2(range.begin + b), dh2(l, range.begin + b), arena_.zeros<T>(a.n),
                            a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
-    if (drow.cat_g1) axpy(width, T(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
-    if (a.places) {
-      radial_products_backward(l, range.begin + b, a, drow, &g, arena_);
-    } else {
-      products_backward(l, a, drow, &g, arena_);
+    if (drow.cat_g1) axpy(width, Real<T>(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
+    bool radial = false;
+    if constexpr (!is_dual<T>) {
+      radial = a.places;
+      if (radial) radial_products_backward(l, range.begin + b, a, drow, &g, arena_);
     }
+    if (!radial) products_backward(l, range.begin + b, a, drow, &g, arena_);
     if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
-    for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, T(1), g.gg1 + j * width, share(a.q0 + j));
+    for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, Real<T>(1), g.gg1 + j * width, share(a.q0 + j));
     for (int j = 0; model_.smooth && j < a.n; ++j) env_.dsw[a.q0 + j] += g.sw[j];
   }
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
+  if constexpr (is_dual<T>) {
+    if (!f.has_g1_attn) return;
+    gradients_[l].attn1_query->keep_x(range, g1(l) + static_cast<std::size_t>(range.begin) * width, width);
+    gradients_[l].attn1_query->keep_dy(range, d.u, heads * width);
+  }
 }
 
 #define DPA2MD_INSTANTIATE(T)                                  \
-  template T Repformers<T>::inverse_count(int) const;          \
-  template T Repformers<T>::inverse_moment(int) const;         \
+  template Real<T> Repformers<T>::inverse_count(int) const;    \
+  template Real<T> Repformers<T>::inverse_moment(int) const;   \
   template void Repformers<T>::node_step(int, Range);          \
   template void Repformers<T>::node_step_backward(int, Range); \
   template T* Repformers<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -56,7 +56,7 @@ inline void symmetrise_backward(const T* s, int width, int axis, const T* dout, 
   std::fill(ds, ds + 3 * width, T(0));
   for (int a = 0; a < axis; ++a) {
     for (int x = 0; x < 3; ++x) {
-      axpy(width, s[x * width + a] / 3, dout + a * width, ds + x * width);
+      axpy(width, T(s[x * width + a] / 3), dout + a * width, ds + x * width);
       ds[x * width + a] += dot(width, dout + a * width, s + x * width) / 3;
     }
   }

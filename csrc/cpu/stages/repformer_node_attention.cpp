@@ -16,18 +16,28 @@ namespace DPA2MD_ISA {
 template <class T>
 T Repformers<T>::level_of(int n, const T* sw) const {
   if (!model_.all_neighbors || !model_.smooth || n <= rep().nsel) return T(0);
-  return T(slot_level(rep().nsel, [&](auto f) {
+  const double level = slot_level(rep().nsel, [&](auto f) {
     double sum = 0;
-    for (int k = 0; k < n; ++k) sum += f(double(sw[k]));
+    for (int k = 0; k < n; ++k) sum += f(double(value_of(sw[k])));
     return sum;
-  }));
+  });
+  if constexpr (is_dual<T>) {  // the shares of slots sum to their number whatever sw
+    double of_level = 0, of_sw = 0;
+    for (int k = 0; k < n; ++k) {
+      const double slope = slot_share(level * sw[k].value).slope;
+      of_level += slope * sw[k].value, of_sw += slope * level * sw[k].tangent;
+    }
+    return {Real<T>(level), of_level > 0 ? Real<T>(-of_sw / of_level) : Real<T>(0)};
+  } else {
+    return T(level);
+  }
 }
 
 // Adds the shares' gradient to d sw.
 template <class T>
 void Repformers<T>::slot_shares_backward(int n, const T* sw, T level, const T* dshare, T* dsw) const {
   const T mean = slot_gradient_mean(level, [&](auto f) {
-    T sum = 0;
+    T sum(0);
     for (int k = 0; k < n; ++k) sum += f(sw[k], dshare[k]);
     return sum;
   });
@@ -40,7 +50,7 @@ template <class T>
 void Repformers<T>::local_softmax(const Neighborhood& a, T level, const T* u, T* logit, T* prob) {
   const int n = a.n, np = padded(n, lanes<T>()), width = rep().g1_dim;
   const T shift = model_.smooth ? T(kAttentionShift) : T(0);
-  const int empty = model_.smooth && level == 0 ? rep().nsel - n : 0;
+  const int empty = model_.smooth && value_of(level) == 0 ? rep().nsel - n : 0;
   for (int h = 0; h < rep().attn1_nhead; ++h, logit += np, prob += np) {
     sum_rows<T>(n, [&](int j) { return product_lanes(width, a.gg1 + j * width, u + h * width); }, logit);
     T top = empty ? -shift : T(-INFINITY);  // of all that is in the denominator
@@ -51,8 +61,8 @@ void Repformers<T>::local_softmax(const Neighborhood& a, T level, const T* u, T*
     T total = empty ? T(empty) * math::exp(-shift - top) : T(0);
 #pragma omp simd
     for (int j = 0; j < n; ++j) prob[j] = math::exp(prob[j] - top);
-    total += level > 0 ? T(0) : sum(n, prob);
-    for (int j = 0; level > 0 && j < n; ++j)
+    total += value_of(level) > 0 ? T(0) : sum(n, prob);
+    for (int j = 0; value_of(level) > 0 && j < n; ++j)
       total += prob[j] * slot_term((logit[j] + shift) * a.sw[j], level * a.sw[j]).value;
     for (int j = 0; j < n; ++j) prob[j] /= total;
   }
@@ -84,11 +94,11 @@ void Repformers<T>::local_attention_backward(const Neighborhood& a, const NodeRo
     const T* dweighted = d.weighted + h * width;
     T *p = prob + h * np, *l = logit + h * np;
     sum_rows<T>(n, [&](int j) { return product_lanes(width, a.gg1 + j * width, dweighted); }, dweight);
-    T mean = 0;
+    T mean(0);
     for (int j = 0; j < n; ++j) mean += dweight[j] * a.sw[j] * p[j];
     for (int j = 0; j < n; ++j) {  // p becomes the weight, l the gradient of the logit
       T taken = mean;
-      if (level > 0) {
+      if (value_of(level) > 0) {
         const SlotTerm<T> y = slot_term((l[j] + T(kAttentionShift)) * a.sw[j], level * a.sw[j]);
         taken *= y.of_logit;
         dshare[j] -= mean * p[j] * y.of_share;
@@ -103,7 +113,7 @@ void Repformers<T>::local_attention_backward(const Neighborhood& a, const NodeRo
       p[j] *= a.sw[j];
     }
   }
-  if (level > 0) slot_shares_backward(n, a.sw, level, dshare, g->sw);
+  if (value_of(level) > 0) slot_shares_backward(n, a.sw, level, dshare, g->sw);
   gemm(heads, width, n, plain<T>(logit, np), a.gg1, width, d.u, width, false);
   gemm(n, width, heads, transposed<T>(prob, np), d.weighted, width, g->gg1, width, true);
   gemm(n, width, heads, transposed<T>(logit, np), row.u, width, g->gg1, width, true);
@@ -117,6 +127,8 @@ void Repformers<T>::local_attention_backward(const Neighborhood& a, const NodeRo
                                                         NeighborhoodGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

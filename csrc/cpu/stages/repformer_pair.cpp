@@ -71,8 +71,8 @@ void Repformers<T>::first_g2(int i, T* out, T* slope) {
 }
 
 template <class T>
-void Repformers<T>::pair_init(Range range) {
-  find_radial_atoms(range);
+void Repformers<T>::pair_init([[maybe_unused]] Range range) {
+  if constexpr (!is_dual<T>) find_radial_atoms(range);
 }
 
 template <class T>
@@ -86,6 +86,16 @@ void Repformers<T>::pair_init_backward(Range range) {
     T* x = arena_.take<T>(n * d);
     T* slope = arena_.take<T>(n * d);
     first_g2(i, x, slope);
+    if constexpr (is_dual<T>) {
+      double *dw = w_g2_embd_gradient_->of(work_.group(i)), *db = b_g2_embd_gradient_->of(work_.group(i));
+      for (std::size_t j = 0; j < n; ++j) {
+        for (int c = 0; c < d; ++c) {
+          const T dpre = dg2(i)[j * d + c] * slope[j * d + c];
+          dw[c] += double(tangent_of(dpre * env_.em[4 * (q0 + j)])), db[c] += double(tangent_of(dpre));
+        }
+      }
+      continue;
+    }
     for (std::size_t j = 0; j < n; ++j) {
       for (int c = 0; c < d; ++c) slope[j * d + c] *= w_g2_embd_[c];
       env_.dem[4 * (q0 + j)] += dot(d, dg2(i) + j * d, slope + j * d);
@@ -109,7 +119,8 @@ void Repformers<T>::pair_self(int l, const Neighborhood& a, T* out, Arena& arena
 }
 
 template <class T>
-void Repformers<T>::pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena) {
+void Repformers<T>::pair_self_backward(int l, [[maybe_unused]] int i, const Neighborhood& a, const T* dout,
+                                       T* dx, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int d = rep().g2_dim, size = a.n * d;
   T* y = arena.take<T>(size);
@@ -123,6 +134,7 @@ void Repformers<T>::pair_self_backward(int l, const Neighborhood& a, const T* do
     }
   }
   w.linear2.backward(a.n, dy, d, dx, d, true);
+  if constexpr (is_dual<T>) self_gradient(l, i, a, y, dy, dout, arena);
 }
 
 // ---- (g1_i * gg1_j * sw_j) P
@@ -157,18 +169,26 @@ void Repformers<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, cons
     for (int c = 0; c < d; ++c) dy[j * d + c] = dout[j * d + c] * w.scale_g1g1[c];
   }
   w.g1g1.backward(a.n, dy, d, dproduct, width, false);
+  if constexpr (is_dual<T>) g1g1_gradient(l, i, a, dy, dout, arena);
   for (int j = 0; j < a.n; ++j) {
     const T* g = dproduct + j * width;
     const T* other = a.gg1 + j * width;
     T* shared = share(a.q0 + j);
-    T along = 0;
+    if constexpr (is_dual<T>) {  // no weight is before sw
+      for (int c = 0; c < width; ++c) {
+        shared[c] += g[c] * own[c] * a.sw[j];
+        down[c] += g[c] * other[c] * a.sw[j];
+      }
+    } else {
+      T along = 0;
 #pragma omp simd reduction(+ : along)
-    for (int c = 0; c < width; ++c) {
-      shared[c] += g[c] * own[c] * a.sw[j];
-      down[c] += g[c] * other[c] * a.sw[j];
-      along += g[c] * own[c] * other[c];
+      for (int c = 0; c < width; ++c) {
+        shared[c] += g[c] * own[c] * a.sw[j];
+        down[c] += g[c] * other[c] * a.sw[j];
+        along += g[c] * own[c] * other[c];
+      }
+      dsw[j] += along;
     }
-    dsw[j] += along;
   }
 }
 
@@ -226,7 +246,7 @@ void Repformers<T>::pair_step_backward(int l, Range range) {
     std::copy_n(d.g2, size, dout);
     std::fill_n(d.g2, size, T(0));
     if (f.update_h2) std::fill_n(d.h2, kH2Row * a.n - (kH2Row - 3), T(0));
-    pair_self_backward(l, a, dout, d.g2, arena_);
+    pair_self_backward(l, i, a, dout, d.g2, arena_);
     if (f.has_g1g1) pair_g1g1_backward(l, i, a, dout, d.sw, arena_);
     if (f.has_g2_attn || f.update_h2) {
       PairAttention s;
@@ -235,7 +255,7 @@ void Repformers<T>::pair_step_backward(int l, Range range) {
       } else {
         attention_heads(l, a, true, nullptr, &s, arena_);
       }
-      attention_backward(l, a, s, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
+      attention_backward(l, i, a, s, dout, f.update_h2 ? dh2(l + 1, i) : nullptr, &d, arena_);
     }
     for (int j = 0; model_.smooth && j < a.n; ++j) env_.dsw[a.q0 + j] += d.sw[j];
   }
@@ -250,6 +270,8 @@ void Repformers<T>::pair_step_backward(int l, Range range) {
   template void Repformers<T>::pair_step_backward(int, Range);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -20,20 +20,20 @@ namespace {
 const double kInvSqrt3 = 1.0 / std::sqrt(3.0);
 
 template <class T>
-const typename Vector<T, lanes<T>()>::type& vec(const T* p) {
-  return *reinterpret_cast<const typename Vector<T, lanes<T>()>::type*>(p);
+DPA2MD_INLINE typename Vector<T, lanes<T>()>::type vec(const T* p) {
+  return load<lanes<T>()>(p);
 }
 template <class T>
-typename Vector<T, lanes<T>()>::type& vec(T* p) {
-  return *reinterpret_cast<typename Vector<T, lanes<T>()>::type*>(p);
+DPA2MD_INLINE void put(T* p, typename Vector<T, lanes<T>()>::type x) {
+  store<lanes<T>()>(p, x);
 }
 
 // x (rows, width) -> x / sqrt(var + eps), biased variance, of rows whose mean is 0 already; rstd has room for
 // whole vectors.
 template <class T>
-void normalise_rows(int rows, int width, T eps, T* x, T* rstd) {
+void normalise_rows(int rows, int width, Real<T> eps, T* x, T* rstd) {
   sum_rows<T>(rows, [&](int j) { return product_lanes(width, x + j * width, x + j * width); }, rstd);
-  for (int j = 0; j < rows; ++j) rstd[j] = T(1) / std::sqrt(rstd[j] / width + eps);
+  for (int j = 0; j < rows; ++j) rstd[j] = Real<T>(1) / math::sqrt(rstd[j] / width + eps);
   for (int j = 0; j < rows; ++j) {
     for (int c = 0; c < width; ++c) x[j * width + c] *= rstd[j];
   }
@@ -72,12 +72,12 @@ void Repformers<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
     for (int k = 0; k < np; k += lanes<T>()) {
       const auto hh = x[0] * vec(h2_t + k) + x[1] * vec(h2_t + np + k) + x[2] * vec(h2_t + 2 * np + k);
       const auto ww = swj * vec(s->sw + k);
-      vec(s->hh + at + k) = hh;
-      vec(s->ww + at + k) = ww;
+      put(s->hh + at + k, hh);
+      put(s->ww + at + k, ww);
       const auto factor = f.attn2_gate ? hh * ww : ww;
-      vec(s->logit_factor + at + k) = factor;
-      vec(s->logit_shift + at + k) = T(kAttentionShift) * ww - T(kAttentionShift);
-      vec(s->map_factor + at + k) = hh * ww * T(kInvSqrt3);
+      put(s->logit_factor + at + k, factor);
+      put(s->logit_shift + at + k, Real<T>(kAttentionShift) * ww - Real<T>(kAttentionShift));
+      put(s->map_factor + at + k, hh * ww * Real<T>(kInvSqrt3));
     }
     if (model_.smooth) continue;
     for (int k = 0; k < np; ++k) s->logit_shift[at + k] = k < n ? T(0) : off;
@@ -101,21 +101,23 @@ template <class T>
 void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const T safe = sizeof(T) == 4 ? T(60) : T(600);
+  using Values = typename Vector<Real<T>, W>::type;
+  const Real<T> safe = sizeof(Real<T>) == 4 ? 60 : 600;
   const int n = s.n, np = s.np;
-  V top = V{} - safe, bottom = V{} + safe;
+  Values top = Values{} - safe, bottom = Values{} + safe;
   for (int k = 0; k < n * np; k += W) {
     const V z = vec(logit + k) * vec(s.logit_factor + k) + vec(s.logit_shift + k);
-    vec(prob + k) = z;
-    top = max_lanes(top, z);
-    bottom = min_lanes(bottom, z);
+    put(prob + k, z);
+    top = max_lanes(top, value_of(z));
+    bottom = min_lanes(bottom, value_of(z));
   }
-  const V outside = (top > safe) | (bottom < -safe) ? V{} + T(1) : V{};
-  const V below = bottom < V{} - T(kAttentionShift) ? V{} + T(1) : V{};
-  const bool low = sum_lanes<T, W>(below) != 0;
+  const Values one = Values{} + Real<T>(1);
+  const Values outside = (top > safe) | (bottom < -safe) ? one : Values{};
+  const Values below = bottom < Values{} - Real<T>(kAttentionShift) ? one : Values{};
+  const bool low = sum_lanes<Real<T>, W>(below) != 0;
   const int slots = model_.smooth ? rep().nsel - n : 0,
             beyond = rep().nsel - np;  // empty; beyond the padding
-  const bool tame = model_.smooth && sum_lanes<T, W>(outside) == 0 && (beyond >= 0 || !low);
+  const bool tame = model_.smooth && sum_lanes<Real<T>, W>(outside) == 0 && (beyond >= 0 || !low);
   std::fill_n(s.empty, n, T(beyond) * math::exp(T(-kAttentionShift)));
   for (int j = 0; j < n && !tame; ++j) {
     T* z = prob + static_cast<std::size_t>(j) * np;
@@ -126,8 +128,8 @@ void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
     s.empty[j] = slots != 0 ? T(slots) * math::exp(T(-kAttentionShift) - shift) : T(0);
   }
   // All exponentials, all sums, all products: within a row each would wait for the one before.
-  for (int k = 0; k < n * np && tame; k += W) vec(prob + k) = exp_bounded_lanes<W>(vec(prob + k));
-  for (int k = 0; k < n * np && !tame; k += W) vec(prob + k) = exp_lanes<W>(vec(prob + k));
+  for (int k = 0; k < n * np && tame; k += W) put(prob + k, exp_bounded_lanes<W>(vec(prob + k)));
+  for (int k = 0; k < n * np && !tame; k += W) put(prob + k, exp_lanes<W>(vec(prob + k)));
   const auto row_sum = [&](int j) {
     V sum{};
     for (int k = 0; k < np; k += W) sum += vec(prob + static_cast<std::size_t>(j) * np + k);
@@ -135,13 +137,13 @@ void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   };
   sum_rows<T>(n, row_sum, s.total);
   for (int j = 0; j < n; ++j) s.total[j] += s.empty[j];
-  if (s.level > 0 && low) shared_totals(s, logit, prob);
-  for (int j = 0; j < n; ++j) s.total[j] = T(1) / s.total[j];
+  if (value_of(s.level) > 0 && low) shared_totals(s, logit, prob);
+  for (int j = 0; j < n; ++j) s.total[j] = Real<T>(1) / s.total[j];
   for (int j = 0, at = 0; j < n; ++j) {
     for (const int end = at + np; at < end; at += W) {
       const V p = vec(prob + at) * s.total[j];
-      vec(prob + at) = p;
-      vec(map + at) = p * vec(s.map_factor + at);
+      put(prob + at, p);
+      put(map + at, p * vec(s.map_factor + at));
     }
   }
 }
@@ -152,7 +154,7 @@ void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
 template <class T>
 void Repformers<T>::shared_totals(const PairAttention& s, const T* logit, T* prob) const {
   for (int j = 0; j < s.n; ++j) {
-    s.total[j] = 0;
+    s.total[j] = T(0);
     for (int k = 0, at = j * s.np; k < s.n; ++k, ++at) {
       const T above = logit[at] * s.logit_factor[at] + s.logit_shift[at] + T(kAttentionShift);
       s.total[j] += prob[at] * slot_term(above, s.level * s.sw[k]).value;
@@ -204,7 +206,7 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
     sum_rows<T>(n, row_mean, mean + h * np);
   }
   T* dsw = arena.zeros<T>(np);
-  const T* slope = s.level > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
+  const T* slope = value_of(s.level) > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
     const T *h2 = a.h2 + kH2Row * j, swj = s.sw[j];
@@ -217,22 +219,22 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
         const std::size_t there = h * s.square() + at;
         const V p = vec(s.prob + there), da = vec(dmap + there);
         dmap_factor += da * p;
-        const V taken = slope ? mean[h * np + j] * vec(slope + there) : V{} + mean[h * np + j];
+        const V taken = slope ? mean[h * np + j] * vec(slope + there) : spread<W>(mean[h * np + j]);
         const V dz = p * (da * map_factor - taken);
         dlogit += dz * vec(s.logit + there);
         dshift += dz;
-        vec(dmap + there) = dz * logit_factor;
+        put(dmap + there, dz * logit_factor);
       }
-      dmap_factor *= T(kInvSqrt3);
+      dmap_factor *= Real<T>(kInvSqrt3);
       const V hh = vec(s.hh + at), ww = vec(s.ww + at);
       const V dhh = gate ? (dmap_factor + dlogit) * ww : dmap_factor * ww;
       for (int c = 0; c < 3; ++c) {
         own[c] += dhh * vec(s.h2_t + c * np + k);
-        vec(dh2_t + c * np + k) += dhh * h2[c];
+        add<W>(dh2_t + c * np + k, dhh * h2[c]);
       }
-      const V dww = dmap_factor * hh + (gate ? dlogit * hh : dlogit) + T(kAttentionShift) * dshift;
+      const V dww = dmap_factor * hh + (gate ? dlogit * hh : dlogit) + Real<T>(kAttentionShift) * dshift;
       own_sw += dww * vec(s.sw + k);
-      vec(dsw + k) += dww * swj;
+      add<W>(dsw + k, dww * swj);
     }
     for (int c = 0; c < 3; ++c) g->h2[kH2Row * j + c] += sum_lanes<T, W>(own[c]);
     dsw[j] += sum_lanes<T, W>(own_sw);
@@ -256,9 +258,11 @@ void Repformers<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttent
   if (h + 1 < rep().attn2_nhead) return;
   s->norm = arena.take<T>(static_cast<std::size_t>(n) * d);
   s->rstd = arena.take<T>(s->np);
-  for (int j = 0; j < n; ++j) std::copy(w.attn2_bias.data(), w.attn2_bias.data() + d, s->norm + j * d);
+  for (int j = 0; j < n; ++j) {
+    for (int c = 0; c < d; ++c) s->norm[j * d + c] = T(w.attn2_bias[c]);
+  }
   gemm(n, d, all, plain(s->applied, all), w.attn2_value.data(), d, s->norm, d, true);
-  normalise_rows(n, d, T(rep().ln_eps), s->norm, s->rstd);
+  normalise_rows(n, d, Real<T>(rep().ln_eps), s->norm, s->rstd);
 }
 
 // dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads, but for the mean of each row: the
@@ -301,7 +305,7 @@ template <class T>
 void Repformers<T>::attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
                                           const T* dh2_out, T* dmap, T* dh2) {
   const T* map = s.map + h * s.head_stride;
-  const T scale = layers_[l].h2_scale * layers_[l].h2_head[h];
+  const Real<T> scale = layers_[l].h2_scale * layers_[l].h2_head[h];
   for (int j = 0; j < a.n; ++j) {
     const T* d = dh2_out + kH2Row * j;
     for (int k = 0; k < a.n; ++k) {
@@ -343,8 +347,9 @@ void Repformers<T>::attention(int l, const Neighborhood& a, bool keep, PairAtten
 
 // Adds to g's gradients; dh2_out is null without an h2 update. s: with all heads kept.
 template <class T>
-void Repformers<T>::attention_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout,
-                                       const T* dh2_out, PairGradient* g, Arena& arena) {
+void Repformers<T>::attention_backward(int l, [[maybe_unused]] int i, const Neighborhood& a,
+                                       const PairAttention& s, const T* dout, const T* dh2_out,
+                                       PairGradient* g, Arena& arena) {
   const RepformerWeights<T>& w = layers_[l];
   const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead, rows = heads * n;
   const std::size_t size = static_cast<std::size_t>(n) * d;
@@ -354,6 +359,7 @@ void Repformers<T>::attention_backward(int l, const Neighborhood& a, const PairA
   if (rep().has_g2_attn) {
     T* dsum = arena.take<T>(size);
     attention_norm_backward(l, s, dout, dsum, arena);
+    if constexpr (is_dual<T>) norm_gradient(l, i, s, dout, dsum, arena);
     for (int h = 0; h < heads; ++h) {
       gemm(n, d, d, plain(dsum, d), w.attn2_value_t.data() + h * d * d, d, dhead + h * size, d, false);
     }
@@ -364,11 +370,17 @@ void Repformers<T>::attention_backward(int l, const Neighborhood& a, const PairA
   }
   for (int h = 0; dh2_out && h < heads; ++h) {
     attention_h2_backward(l, h, a, s, dh2_out, dmap + h * s.square(), g->h2);
+    if constexpr (is_dual<T>) h2_gradient(l, h, i, a, s, dh2_out);
   }
   attention_rows_backward(a, s, dmap, g, arena);
   gemm(n, d, rows, transposed(dmap, s.np), s.query, d, g->g2, d, true);
   for (int h = 0; h < heads; ++h) {
     gemm(n, d, n, plain(dmap + h * s.square(), s.np), a.g2, d, dhead + h * size, d, false);
+    if constexpr (is_dual<T>) {
+      double* sum =
+          gradient(&RepformerGradients<Real<T>>::attn2_map, l, i) + static_cast<std::size_t>(h) * d * d;
+      add_product(n, d, d, a.g2, d, dhead + h * size, d, arena, sum);
+    }
     gemm(n, d, d, plain(dhead + h * size, d), w.attn2_map_t.data() + h * d * d, d, g->g2, d, true);
   }
   for (int j = 0; dh2_out && j < n; ++j) {
@@ -379,10 +391,12 @@ void Repformers<T>::attention_backward(int l, const Neighborhood& a, const PairA
 #define DPA2MD_INSTANTIATE(T)                                                                               \
   template void Repformers<T>::attention_heads(int, const Neighborhood&, bool, T*, PairAttention*, Arena&); \
   template void Repformers<T>::attention(int, const Neighborhood&, bool, PairAttention*, T*, T*, Arena&);   \
-  template void Repformers<T>::attention_backward(int, const Neighborhood&, const PairAttention&, const T*, \
-                                                  const T*, PairGradient*, Arena&);
+  template void Repformers<T>::attention_backward(int, int, const Neighborhood&, const PairAttention&,      \
+                                                  const T*, const T*, PairGradient*, Arena&);
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -2,7 +2,6 @@
 #include "cpu/stages/repformers.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "cpu/vector/gemm.h"
 #include "model/embedding_tables.h"
@@ -12,15 +11,26 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <class T>
-Repformers<T>::Repformers(const Workspace& work, Env<T>* env)
+Repformers<T>::Repformers(const Workspace& work, Env<T>* env, [[maybe_unused]] Gradients<Real<T>>* gradients)
     : model_(work.model),
       work_(work),
       env_(*env),
       kept_arenas_(new Arena[work.threads]),
       kept_(work.threads) {
+  prepare();
+  if constexpr (is_dual<T>) {
+    if (!model_.is_dpa2) return;
+    w_g2_embd_gradient_ = gradients->sums(rep().g2_dim), b_g2_embd_gradient_ = gradients->sums(rep().g2_dim);
+    for (int l = 0; l < rep().nlayers; ++l) gradients_.push_back(layer_gradients(l, gradients));
+  }
+}
+
+template <class T>
+void Repformers<T>::prepare() {
   if (!model_.is_dpa2) return;
   w_g2_embd_ = cast<T>(rep().g2_embd.w);
   b_g2_embd_ = cast<T>(rep().g2_embd.b);
+  layers_.clear();
   for (int l = 0; l < rep().nlayers; ++l) layers_.push_back(layer_weights(l));
 }
 
@@ -64,11 +74,12 @@ void Repformers<T>::build_tables(const std::vector<char>& types) {
   constexpr std::size_t most_bytes = 768 << 10;  // of a layer, and up to twice as many
   const int channels = rep().g2_dim + rep().g1_dim;
   if (radial_layers(rep()) == 0) return;
-  const auto cells = static_cast<int>(most_bytes / (4 * channels * sizeof(T)));
-  const FunctionTable made = tabulate_radial_layers(model_, types, table_tolerance(sizeof(T) == 4), cells);
+  const auto cells = static_cast<int>(most_bytes / (4 * channels * sizeof(Real<T>)));
+  const FunctionTable made =
+      tabulate_radial_layers(model_, types, table_tolerance(sizeof(Real<T>) == 4), cells);
   radial_layers_ = made.empty() ? 0 : radial_layers(rep());
   radial_ld_ = padded(channels, lanes<T>());
-  radial_ = std::vector<Table<T>>(radial_layers_);
+  radial_ = std::vector<Table<Real<T>>>(radial_layers_);
   for (int l = 0; l < radial_layers_; ++l) radial_[l].set(made, l * channels, channels, radial_ld_);
 }
 
@@ -89,12 +100,8 @@ Tensor heads_transposed(const Tensor& t) {
   return out;
 }
 
-// Subtracts the row means, which the layer norm removes anyway.
 Tensor without_row_means(Tensor t, int width) {
-  for (auto row = t.data.begin(); row != t.data.end(); row += width) {
-    const double mean = std::accumulate(row, row + width, 0.0) / width;
-    for (int c = 0; c < width; ++c) row[c] -= mean;
-  }
+  dpa2md::without_row_means(&t.data, width);
   return t;
 }
 
@@ -106,8 +113,8 @@ RepformerWeights<T> Repformers<T>::layer_weights(int l) const {
   const RepformerLayer& m = f.layers[l];
   const FoldedLayer folded = fold_layer(f, l);
   RepformerWeights<T> w;
-  w.g1_alpha = T(folded.g1_alpha), w.g2_alpha = T(folded.g2_alpha);
-  w.h2_alpha = T(folded.h2_alpha), w.h2_scale = T(folded.h2_scale);
+  w.g1_alpha = Real<T>(folded.g1_alpha), w.g2_alpha = Real<T>(folded.g2_alpha);
+  w.h2_alpha = Real<T>(folded.h2_alpha), w.h2_scale = Real<T>(folded.h2_scale);
   w.scale_self = cast<T>(folded.scale_self);
   w.scale_conv = cast<T>(folded.scale_conv);
   w.scale_mlp = cast<T>(folded.scale_mlp);
@@ -146,6 +153,13 @@ RepformerWeights<T> Repformers<T>::layer_weights(int l) const {
 
 template class Repformers<float>;
 template class Repformers<double>;
+#define DPA2MD_INSTANTIATE(T)                                                         \
+  template Repformers<T>::Repformers(const Workspace&, Env<T>*, Gradients<Real<T>>*); \
+  template void Repformers<T>::prepare();                                             \
+  template void Repformers<T>::begin(int);                                            \
+  template void Repformers<T>::plan(MemoryPlan*);
+DPA2MD_INSTANTIATE(Dual<float>)
+DPA2MD_INSTANTIATE(Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

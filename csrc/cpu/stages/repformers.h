@@ -20,24 +20,39 @@ namespace DPA2MD_ISA {
 template <class T>
 struct RepformerWeights {
   // The update x' = alpha x + sum_i scale_i * x_i, whatever the update style.
-  T g1_alpha, g2_alpha, h2_alpha, h2_scale;
-  Buffer<T> scale_self, scale_conv, scale_mlp, scale_attn1;  // (g1_dim)
-  Buffer<T> scale_linear2, scale_g1g1, scale_attn2;          // (g2_dim)
-  Linear<T> mlp, self, linear2, g1g1;                        // linear1, g1_self_mlp, linear2, proj_g1g1g2
-  Buffer<T> conv, conv_t;                // (g2_dim, g1_dim), either direction of proj_g1g2, and transposed
-  Linear<T> attn1_query;                 // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
-  Linear<T> attn1_value;                 // per head Wv Wo: (head, g1) -> g1, with head_map's bias
-  Buffer<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
-  Buffer<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo, without the mean of each row
-  Buffer<T> attn2_bias, ln_w, ln_b;      // (g2); the bias without its mean
-  Buffer<T> h2_head;                     // (head)
+  Real<T> g1_alpha, g2_alpha, h2_alpha, h2_scale;
+  Weights<T> scale_self, scale_conv, scale_mlp, scale_attn1;  // (g1_dim)
+  Weights<T> scale_linear2, scale_g1g1, scale_attn2;          // (g2_dim)
+  Linear<T> mlp, self, linear2, g1g1;                         // linear1, g1_self_mlp, linear2, proj_g1g1g2
+  Weights<T> conv, conv_t;                // (g2_dim, g1_dim), either direction of proj_g1g2, and transposed
+  Linear<T> attn1_query;                  // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
+  Linear<T> attn1_value;                  // per head Wv Wo: (head, g1) -> g1, with head_map's bias
+  Weights<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
+  Weights<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo, without the mean of each row
+  Weights<T> attn2_bias, ln_w, ln_b;      // (g2); the bias without its mean
+  Weights<T> h2_head;                     // (head)
+};
+
+// Gradients by a layer's folded weights (model/folding.h), and by those that are not folded. Null: there is
+// no such weight.
+template <class R>
+struct RepformerGradients {
+  RowGradient<R>*mlp = nullptr, *self = nullptr, *attn1_query = nullptr, *attn1_value = nullptr;
+  GroupSums *scale_self = nullptr, *scale_conv = nullptr, *scale_mlp = nullptr, *scale_attn1 = nullptr;
+  GroupSums *scale_linear2 = nullptr, *scale_g1g1 = nullptr, *scale_attn2 = nullptr, *scale_h2 = nullptr;
+  GroupSums *conv = nullptr, *linear2 = nullptr, *linear2_bias = nullptr, *g1g1 = nullptr;
+  GroupSums *attn2_map = nullptr, *attn2_value = nullptr, *attn2_bias = nullptr;
+  GroupSums *ln_w = nullptr, *ln_b = nullptr, *h2_head = nullptr;
 };
 
 template <class T>
 class Repformers {
  public:
   // `env` is the repformers' environment: em and sw are read, dem and dsw added to.
-  Repformers(const Workspace& work, Env<T>* env);
+  Repformers(const Workspace& work, Env<T>* env, Gradients<Real<T>>* gradients = nullptr);
+  void prepare();
+  // Adds to the model's gradient.
+  void add_gradient(Model* gradient) const;
   // Tables of g2 for these types (ntypes).
   void build_tables(const std::vector<char>& types);
   // `spans`: blocks between two gatherings.
@@ -113,8 +128,9 @@ class Repformers {
   void moments_backward(const Neighborhood& a, const T* left, int width, const T* x, const T* dout, T* ds,
                         Arena& arena);
   void conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena);
-  void conv_backward(int l, const Neighborhood& a, const NodeRow& dout, T* dproduct, T* dleft, Arena& arena);
-  void products_backward(int l, const Neighborhood& a, const NodeRow& dout, NeighborhoodGradient* d,
+  void conv_backward(int l, int i, const Neighborhood& a, const T* left, const NodeRow& dout, T* dproduct,
+                     T* dleft, Arena& arena);
+  void products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout, NeighborhoodGradient* d,
                          Arena& arena);
   void products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft, T* sum) const;
   T level_of(int n, const T* sw) const;
@@ -156,7 +172,7 @@ class Repformers {
   const T* g2_of(int l, int i, Arena& arena);
   void remake_g2(int l, Range range);
   void pair_self(int l, const Neighborhood& a, T* out, Arena& arena);
-  void pair_self_backward(int l, const Neighborhood& a, const T* dout, T* dx, Arena& arena);
+  void pair_self_backward(int l, int i, const Neighborhood& a, const T* dout, T* dx, Arena& arena);
   void pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena);
   void pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw, Arena& arena);
   void attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena);
@@ -168,7 +184,7 @@ class Repformers {
                                Arena& arena);
   void attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena);
   void attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum, Arena& arena);
-  void attention_backward(int l, const Neighborhood& a, const PairAttention& s, const T* dout,
+  void attention_backward(int l, int i, const Neighborhood& a, const PairAttention& s, const T* dout,
                           const T* dh2_out, PairGradient* d, Arena& arena);
   void attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out);
   void attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s, Arena& arena);
@@ -180,20 +196,34 @@ class Repformers {
   // reads neighbours' g1 rows of atom i into gg1 (n, g1_dim)
   void gather_g1(int l, int i, T* gg1);
   // 1/N factors (dpa2-model: N is nsel in smooth models, else the count of real neighbours)
-  T inverse_count(int n) const;   // of conv
-  T inverse_moment(int n) const;  // of the symmetrised moments
+  Real<T> inverse_count(int n) const;   // of conv
+  Real<T> inverse_moment(int n) const;  // of the symmetrised moments
 
   const Model& model_;
   const Workspace& work_;
   Env<T>& env_;
-  Buffer<T> w_g2_embd_, b_g2_embd_;
+  Weights<T> w_g2_embd_, b_g2_embd_;
+  // dual numbers only
+  RepformerGradients<Real<T>> layer_gradients(int l, Gradients<Real<T>>* to) const;
+  void node_gradients(int l, Range range, const NodeBlock& s, const T* dout);
+  void conv_gradient(int l, int i, const Neighborhood& a, const T* left, const NodeRow& dout, Arena& arena);
+  void self_gradient(int l, int i, const Neighborhood& a, const T* y, const T* dy, const T* dout,
+                     Arena& arena);
+  void g1g1_gradient(int l, int i, const Neighborhood& a, const T* dy, const T* dout, Arena& arena);
+  void norm_gradient(int l, int i, const PairAttention& s, const T* dout, const T* dsum, Arena& arena);
+  void h2_gradient(int l, int h, int i, const Neighborhood& a, const PairAttention& s, const T* dh2_out);
+  double* gradient(GroupSums* RepformerGradients<Real<T>>::* of, int l, int i) {
+    return (gradients_[l].*of)->of(work_.group(i));
+  }
+  std::vector<RepformerGradients<Real<T>>> gradients_;
+  GroupSums *w_g2_embd_gradient_ = nullptr, *b_g2_embd_gradient_ = nullptr;
   std::vector<RepformerWeights<T>> layers_;
   // arrays that pair_step keeps for pair_step_backward of the same block, per thread
   std::unique_ptr<Arena[]> kept_arenas_;
   std::vector<PairAttention*> kept_;
   std::size_t repformer_block_ = 0;  // most repformer pairs of a block
   std::size_t g1_stride_ = 0, g2_stride_ = 0, h2_stride_ = 0;
-  std::vector<Table<T>> radial_;  // layers with the same cells: g2 and its product with conv's weight
+  std::vector<Table<Real<T>>> radial_;  // layers with the same cells: g2 and its product with conv's weight
   int radial_ld_ = 0, radial_layers_ = 0;
   std::vector<char> radial_atom_;  // (natoms) that have all their neighbours in the table
   // act' of the dense updates of g1: layers of (natoms, g1_dim), and (blocks, g1_dim)

@@ -19,15 +19,15 @@ struct RepinitStage<T>::Atom {
 
 // The input of a concat net: em_0, the neighbour's type embedding, the centre's unless one_side.
 template <class T>
-static T* embedding_input(const Embedding& e, const Buffer<T>& types, int tebd, int n, int ld, const T* em,
+static T* embedding_input(const Embedding& e, const Weights<T>& types, int tebd, int n, int ld, const T* em,
                           const std::int32_t* neighbor, int center, Arena& arena) {
   const int rows = e.strip ? 1 : 1 + tebd * (e.one_side ? 1 : 2);
   T* x = arena.zeros<T>(static_cast<std::size_t>(rows) * ld);
   for (int j = 0; j < n; ++j) {
     x[j] = em[4 * j];
     if (e.strip) continue;
-    for (int c = 0; c < tebd; ++c) x[(1 + c) * ld + j] = types[neighbor[j] * tebd + c];
-    for (int c = 0; !e.one_side && c < tebd; ++c) x[(1 + tebd + c) * ld + j] = types[center * tebd + c];
+    for (int c = 0; c < tebd; ++c) x[(1 + c) * ld + j] = T(types[neighbor[j] * tebd + c]);
+    for (int c = 0; !e.one_side && c < tebd; ++c) x[(1 + tebd + c) * ld + j] = T(types[center * tebd + c]);
   }
   return x;
 }
@@ -50,7 +50,7 @@ void RepinitStage<T>::through_net(const Workspace& w, const Env<T>& env, int i, 
     s->gate = arena.zeros<T>(size);
     s->g = arena.take<T>(size);
     for (int j = 0; j < n; ++j) {
-      const T* gate = tables_.gate(ti, neighbor[j]);
+      const Real<T>* gate = tables_.gate(ti, neighbor[j]);
       const T sw = model_.smooth ? env.sw[e0 + j] : T(1);
       for (int m = 0; m < ng; ++m) s->gate[m * ld + j] = gate[m] * sw;
     }
@@ -83,6 +83,7 @@ void RepinitStage<T>::net_backward(const Workspace& w, Env<T>* env, int i, const
   T* dg = a.take<T>(static_cast<std::size_t>(ng) * s.ld);
   gemm(ng, s.ld, 4, plain(dmoment, 4), em_t, s.ld, dg, s.ld, false);
   std::fill(dsw, dsw + s.n, T(0));
+  if constexpr (is_dual<T>) gate_backward(w, *env, i, s, dg);
   if (e.strip) {
     for (int m = 0; m < ng; ++m) {
       for (int j = 0; j < s.n; ++j) {
@@ -95,19 +96,91 @@ void RepinitStage<T>::net_backward(const Workspace& w, Env<T>* env, int i, const
       }
     }
   }
-  const T* dx = net_.backward(dg, s.ld, s.tape, 1, a);
-  for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
+  if constexpr (is_dual<T>) {
+    const typename NetWeights<T>::Gradient to{&net_gradient_, {}, w.group(i), s.n};
+    types_backward(w, i, s.ld, net_.backward(dg, s.ld, s.tape, e.strip ? 0 : e.net.in(), a, to));
+  } else {
+    const T* dx = net_.backward(dg, s.ld, s.tape, 1, a);
+    for (int j = 0; j < s.n; ++j) dem[4 * j] += dx[j];
+  }
+}
+
+// ---- gradients by weights
+
+// T(t_j, t_i), which enters g as raw (1 + T [sw]).
+template <class T>
+void RepinitStage<T>::gate_backward(const Workspace& w, const Env<T>& env, int i, const Atom& s,
+                                    const T* dg) const {
+  const Embedding& e = model_.repinit;
+  if (!e.strip) return;
+  const std::size_t e0 = env.row(w, i);
+  const std::int32_t* neighbor = w.pairs().type.data() + w.pairs().repinit.first[i];
+  const int center = e.one_side ? 0 : w.pairs().center_type[i] * model_.ntypes();
+  double* sum = gate_gradient_->of(w.group(i));
+  for (int j = 0; j < s.n; ++j) {
+    const T sw = model_.smooth ? env.sw[e0 + j] : T(1);
+    double* to = sum + static_cast<std::size_t>(center + neighbor[j]) * e.ng;
+    for (int m = 0; m < e.ng; ++m) to[m] += double(tangent_of(dg[m * s.ld + j] * s.raw[m * s.ld + j] * sw));
+  }
+}
+
+// The type embeddings, of dx (in, ld): what a concat net reads.
+template <class T>
+void RepinitStage<T>::types_backward(const Workspace& w, int i, int ld, const T* dx) const {
+  const Embedding& e = model_.repinit;
+  if (e.strip) return;
+  const std::int32_t* neighbor = w.pairs().type.data() + w.pairs().repinit.first[i];
+  const int tebd = model_.tebd_dim(), n = w.pairs().repinit.count[i];
+  double* sum = types_gradient_->of(w.group(i));
+  double* own = sum + w.pairs().center_type[i] * tebd;
+  for (int c = 0; c < tebd; ++c) {
+    for (int j = 0; j < n; ++j) sum[neighbor[j] * tebd + c] += double(tangent_of(dx[(1 + c) * ld + j]));
+    for (int j = 0; !e.one_side && j < n; ++j) own[c] += double(tangent_of(dx[(1 + tebd + c) * ld + j]));
+  }
+}
+
+// The empty slots, of d M.
+template <class T>
+void RepinitStage<T>::empty_backward(const Workspace& w, int i, const T* dmoment) const {
+  if (empty_.empty()) return;
+  const PairList& p = w.pairs();
+  const int ng = model_.repinit.ng, empty = model_.repinit.nsel - p.repinit.count[i] - p.zeroed[i];
+  double* to = empty_gradient_->of(w.group(i)) + static_cast<std::size_t>(p.center_type[i]) * 4 * ng;
+  for (int c = 0; c < 4; ++c) {
+    for (int m = 0; m < ng; ++m) to[c * ng + m] += empty * double(tangent_of(dmoment[c * np_ + m]));
+  }
+}
+
+template <class T>
+void RepinitStage<T>::add_gradient(Model* gradient) const {
+  net_gradient_.add_gradient(&gradient->repinit.net);
+  if (gate_gradient_) add_to(gate_gradient_->total, &gradient->repinit.strip_table);
+  if (types_gradient_) add_to(types_gradient_->total, &gradient->type_embedding);
+  if (empty_gradient_) unfold_empty_slots(model_, empty_gradient_->total, &gradient->repinit.net);
 }
 
 // ---- the stage
 
 template <class T>
-RepinitStage<T>::RepinitStage(const Workspace& w, const Buffer<T>& types)
+RepinitStage<T>::RepinitStage(const Workspace& w, const Weights<T>& types, Gradients<Real<T>>* gradients)
     : model_(w.model),
       types_(types),
       keeps_moments_(!w.low_memory || !w.model.is_dpa2),
       np_(padded(w.model.repinit.ng, lanes<T>())),
       tables_(w.model, w.threads) {
+  prepare();
+  if (!gradients) return;
+  const Embedding& e = model_.repinit;
+  net_gradient_.prepare(e.net, false, gradients);
+  if (e.strip) gate_gradient_ = gradients->sums(e.strip_table.data.size());
+  if (!e.strip) types_gradient_ = gradients->sums(model_.type_embedding.data.size());
+  if (!empty_.empty())
+    empty_gradient_ = gradients->sums(static_cast<std::size_t>(model_.ntypes()) * 4 * e.ng);
+}
+
+template <class T>
+void RepinitStage<T>::prepare() {
+  tables_.prepare();
   if (!model_.repinit.net.empty()) net_.prepare(model_.repinit.net);
   empty_ = cast_padded<T>(fold_empty_slots(model_), model_.repinit.ng);
 }
@@ -130,7 +203,7 @@ void RepinitStage<T>::moments(const Workspace& w, const Env<T>& env, int i, T* m
   }
   if (!empty_.empty()) {
     const PairList& p = w.pairs();
-    const T empty = T(e.nsel - p.repinit.count[i] - p.zeroed[i]);
+    const Real<T> empty = Real<T>(e.nsel - p.repinit.count[i] - p.zeroed[i]);
     axpy(4 * np_, empty, empty_.data() + static_cast<std::size_t>(p.center_type[i]) * 4 * np_, moment);
   }
   for (int k = 0; k < 4 * np_; ++k) moment[k] /= T(e.nsel);
@@ -172,7 +245,7 @@ void RepinitStage<T>::descriptor(int i, double* out) const {
   const int ng = model_.repinit.ng, axis = model_.repinit_axis;
   std::vector<T> d(static_cast<std::size_t>(ng) * axis);
   squares(moment_.data() + static_cast<std::size_t>(i) * 4 * np_, d.data());
-  for (int k = 0; k < ng * axis; ++k) out[k] = d[k % axis * ng + k / axis];
+  for (int k = 0; k < ng * axis; ++k) out[k] = double(value_of(d[k % axis * ng + k / axis]));
 }
 
 // d M (4, padded ng) from d D, with the 1 / nsel of M.
@@ -195,12 +268,13 @@ void RepinitStage<T>::backward(const Workspace& w, Env<T>* env, Range range, Row
   const std::size_t size = 4 * static_cast<std::size_t>(np_);
   Arena& a = w.arena();
   for (int i = range.begin; i < range.end; ++i) {
-    if (w.pairs().repinit.count[i] == 0) continue;
+    if (w.pairs().repinit.count[i] == 0 && (!is_dual<T> || empty_.empty())) continue;
     Arena::Scope scope(a);
     T* moment = keeps_moments_ ? kept_moment(i) : a.take<T>(size);
     if (!keeps_moments_) moments(w, *env, i, moment);
     T* dmoment = a.zeros<T>(size);
     moments_backward(dout[i - range.begin], moment, dmoment);
+    if constexpr (is_dual<T>) empty_backward(w, i, dmoment);
     if (const TablePlace<T>* places = tables_.places(w, *env, i, true)) {
       tables_.moment_backward(w, env, i, places, dmoment);
     } else {
@@ -211,6 +285,8 @@ void RepinitStage<T>::backward(const Workspace& w, Env<T>* env, Range range, Row
 
 template class RepinitStage<float>;
 template class RepinitStage<double>;
+template class RepinitStage<Dual<float>>;
+template class RepinitStage<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

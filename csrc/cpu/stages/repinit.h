@@ -15,7 +15,10 @@ template <class T>
 class RepinitStage {
  public:
   // types (ntypes, tebd): the type embedding.
-  RepinitStage(const Workspace& w, const Buffer<T>& types);
+  RepinitStage(const Workspace& w, const Weights<T>& types, Gradients<Real<T>>* gradients = nullptr);
+  void prepare();
+  // Adds to the model's gradient.
+  void add_gradient(Model* gradient) const;
   void build_tables(const std::vector<char>& types) { tables_.build(types); }
   void plan(const Workspace& w, MemoryPlan* to);
 
@@ -32,17 +35,24 @@ class RepinitStage {
   T* kept_moment(int i) { return moment_.data() + static_cast<std::size_t>(i) * 4 * np_; }
   void through_net(const Workspace& w, const Env<T>& env, int i, bool tape, Atom* s) const;
   void net_backward(const Workspace& w, Env<T>* env, int i, const T* dmoment) const;
+  void gate_backward(const Workspace& w, const Env<T>& env, int i, const Atom& s, const T* dg) const;
+  void types_backward(const Workspace& w, int i, int ld, const T* dx) const;
+  void empty_backward(const Workspace& w, int i, const T* dmoment) const;
   void moments(const Workspace& w, const Env<T>& env, int i, T* moment) const;
   void moments_backward(const T* dout, const T* moment, T* dmoment) const;
   void squares(const T* moment, T* out) const;
 
   const Model& model_;
-  const Buffer<T>& types_;
+  const Weights<T>& types_;
   bool keeps_moments_;
   int np_;  // ng in whole vectors
   NetWeights<T> net_;
+  NetGradient<Real<T>> net_gradient_;    // dual numbers only, as the next three
+  GroupSums* gate_gradient_ = nullptr;   // strip_table
+  GroupSums* types_gradient_ = nullptr;  // (ntypes, tebd)
+  GroupSums* empty_gradient_ = nullptr;  // as empty_
   RepinitTables<T> tables_;
-  Buffer<T> empty_;   // (nt, 4, padded ng): what one empty slot adds to the moments (nonzero davg only)
+  Weights<T> empty_;  // (nt, 4, padded ng): what one empty slot adds to the moments (nonzero davg only)
   Buffer<T> moment_;  // (natoms, 4, padded ng): M
 };
 

@@ -32,10 +32,14 @@ Buffer<T> coefficients_by_power(const Embedding& e) {
 
 template <class T>
 RepinitTables<T>::RepinitTables(const Model& m, int threads) : model_(m), threads_(threads) {
-  gate_ = cast_padded<T>(m.repinit.strip_table, m.repinit.ng);
   if (m.repinit.table.empty()) return;
   compressed_ = coefficients_by_power<T>(m.repinit);
   make_room_for_units(0);
+}
+
+template <class T>
+void RepinitTables<T>::prepare() {
+  gate_ = cast_padded<T>(model_.repinit.strip_table, model_.repinit.ng);
 }
 
 template <class T>

@@ -8,6 +8,7 @@
 
 #include "cpu/stages/env_mat.h"
 #include "cpu/tables.h"
+#include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
@@ -16,6 +17,7 @@ template <class T>
 class RepinitTables {
  public:
   RepinitTables(const Model& model, int threads);
+  void prepare();
   // Builds the tables for these types (ntypes).
   void build(const std::vector<char>& types);
 
@@ -53,6 +55,28 @@ class RepinitTables {
   Buffer<T> gate_;                      // (nt or 1, nt, padded ng)
   mutable std::vector<int> unit_slot_;  // (threads, unit_count_) scratch of units(), full of -1
   int unit_count_ = 0;                  // units of all tables
+};
+
+// The sweep of dual numbers evaluates the net.
+template <class R>
+class RepinitTables<Dual<R>> {
+ public:
+  using T = Dual<R>;
+  RepinitTables(const Model& model, int) : model_(model) {}
+  void prepare() { gate_ = cast_padded<T>(model_.repinit.strip_table, model_.repinit.ng); }
+  void build(const std::vector<char>&) {}
+  TablePlace<T>* places(const Workspace&, const Env<T>&, int, bool) const { return nullptr; }
+  void moment(const Workspace&, const Env<T>&, int, const TablePlace<T>*, T*) const {}
+  void moment_backward(const Workspace&, Env<T>*, int, const TablePlace<T>*, const T*) const {}
+  const R* gate(int center, int neighbor) const {
+    const std::size_t row =
+        (model_.repinit.one_side ? 0 : static_cast<std::size_t>(center) * model_.ntypes()) + neighbor;
+    return gate_.data() + row * padded(model_.repinit.ng, lanes<R>());
+  }
+
+ private:
+  const Model& model_;
+  Buffer<R> gate_;
 };
 
 }  // namespace DPA2MD_ISA

@@ -13,16 +13,16 @@ constexpr int kColumns = 256;  // about as many columns as keep the nets' arrays
 
 // The three-body gate summed over both orders of two types, rows padded for the tables.
 template <class T>
-Buffer<T> both_orders(const Model& m) {
+Weights<T> both_orders(const Model& m) {
   const int nt = m.ntypes(), ng = m.three_body.ng, np = padded(ng, kTripleLanes);
   const std::vector<double>& gate = m.three_body.strip_table.data;
-  Buffer<T> out;
+  Weights<T> out;
   out.resize(static_cast<std::size_t>(nt) * nt * np);
   out.zero(0, out.size());
   for (std::size_t a = 0; a < static_cast<std::size_t>(nt); ++a) {
     for (std::size_t b = 0; b < static_cast<std::size_t>(nt); ++b) {
       for (int c = 0; c < ng; ++c)
-        out[(a * nt + b) * np + c] = T(gate[(a * nt + b) * ng + c] + gate[(b * nt + a) * ng + c]);
+        out[(a * nt + b) * np + c] = Real<T>(gate[(a * nt + b) * ng + c] + gate[(b * nt + a) * ng + c]);
     }
   }
   return out;
@@ -46,22 +46,40 @@ struct ThreeBodyStage<T>::Atom {
 };
 
 template <class T>
-ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Buffer<T>& types) : model_(m), types_(types) {
-  if (!m.has_three_body) return;
+ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Weights<T>& types, Gradients<Real<T>>* gradients)
+    : model_(m), types_(types) {
+  prepare();
+  if (!m.has_three_body || !gradients) return;
   const Embedding& e = m.three_body;
+  net_gradient_.prepare(e.net, false, gradients);
+  (e.strip ? gate_gradient_ : types_gradient_) =
+      gradients->sums(e.strip ? e.strip_table.data.size() : m.type_embedding.data.size());
+}
+
+template <class T>
+void ThreeBodyStage<T>::prepare() {
+  if (!model_.has_three_body) return;
+  const Embedding& e = model_.three_body;
   if (!e.net.empty()) net_.prepare(e.net);
   gate_ = cast_padded<T>(e.strip_table, e.ng);
-  if (e.strip) both_ = both_orders<T>(m);
+  if (e.strip) both_ = both_orders<T>(model_);
+}
+
+template <class T>
+void ThreeBodyStage<T>::add_gradient(Model* gradient) const {
+  net_gradient_.add_gradient(&gradient->three_body.net);
+  if (gate_gradient_) add_to(gate_gradient_->total, &gradient->three_body.strip_table);
+  if (types_gradient_) add_to(types_gradient_->total, &gradient->type_embedding);
 }
 
 template <class T>
 void ThreeBodyStage<T>::build_tables(const std::vector<char>& types) {
   const int nt = model_.ntypes();
-  const ThreeBodyTables made = tabulate_three_body(model_, types, table_tolerance(sizeof(T) == 4));
+  const ThreeBodyTables made = tabulate_three_body(model_, types, table_tolerance(sizeof(Real<T>) == 4));
   reach_ = made.reach;
   tables_.start(made.tables.empty() ? 0 : nt, model_.three_body.ng, kTripleLanes);
   for (const ThreeBodyTable& m : made.tables) {
-    const Table<T>* table = tables_.add(m.table);
+    const Table<Real<T>>* table = tables_.add(m.table);
     for (int a = 0; a < nt && m.a < 0; ++a) {
       for (int b = 0; b < nt; ++b) tables_.set(a, b, table);
     }
@@ -92,14 +110,14 @@ void ThreeBodyStage<T>::block(int j0, Arena& arena, bool tape, Atom* s) const {
   s->x = arena.zeros<T>(static_cast<std::size_t>(1 + 2 * tebd) * ld);
   for (int j = j0, column = 0; j < j0 + s->rows; ++j) {
     const T* ej = s->em + 4 * j;
-    const T* tj = types_.data() + s->type[j] * tebd;
+    const Real<T>* tj = types_.data() + s->type[j] * tebd;
     for (int k = 0; k < n; ++k, ++column) {
       const T* ek = s->em + 4 * k;
-      const T* tk = types_.data() + s->type[k] * tebd;
+      const Real<T>* tk = types_.data() + s->type[k] * tebd;
       s->x[column] = ej[1] * ek[1] + ej[2] * ek[2] + ej[3] * ek[3];
       for (int c = 0; c < tebd; ++c) {
-        s->x[(1 + c) * ld + column] = tj[c];
-        s->x[(1 + tebd + c) * ld + column] = tk[c];
+        s->x[(1 + c) * ld + column] = T(tj[c]);
+        s->x[(1 + tebd + c) * ld + column] = T(tk[c]);
       }
     }
   }
@@ -115,8 +133,8 @@ void ThreeBodyStage<T>::block_gate(Arena& arena, Atom* s) const {
   s->factor = arena.zeros<T>(s->ld);
   for (int column = 0; column < s->columns; ++column) {
     const int j = s->j0 + column / s->n, k = column % s->n;
-    const T* gate = gate_.data() + (static_cast<std::size_t>(s->type[j]) * nt + s->type[k]) * np;
-    for (int m = 0; m < ng; ++m) s->gate[m * s->ld + column] = gate[m];
+    const Real<T>* gate = gate_.data() + (static_cast<std::size_t>(s->type[j]) * nt + s->type[k]) * np;
+    for (int m = 0; m < ng; ++m) s->gate[m * s->ld + column] = T(gate[m]);
     s->factor[column] = model_.smooth ? sw[j] * sw[k] : T(1);
   }
 }
@@ -134,8 +152,8 @@ struct ThreeBodyStage<T>::Row {
 
 template <class T>
 bool ThreeBodyStage<T>::in_reach(const Atom& s) const {
-  if (tables_.empty()) return false;
-  T longest = 0;
+  if (tables_.empty() || is_dual<T>) return false;
+  T longest(0);
   for (int j = 0; j < s.n; ++j) {
     const T* e = s.em + 4 * j;
     longest = std::max(longest, e[1] * e[1] + e[2] * e[2] + e[3] * e[3]);
@@ -172,9 +190,10 @@ void ThreeBodyStage<T>::places(const Atom& s, int j, Row* row) const {
 
 // The node of triple (j, k) in its table, and its weights gathered from the row.
 template <class T>
-const T* ThreeBodyStage<T>::node(const Atom& s, const Row& row, int j, int k, const T* from, T* w) const {
+const Real<T>* ThreeBodyStage<T>::node(const Atom& s, const Row& row, int j, int k, const T* from,
+                                       T* w) const {
   for (int q = 0; q < 5; ++q) w[q] = from[q * row.np + k];
-  const Table<T>& table = *tables_(s.type[j], s.type[k]);
+  const Table<Real<T>>& table = *tables_(s.type[j], s.type[k]);
   return table.node.data() + static_cast<std::size_t>(row.cell[k]) * 4 * tables_.padded_channels();
 }
 
@@ -184,7 +203,7 @@ void ThreeBodyStage<T>::from_tables(const Atom& s, T* out, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
   const int ng = model_.three_body.ng, np = tables_.padded_channels();
-  const T factor = norm();
+  const Real<T> factor = norm();
   Row row;
   row_buffers(s, arena, &row);
   T* sum = arena.zeros<T>(np);
@@ -212,7 +231,7 @@ void ThreeBodyStage<T>::from_tables_backward(const Atom& s, const T* dout, Arena
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
   const int ng = model_.three_body.ng, np = tables_.padded_channels();
-  const T factor = norm();
+  const Real<T> factor = norm();
   Row row;
   row_buffers(s, arena, &row);
   T* d = arena.zeros<T>(np);
@@ -271,7 +290,7 @@ void ThreeBodyStage<T>::from_tables_backward(const Atom& s, const T* dout, Arena
 
 // Strip mode: T(t_j, t_k) + T(t_k, t_j), (padded ng).
 template <class T>
-const T* ThreeBodyStage<T>::both(const Atom& s, int j, int k) const {
+const Real<T>* ThreeBodyStage<T>::both(const Atom& s, int j, int k) const {
   const std::size_t row = static_cast<std::size_t>(s.type[j]) * model_.ntypes() + s.type[k];
   return both_.data() + row * tables_.padded_channels();
 }
@@ -281,7 +300,7 @@ const T* ThreeBodyStage<T>::both(const Atom& s, int j, int k) const {
 template <class T>
 void ThreeBodyStage<T>::net(Arena& arena, Atom* s, T* out) const {
   const Embedding& e = model_.three_body;
-  const T factor = norm();
+  const Real<T> factor = norm();
   std::fill(out, out + e.ng, T(0));
   for (int j = 0; j < s->n; j += s->rows) {
     Arena::Scope scope(arena);
@@ -305,7 +324,7 @@ void ThreeBodyStage<T>::forward(const Workspace& w, const Env<T>& env, Range ran
     Atom s = atom(w, env, i);
     if (!in_reach(s)) {
       net(a, &s, to);
-    } else {
+    } else if constexpr (!is_dual<T>) {
       model_.three_body.strip ? from_tables<true>(s, to, a) : from_tables<false>(s, to, a);
     }
   }
@@ -322,27 +341,31 @@ void ThreeBodyStage<T>::backward(const Workspace& w, Env<T>* env, Range range, R
     std::fill_n(s.dem, 4 * s.n, T(0));
     std::fill_n(s.dsw, s.n, T(0));
     const T* from = dout[i - range.begin];
-    if (in_reach(s)) {
-      model_.three_body.strip ? from_tables_backward<true>(s, from, a)
-                              : from_tables_backward<false>(s, from, a);
-      continue;
+    if constexpr (!is_dual<T>) {
+      if (in_reach(s)) {
+        model_.three_body.strip ? from_tables_backward<true>(s, from, a)
+                                : from_tables_backward<false>(s, from, a);
+        continue;
+      }
     }
     for (int j = 0; j < s.n; j += s.rows) {
       Arena::Scope scope_of_block(a);
       block(j, a, true, &s);
-      block_backward(from, &s, a);
+      block_backward(from, w.group(i), &s, a);
     }
   }
 }
 
 // Adds the block's share to dem and dsw.
 template <class T>
-void ThreeBodyStage<T>::block_backward(const T* dout, Atom* s, Arena& arena) const {
+void ThreeBodyStage<T>::block_backward(const T* dout, [[maybe_unused]] int group, Atom* s,
+                                       Arena& arena) const {
   const Embedding& e = model_.three_body;
-  const T factor = norm();
+  const Real<T> factor = norm();
   T* dc = arena.zeros<T>(s->ld);
   T* dfactor = arena.zeros<T>(s->ld);
   T* dg = arena.take<T>(static_cast<std::size_t>(e.ng) * s->ld);
+  if constexpr (is_dual<T>) gate_backward(group, *s, dout);
   for (int m = 0; m < e.ng; ++m) {
     const T d = dout[m] * factor;
     const T* g = s->raw + m * s->ld;
@@ -358,6 +381,11 @@ void ThreeBodyStage<T>::block_backward(const T* dout, Atom* s, Arena& arena) con
       dgm[k] = d * s->x[k] * open;
       dfactor[k] += d * s->x[k] * g[k] * gate[k];
     }
+  }
+  if constexpr (is_dual<T>) {  // em and sw have no weights before them
+    const typename NetWeights<T>::Gradient to{&net_gradient_, {}, group, s->columns};
+    types_backward(group, *s, net_.backward(dg, s->ld, s->tape, e.strip ? 0 : e.net.in(), arena, to));
+    return;
   }
   const T* dx = net_.backward(dg, s->ld, s->tape, 1, arena);
   T *dem = s->dem, *dsw = s->dsw;
@@ -377,8 +405,40 @@ void ThreeBodyStage<T>::block_backward(const T* dout, Atom* s, Arena& arena) con
   }
 }
 
+// T(t_j, t_k), which enters g as raw (1 + T factor).
+template <class T>
+void ThreeBodyStage<T>::gate_backward(int group, const Atom& s, const T* dout) const {
+  const Embedding& e = model_.three_body;
+  if (!e.strip) return;
+  double* sum = gate_gradient_->of(group);
+  for (int column = 0; column < s.columns; ++column) {
+    const int j = s.j0 + column / s.n, k = column % s.n;
+    double* to = sum + (static_cast<std::size_t>(s.type[j]) * model_.ntypes() + s.type[k]) * e.ng;
+    const T factor = norm() * s.x[column] * s.factor[column];
+    for (int m = 0; m < e.ng; ++m) to[m] += double(tangent_of(dout[m] * s.raw[m * s.ld + column] * factor));
+  }
+}
+
+// The type embeddings, of dx (in, ld): what a concat net reads.
+template <class T>
+void ThreeBodyStage<T>::types_backward(int group, const Atom& s, const T* dx) const {
+  if (model_.three_body.strip) return;
+  const int tebd = model_.tebd_dim();
+  double* sum = types_gradient_->of(group);
+  for (int column = 0; column < s.columns; ++column) {
+    double* first = sum + s.type[s.j0 + column / s.n] * tebd;
+    double* second = sum + s.type[column % s.n] * tebd;
+    for (int c = 0; c < tebd; ++c) {
+      first[c] += double(tangent_of(dx[(1 + c) * s.ld + column]));
+      second[c] += double(tangent_of(dx[(1 + tebd + c) * s.ld + column]));
+    }
+  }
+}
+
 template class ThreeBodyStage<float>;
 template class ThreeBodyStage<double>;
+template class ThreeBodyStage<Dual<float>>;
+template class ThreeBodyStage<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

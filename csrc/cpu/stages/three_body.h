@@ -14,7 +14,9 @@ template <class T>
 class ThreeBodyStage {
  public:
   // types (ntypes, tebd): the type embedding.
-  ThreeBodyStage(const Model& model, const Buffer<T>& types);
+  ThreeBodyStage(const Model& model, const Weights<T>& types, Gradients<Real<T>>* gradients = nullptr);
+  void prepare();
+  void add_gradient(Model* gradient) const;
   // Builds the tables of g(c) for these types (ntypes).
   void build_tables(const std::vector<char>& types);
 
@@ -32,30 +34,35 @@ class ThreeBodyStage {
   void net(Arena& arena, Atom* s, T* out) const;
   void block(int j0, Arena& arena, bool tape, Atom* s) const;
   void block_gate(Arena& arena, Atom* s) const;
-  void block_backward(const T* dout, Atom* s, Arena& arena) const;
+  void block_backward(const T* dout, int group, Atom* s, Arena& arena) const;
+  void gate_backward(int group, const Atom& s, const T* dout) const;
+  void types_backward(int group, const Atom& s, const T* dx) const;
   // from tables, every unordered pair (j, k) once, a row j at a time
   void row_buffers(const Atom& s, Arena& arena, Row* row) const;
   template <bool VALUES, bool SLOPES>
   void places(const Atom& s, int j, Row* row) const;
-  const T* node(const Atom& s, const Row& row, int j, int k, const T* from, T* w) const;
+  const Real<T>* node(const Atom& s, const Row& row, int j, int k, const T* from, T* w) const;
   template <bool STRIP>
   void from_tables(const Atom& s, T* out, Arena& arena) const;
   template <bool STRIP>
   void from_tables_backward(const Atom& s, const T* dout, Arena& arena) const;
-  const T* both(const Atom& s, int j, int k) const;
+  const Real<T>* both(const Atom& s, int j, int k) const;
   T opening(const Atom& s, int j, int k) const { return model_.smooth ? s.sw[j] * s.sw[k] : T(1); }
-  T norm() const {
+  Real<T> norm() const {
     const double nsel = model_.three_body.nsel;
-    return T(1.0 / (nsel * nsel));
+    return Real<T>(1.0 / (nsel * nsel));
   }
 
   const Model& model_;
-  const Buffer<T>& types_;
+  const Weights<T>& types_;
   NetWeights<T> net_;
-  Tables<T> tables_;
+  NetGradient<Real<T>> net_gradient_;    // dual numbers only, as the next two
+  GroupSums* gate_gradient_ = nullptr;   // strip_table
+  GroupSums* types_gradient_ = nullptr;  // (ntypes, tebd)
+  Tables<Real<T>> tables_;
   double reach_ = 0;  // largest |c| of the tables
-  Buffer<T> gate_;    // strip mode: (nt, nt, padded ng)
-  Buffer<T> both_;    // (nt, nt, padded ng) gate(a, b) + gate(b, a)
+  Weights<T> gate_;   // strip mode: (nt, nt, padded ng)
+  Weights<T> both_;   // (nt, nt, padded ng) gate(a, b) + gate(b, a)
 };
 
 }  // namespace DPA2MD_ISA

@@ -11,18 +11,6 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// Lanes of a and b side by side: index i < W is a's lane i, W + i is b's. (GCC before 12 has not clang's
-// builtin.)
-template <int... I, class V>
-DPA2MD_INLINE V pick_lanes(V a, V b, std::integer_sequence<int, I...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-  return __builtin_shufflevector(a, b, I...);
-#else
-  typedef decltype(a < b) Places;
-  return __builtin_shuffle(a, b, Places{I...});
-#endif
-}
-
 // The halves of every stretch of 2 `half` lanes: the lower ones of a and b in turn (upper = false), or the
 // upper ones.
 template <int W, int HALF, bool UPPER, class V, int... I>
@@ -39,14 +27,20 @@ DPA2MD_INLINE V join_halves(V a, V b) {
 // v[0 … W-1] -> a vector of their sums.
 template <class T, int W, int HALF = W / 2>
 DPA2MD_INLINE typename Vector<T, W>::type sum_each(typename Vector<T, W>::type* v) {
-#pragma GCC unroll 16
-  for (int i = 0; i < HALF; ++i) {
-    v[i] = join_halves<W, HALF, false>(v[i], v[i + HALF]) + join_halves<W, HALF, true>(v[i], v[i + HALF]);
-  }
-  if constexpr (HALF > 1) {
-    return sum_each<T, W, HALF / 2>(v);
+  if constexpr (is_dual<T>) {
+    typename Vector<Real<T>, W>::type value[W], tangent[W];
+    for (int i = 0; i < W; ++i) value[i] = v[i].value, tangent[i] = v[i].tangent;
+    return {sum_each<Real<T>, W>(value), sum_each<Real<T>, W>(tangent)};
   } else {
-    return v[0];
+#pragma GCC unroll 16
+    for (int i = 0; i < HALF; ++i) {
+      v[i] = join_halves<W, HALF, false>(v[i], v[i + HALF]) + join_halves<W, HALF, true>(v[i], v[i + HALF]);
+    }
+    if constexpr (HALF > 1) {
+      return sum_each<T, W, HALF / 2>(v);
+    } else {
+      return v[0];
+    }
   }
 }
 
@@ -67,7 +61,7 @@ DPA2MD_INLINE V sum_within(V x) {
 // The sums of four vectors.
 template <class T, int W>
 DPA2MD_INLINE void sum_four(const typename Vector<T, W>::type* v, T* out) {
-  if constexpr (W < 4) {
+  if constexpr (W < 4 || is_dual<T>) {
     for (int i = 0; i < 4; ++i) out[i] = sum_lanes<T, W>(v[i]);
   } else {
     constexpr int H = W / 2, Q = W / 4;
@@ -87,7 +81,19 @@ inline void sum_rows(int rows, F&& part, T* out) {
     V v[W];
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) v[i] = part(std::min(r + i, rows - 1));
-    *reinterpret_cast<V*>(out + r) = sum_each<T, W>(v);
+    store<W>(out + r, sum_each<T, W>(v));
+  }
+}
+
+// Adds x to `sum`, a vector whose lanes are to be summed.
+template <class V, class X>
+DPA2MD_INLINE void collect(V* sum, X x) {
+  if constexpr (sizeof(V) == sizeof(X)) {
+    *sum += x;
+  } else if constexpr (is_dual<V>) {
+    sum->value[0] += x.value[0], sum->tangent[0] += x.tangent[0];
+  } else {
+    (*sum)[0] += x[0];
   }
 }
 
@@ -98,22 +104,30 @@ DPA2MD_INLINE typename Vector<T, lanes<T>()>::type product_lanes(int n, const T*
   using V = typename Vector<T, W>::type;
   V sum{};
   int i = 0;
-  for (; i + W <= n; i += W) sum += *reinterpret_cast<const V*>(x + i) * *reinterpret_cast<const V*>(y + i);
-  for (; i < n; ++i) sum[0] += x[i] * y[i];
+  for (; i + W <= n; i += W) sum += load<W>(x + i) * load<W>(y + i);
+  for (; i < n; ++i) collect(&sum, load<1>(x + i) * load<1>(y + i));
   return sum;
 }
 
 // v (W, W) in place
 template <class T, int W, int HALF = W / 2>
 DPA2MD_INLINE void transpose_lanes(typename Vector<T, W>::type* v) {
+  if constexpr (is_dual<T>) {
+    typename Vector<Real<T>, W>::type value[W], tangent[W];
+    for (int i = 0; i < W; ++i) value[i] = v[i].value, tangent[i] = v[i].tangent;
+    transpose_lanes<Real<T>, W>(value);
+    transpose_lanes<Real<T>, W>(tangent);
+    for (int i = 0; i < W; ++i) v[i] = {value[i], tangent[i]};
+  } else {
 #pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) {
-    if (i & HALF) continue;
-    const auto a = v[i], b = v[i + HALF];
-    v[i] = join_halves<W, HALF, false>(a, b);
-    v[i + HALF] = join_halves<W, HALF, true>(a, b);
+    for (int i = 0; i < W; ++i) {
+      if (i & HALF) continue;
+      const auto a = v[i], b = v[i + HALF];
+      v[i] = join_halves<W, HALF, false>(a, b);
+      v[i + HALF] = join_halves<W, HALF, true>(a, b);
+    }
+    if constexpr (HALF > 1) transpose_lanes<T, W, HALF / 2>(v);
   }
-  if constexpr (HALF > 1) transpose_lanes<T, W, HALF / 2>(v);
 }
 
 // out (columns, ld) = in (rows, columns) transposed, its rows filled up with zeros to `ld`, a multiple of the
@@ -128,11 +142,11 @@ inline void transpose_padded(int rows, int columns, const T* in, T* out, int ld)
       V v[W];
 #pragma GCC unroll 16
       for (int i = 0; i < W; ++i) {
-        v[i] = r + i < rows ? *reinterpret_cast<const V*>(in + (r + i) * columns + c) : V{};
+        v[i] = r + i < rows ? load<W>(in + (r + i) * columns + c) : V{};
       }
       transpose_lanes<T, W>(v);
 #pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) *reinterpret_cast<V*>(out + (c + i) * ld + r) = v[i];
+      for (int i = 0; i < W; ++i) store<W>(out + (c + i) * ld + r, v[i]);
     }
     for (int c = whole; c < columns; ++c) {
       for (int i = 0; i < W; ++i) out[c * ld + r + i] = r + i < rows ? in[(r + i) * columns + c] : T(0);
@@ -147,24 +161,6 @@ DPA2MD_INLINE void each_channel(int count, F&& body) {
   int c = 0;
   for (; c + W <= count; c += W) body(std::integral_constant<int, W>{}, c);
   for (; c < count; ++c) body(std::integral_constant<int, 1>{}, c);
-}
-
-template <int W, class T>
-DPA2MD_INLINE typename Vector<T, W>::type load(const T* p) {
-  return *reinterpret_cast<const typename Vector<T, W>::type*>(p);
-}
-template <int W, class T>
-DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
-  *reinterpret_cast<typename Vector<T, W>::type*>(p) += x;
-}
-// Adds x to `sum`, a vector whose lanes are to be summed.
-template <class V, class X>
-DPA2MD_INLINE void collect(V* sum, X x) {
-  if constexpr (sizeof(V) == sizeof(X)) {
-    *sum += x;
-  } else {
-    (*sum)[0] += x[0];
-  }
 }
 
 }  // namespace DPA2MD_ISA

@@ -64,6 +64,10 @@ class Buffer {
   std::size_t size_ = 0, capacity_ = 0;
 };
 
+// What numbers T meet: weights, type embeddings.
+template <class T>
+using Weights = Buffer<Real<T>>;
+
 // A stack of scratch arrays for one thread. `Scope` gives back what was taken inside it.
 class Arena {
  public:

@@ -2,6 +2,7 @@
 // lanes run over samples (pairs, triples or atoms) whatever the widths are.
 #pragma once
 
+#include "cpu/gradients.h"
 #include "cpu/vector/gemm.h"
 #include "cpu/vector/memory.h"
 #include "model/model.h"
@@ -9,23 +10,24 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
+// Weights for numbers T.
 template <class T>
-Buffer<T> cast(const Tensor& t) {
-  Buffer<T> out;
+Buffer<Real<T>> cast(const Tensor& t) {
+  Buffer<Real<T>> out;
   out.resize(t.data.size());
-  for (std::size_t i = 0; i < t.data.size(); ++i) out[i] = static_cast<T>(t.data[i]);
+  for (std::size_t i = 0; i < t.data.size(); ++i) out[i] = static_cast<Real<T>>(t.data[i]);
   return out;
 }
 
 // Rows of `columns` numbers, each padded with zeros to whole vectors.
 template <class T>
-Buffer<T> cast_padded(const Tensor& t, int columns) {
-  Buffer<T> out;
+Buffer<Real<T>> cast_padded(const Tensor& t, int columns) {
+  Buffer<Real<T>> out;
   const std::size_t rows = t.data.size() / columns, np = padded(columns, lanes<T>());
   out.resize(rows * np);
   out.zero(0, rows * np);
   for (std::size_t r = 0; r < rows; ++r) {
-    for (int c = 0; c < columns; ++c) out[r * np + c] = static_cast<T>(t.data[r * columns + c]);
+    for (int c = 0; c < columns; ++c) out[r * np + c] = static_cast<Real<T>>(t.data[r * columns + c]);
   }
   return out;
 }
@@ -54,11 +56,45 @@ void activate_array(const Activation& a, std::size_t n, T* x, T* slope) {
   });
 }
 
+// The gradient of a net: rows of an atom each (fitting), or sums of groups (embeddings).
+template <class R>
+struct NetGradient {
+  struct L {
+    RowGradient<R>* rows = nullptr;
+    GroupSums *w = nullptr, *b = nullptr, *idt = nullptr;
+  };
+  std::vector<L> layers;
+
+  void prepare(const Net& net, bool by_rows, Gradients<R>* to) {
+    for (const Layer& l : net.layers) {
+      L g;
+      if (by_rows) {
+        g.rows = to->rows(l.in(), l.out());
+      } else {
+        g.w = to->sums(static_cast<std::size_t>(l.in()) * l.out());
+        if (!l.b.empty()) g.b = to->sums(l.out());
+      }
+      if (!l.idt.empty()) g.idt = to->sums(l.out());
+      layers.push_back(g);
+    }
+  }
+  // Adds to the tensors of `net`, which holds a gradient.
+  void add_gradient(Net* net) const {
+    for (std::size_t k = 0; k < layers.size(); ++k) {
+      Layer& to = net->layers[k];
+      const L& g = layers[k];
+      add_to(g.rows ? g.rows->weight : g.w->total, &to.w);
+      if (!to.b.empty()) add_to(g.rows ? g.rows->bias : g.b->total, &to.b);
+      if (g.idt) add_to(g.idt->total, &to.idt);
+    }
+  }
+};
+
 template <class T>
 struct NetWeights {
   struct L {
     int in, out, skip;
-    Buffer<T> w, b, idt;
+    Buffer<Real<T>> w, b, idt;
   };
   Activation act;
   bool linear_last = false;
@@ -79,7 +115,9 @@ struct NetWeights {
 
   // The forward sweep's arrays for the backward sweep, in the arena.
   struct Tape {
-    T* slope[64];  // act'(pre) * idt per layer; null for a linear layer
+    T* slope[64];      // act'(pre) * idt per layer; null for a linear layer
+    const T* x[64];    // dual numbers only: what the layer reads,
+    T* activated[64];  // and before the factor idt; null without one
   };
 
   // x (in, ld) -> returns y (out, ld) in the arena; tape may be null. Every column is computed; whole vectors
@@ -91,10 +129,10 @@ struct NetWeights {
       const std::size_t size = static_cast<std::size_t>(l.out) * ld;
       y = arena.take<T>(size);
       for (int o = 0; o < l.out; ++o) {
-        const T b = l.b.empty() ? T(0) : l.b[o];
+        const T b = l.b.empty() ? T(0) : T(l.b[o]);
         for (int s = 0; s < ld; ++s) y[o * ld + s] = b;
       }
-      gemm(l.out, ld, l.in, transposed(l.w.data(), l.out), x, ld, y, ld, true);
+      gemm(l.out, ld, l.in, transposed<Real<T>>(l.w.data(), l.out), x, ld, y, ld, true);
       const bool linear = linear_last && k + 1 == count;
       T* slope = nullptr;
       if (!linear) {
@@ -102,6 +140,13 @@ struct NetWeights {
         activate_array(act, size, y, slope);
       }
       if (tape) tape->slope[k] = slope;
+      if constexpr (is_dual<T>) {
+        if (tape) tape->x[k] = x, tape->activated[k] = nullptr;
+        if (tape && !l.idt.empty()) {
+          tape->activated[k] = arena.take<T>(size);
+          std::copy(y, y + size, tape->activated[k]);
+        }
+      }
       if (!l.idt.empty()) {
         for (int o = 0; o < l.out; ++o) {
           for (int s = 0; s < ld; ++s) y[o * ld + s] *= l.idt[o];
@@ -117,16 +162,26 @@ struct NetWeights {
     return y;
   }
 
+  // Where the reverse sweep of dual numbers adds the weights' gradients: of the first `columns` columns.
+  struct Gradient {
+    const NetGradient<Real<T>>* of = nullptr;
+    Range atoms{};
+    int group = 0, columns = 0;
+  };
+
   // dy (out, ld), overwritten -> returns dx in the arena, its first `rows` rows.
-  T* backward(T* dy, int ld, const Tape& tape, int rows, Arena& arena) const {
+  T* backward(T* dy, int ld, const Tape& tape, int rows, Arena& arena, const Gradient& to = {}) const {
     for (int k = count - 1; k >= 0; --k) {
       const L& l = layer[k];
       const int in = k ? l.in : rows;
       T* dx = arena.take<T>(static_cast<std::size_t>(in) * ld);
       for (int s = 0; s < in * ld; ++s) {
-        T sum = 0;
+        T sum(0);
         for (int copy = 0; copy < l.skip; ++copy) sum += dy[static_cast<std::size_t>(copy) * l.in * ld + s];
         dx[s] = sum;
+      }
+      if constexpr (is_dual<T>) {
+        if (to.of && to.of->layers[k].idt) add_idt(tape.activated[k], dy, ld, k, to);
       }
       if (tape.slope[k]) {
         const T* slope = tape.slope[k];
@@ -137,10 +192,28 @@ struct NetWeights {
           for (int s = 0; s < ld; ++s) dy[o * ld + s] *= l.idt[o];
         }
       }
-      gemm(in, ld, l.out, plain(l.w.data(), l.out), dy, ld, dx, ld, true);
+      if constexpr (is_dual<T>) {
+        if (to.of) add_weight(tape.x[k], dy, ld, k, to, arena);
+      }
+      gemm(in, ld, l.out, plain<Real<T>>(l.w.data(), l.out), dy, ld, dx, ld, true);
       dy = dx;
     }
     return dy;
+  }
+
+ private:
+  void add_idt(const T* activated, const T* dy, int ld, int k, const Gradient& to) const {
+    double* sum = to.of->layers[k].idt->of(to.group);
+    for (int o = 0; o < layer[k].out; ++o) {
+      for (int s = o * ld; s < o * ld + to.columns; ++s) sum[o] += double(tangent_of(dy[s] * activated[s]));
+    }
+  }
+  void add_weight(const T* x, const T* dy, int ld, int k, const Gradient& to, Arena& arena) const {
+    const auto& g = to.of->layers[k];
+    const L& l = layer[k];
+    if (g.rows) return g.rows->keep_columns(to.atoms, x, ld, dy, ld);
+    add_column_product(to.columns, l.in, l.out, x, ld, dy, ld, arena, g.w->of(to.group));
+    if (g.b) add_column_sum(to.columns, l.out, dy, ld, g.b->of(to.group));
   }
 };
 

@@ -3,6 +3,10 @@
 // run time.
 #pragma once
 
+#include <utility>
+
+#include "base/dual.h"
+
 #ifndef DPA2MD_ISA
 #error "compile csrc/cpu with -DDPA2MD_ISA=<name> (see CMakeLists.txt)"
 #endif
@@ -31,13 +35,93 @@ struct Vector {
   typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(sizeof(T)), may_alias));
 };
 
+// Of dual numbers: a vector of values and one of tangents.
+template <class R, int W>
+struct Vector<Dual<R>, W> {
+  using type = Dual<typename Vector<R, W>::type>;
+};
+
 template <class T>
 constexpr int lanes() {
-  return kVectorBytes / static_cast<int>(sizeof(T));
+  return kVectorBytes / static_cast<int>(sizeof(Real<T>));
 }
 
 // n filled up to whole vectors.
 inline int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
+
+// Lanes of a and b side by side: index i < W is a's lane i, W + i is b's. (GCC before 12 has not clang's
+// builtin.)
+template <int... I, class V>
+DPA2MD_INLINE V pick_lanes(V a, V b, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, I...);
+#else
+  typedef decltype(a < b) Places;
+  return __builtin_shuffle(a, b, Places{I...});
+#endif
+}
+
+// Every second of the lanes of a and b, from FIRST (0 or 1) on; and the lower (HALF = 0) or upper lanes of a
+// and b in turn.
+template <int FIRST, class V, int... I>
+DPA2MD_INLINE V every_second(V a, V b, std::integer_sequence<int, I...>) {
+  return pick_lanes(a, b, std::integer_sequence<int, (2 * I + FIRST)...>{});
+}
+template <int HALF, class V, int... I>
+DPA2MD_INLINE V in_turn(V a, V b, std::integer_sequence<int, I...>) {
+  constexpr int W = sizeof...(I);
+  return pick_lanes(a, b, std::integer_sequence<int, (I / 2 + HALF * W / 2 + I % 2 * W)...>{});
+}
+
+// W numbers from memory, and to it. Dual numbers lie there as value, tangent, value, ...
+template <int W, class T>
+DPA2MD_INLINE typename Vector<T, W>::type load(const T* p) {
+  if constexpr (!is_dual<T>) {
+    return *reinterpret_cast<const typename Vector<T, W>::type*>(p);
+  } else {
+    using V = typename Vector<Real<T>, W>::type;
+    const V* v = reinterpret_cast<const V*>(p);
+    if constexpr (W == 1) {
+      return {v[0], v[1]};
+    } else {
+      constexpr auto each = std::make_integer_sequence<int, W>{};
+      return {every_second<0>(v[0], v[1], each), every_second<1>(v[0], v[1], each)};
+    }
+  }
+}
+template <int W, class T>
+DPA2MD_INLINE void store(T* p, typename Vector<T, W>::type x) {
+  if constexpr (!is_dual<T>) {
+    *reinterpret_cast<typename Vector<T, W>::type*>(p) = x;
+  } else {
+    using V = typename Vector<Real<T>, W>::type;
+    V* v = reinterpret_cast<V*>(p);
+    if constexpr (W == 1) {
+      v[0] = x.value, v[1] = x.tangent;
+    } else {
+      constexpr auto each = std::make_integer_sequence<int, W>{};
+      v[0] = in_turn<0>(x.value, x.tangent, each), v[1] = in_turn<1>(x.value, x.tangent, each);
+    }
+  }
+}
+// x in every lane
+template <int W, class T>
+DPA2MD_INLINE typename Vector<T, W>::type spread(T x) {
+  using V = typename Vector<Real<T>, W>::type;
+  if constexpr (is_dual<T>) {
+    return {V{} + x.value, V{} + x.tangent};
+  } else {
+    return V{} + x;
+  }
+}
+template <int W, class T>
+DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
+  if constexpr (!is_dual<T>) {
+    *reinterpret_cast<typename Vector<T, W>::type*>(p) += x;
+  } else {
+    store<W>(p, load<W>(p) + x);
+  }
+}
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -55,5 +55,16 @@ DPA2MD_INLINE typename Vector<double, W>::type exp_lanes(typename Vector<double,
   return exp_bounded_lanes<W>(min_lanes(V{} + 709.0, max_lanes(V{} - 708.0, x)));
 }
 
+template <int W, class V>
+DPA2MD_INLINE Dual<V> exp_bounded_lanes(Dual<V> x) {
+  const V y = exp_bounded_lanes<W>(x.value);
+  return {y, y * x.tangent};
+}
+template <int W, class V>
+DPA2MD_INLINE Dual<V> exp_lanes(Dual<V> x) {
+  const V y = exp_lanes<W>(x.value);
+  return {y, y * x.tangent};
+}
+
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "base/scalar_math.h"
+#include "base/activation.h"
 
 #if defined(__CUDACC__)
 #define DPA2MD_GPU gpu
