@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -54,13 +55,32 @@ def read_folder(folder: Path, elements: Sequence[str] | None = None) -> list[Ato
     RunError
         When there is no system, something is missing, or the files don't fit together.
     """
-    found = [p for p in [folder, *folder.rglob("*")] if (p / "type.raw").is_file()]
-    if not found:
+    return [f for s in systems_of_folder(folder) for f in _read_system(s, elements)]
+
+
+def systems_of_folder(folder: Path, patterns: Sequence[str] | None = None) -> list[SystemFolder]:
+    """The systems in a folder and the folders below it, by name.
+
+    Parameters
+    ----------
+    patterns
+        Take only folders below it that match one of them, as ``data_*``.
+
+    Raises
+    ------
+    RunError
+        When there is none.
+    """
+    below = {p for pattern in patterns or ["*"] for p in folder.rglob(pattern)}
+    found = below if patterns else {folder, *below}
+    systems = [SystemFolder(p) for p in sorted(found) if (p / "type.raw").is_file()]
+    if not systems:
+        matching = f" and match {', '.join(patterns)}" if patterns else ""
         raise RunError(
             f"{folder}: a folder of structures must be in DeePMD-kit's npy format (type.raw, "
-            "type_map.raw, set.*/coord.npy), or hold folders that are; it isn't."
+            f"type_map.raw, set.*/coord.npy), or hold folders that are{matching}; it isn't."
         )
-    return [frame for p in sorted(found) for frame in _read_system(_Folder(p), elements)]
+    return systems
 
 
 def read_hdf5(path: Path, group: str = "/", elements: Sequence[str] | None = None) -> list[Atoms]:
@@ -71,18 +91,47 @@ def read_hdf5(path: Path, group: str = "/", elements: Sequence[str] | None = Non
     RunError
         As `read_folder`; also without h5py.
     """
+    file = _open_hdf5(path)
     try:
-        import h5py
-    except ImportError:
-        raise RunError(f"{path}: reading HDF5 files needs h5py; install h5py.") from None
-    try:
-        with h5py.File(path, "r") as file:
+        with file:
             systems = _systems_of(path, file, group or "/")
             return [frame for system in systems for frame in _read_system(system, elements)]
     except (RunError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - HDF5's library raises anything
-        raise RunError(f"{path}: this HDF5 file is damaged ({first_line(error)}).") from None
+        raise _damaged(path, error) from None
+
+
+def systems_of_hdf5(path: Path, group: str = "/") -> list[SystemGroup]:
+    """The systems in an HDF5 file, or in one group of it; the file stays open as long as they are there.
+
+    Raises
+    ------
+    RunError
+        When there is none, the file is damaged, or without h5py.
+    """
+    file = _open_hdf5(path)
+    try:
+        return _systems_of(path, file, group or "/")
+    except (RunError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - HDF5's library raises anything
+        raise _damaged(path, error) from None
+
+
+def _open_hdf5(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise RunError(f"{path}: reading HDF5 files needs h5py; install h5py.") from None
+    try:
+        return h5py.File(path, "r")
+    except Exception as error:  # noqa: BLE001 - HDF5's library raises anything
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path}: this HDF5 file is damaged ({first_line(error)}).")
 
 
 def first_line(error: Exception) -> str:
@@ -91,7 +140,35 @@ def first_line(error: Exception) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
-class _Folder:
+class StoredArray(Protocol):
+    """An array in a file, of which frames can be read one by one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As numpy's."""
+
+    def __getitem__(self, frame: Any) -> np.ndarray:
+        """What one frame has, or with ``()`` all."""
+
+
+class MappedFile:
+    """An npy file, mapped into memory while it is used; few of many files are open at a time."""
+
+    def __init__(self, path: Path):
+        self._path, self._written = path, path.stat().st_mtime_ns
+        self.shape: tuple[int, ...] = _mapped(path, self._written).shape
+
+    def __getitem__(self, frame: Any) -> np.ndarray:
+        return np.asarray(_mapped(self._path, self._written)[frame])
+
+
+@functools.lru_cache(maxsize=256)  # each takes a file descriptor, of which a process has 1024 or so
+def _mapped(path: Path, written: int) -> np.ndarray:
+    """The file as it was at that time; another time is another file."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+class SystemFolder:
     """A system, or a set of it, as a folder."""
 
     def __init__(self, path: Path):
@@ -107,19 +184,26 @@ class _Folder:
         """An npy file; numpy reads no pickled objects unless told to, so that nothing in it is run."""
         return np.load(self._path / name, allow_pickle=False)
 
+    def stored(self, name: str) -> StoredArray:
+        """The same without reading it."""
+        return MappedFile(self._path / name)
+
     def text(self, name: str, **options: Any) -> np.ndarray:
+        """The numbers of a text file, as numpy's loadtxt reads them."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of an empty file
             return np.loadtxt(self._path / name, **options)
 
     def words(self, name: str) -> list[str]:
+        """The words of a text file."""
         return (self._path / name).read_text().split()
 
-    def sets(self) -> list[_Folder]:
-        return [_Folder(p) for p in sorted(self._path.glob("set.*")) if p.is_dir()]
+    def sets(self) -> list[SystemFolder]:
+        """The sets of a system, by name."""
+        return [SystemFolder(p) for p in sorted(self._path.glob("set.*")) if p.is_dir()]
 
 
-class _Group:
+class SystemGroup:
     """A system, or a set of it, as a group of an HDF5 file."""
 
     def __init__(self, group: Any, name: str):
@@ -132,27 +216,35 @@ class _Group:
         return hasattr(self._group.get(name), "dtype")
 
     def array(self, name: str) -> np.ndarray:
+        """A dataset."""
         return self._group[name][()]
 
+    def stored(self, name: str) -> StoredArray:
+        """The same without reading it."""
+        return self._group[name]
+
     def text(self, name: str, **options: Any) -> np.ndarray:
+        """The numbers of a dataset in the place of a text file."""
         return np.array(self._group[name][()], ndmin=options.get("ndmin", 0))
 
     def words(self, name: str) -> list[str]:
+        """The words of a dataset in the place of a text file."""
         values = np.ravel(self._group[name][()])
         return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
 
-    def sets(self) -> list[_Group]:
+    def sets(self) -> list[SystemGroup]:
+        """The sets of a system, by name."""
         names = sorted(n for n in _groups(self._group) if n.startswith("set.") and "/" not in n)
-        return [_Group(self._group[n], f"{self._name}/{n}") for n in names]
+        return [SystemGroup(self._group[n], f"{self._name}/{n}") for n in names]
 
 
-def _systems_of(path: Path, file: Any, group: str) -> list[_Group]:
+def _systems_of(path: Path, file: Any, group: str) -> list[SystemGroup]:
     """The systems in a group, and in the groups below it."""
     top = file.get(group)
     if top is None or hasattr(top, "dtype"):
         raise RunError(f"{path}: there is no group {group} in it.")
     names = [top.name] + [f"{top.name.rstrip('/')}/{name}" for name in _groups(top)]
-    systems = [_Group(file[name], f"{path}#{name}") for name in sorted(names)]
+    systems = [SystemGroup(file[name], f"{path}#{name}") for name in sorted(names)]
     found = [system for system in systems if "type.raw" in system]
     if not found:
         raise RunError(f"{path}#{top.name}: there is no system of DeePMD-kit (type.raw) in it.")
@@ -166,7 +258,7 @@ def _groups(top: Any) -> list[str]:
     return names
 
 
-def _read_system(system: _Folder | _Group, elements: Sequence[str] | None) -> list[Atoms]:
+def _read_system(system: SystemFolder | SystemGroup, elements: Sequence[str] | None) -> list[Atoms]:
     if elements is None and "type_map.raw" not in system:
         raise RunError(
             f"{system}: type_map.raw is missing; write the elements into it, in order, or name them with "
@@ -189,7 +281,7 @@ def _read_system(system: _Folder | _Group, elements: Sequence[str] | None) -> li
         raise RunError(f"{system}: this npy system is damaged ({text}).") from None
 
 
-def _npy_arrays(folder: _Folder | _Group, natoms: int) -> dict[str, np.ndarray]:
+def _npy_arrays(folder: SystemFolder | SystemGroup, natoms: int) -> dict[str, np.ndarray]:
     """The known arrays of a set; what else is in the folder is nobody's business."""
     coord = _floats("coord.npy", folder.array("coord.npy"))
     coord = coord[None] if coord.ndim == 1 else coord
@@ -201,7 +293,7 @@ def _npy_arrays(folder: _Folder | _Group, natoms: int) -> dict[str, np.ndarray]:
     return data
 
 
-def _raw_arrays(folder: _Folder | _Group, natoms: int) -> dict[str, np.ndarray]:
+def _raw_arrays(folder: SystemFolder | SystemGroup, natoms: int) -> dict[str, np.ndarray]:
     """The same from raw files, text with a line for each frame."""
     coord = folder.text("coord.raw", ndmin=2)
     data = {"coord": coord.reshape(len(coord), natoms, 3)}

@@ -141,7 +141,7 @@ PYTHON_FLOORS = {
             "deepmd_data dispersion dynamics frames importer labels lammps_files model_file shipped",
             "comparison conversion integrators reading relaxation writing",
             "engine run",
-            "batch bench doctor ipi_driver md torch_sim",
+            "batch bench doctor ipi_driver md torch_sim train",
             "estimate hessian kernels",
             "calculator",
             "ase_plugin check deviation dpdata_plugin phonons verification",
