@@ -76,6 +76,15 @@ class Golden:
         the expected one: |energy|, rms atom_energy, rms forces, largest |virial|."""
         return self._array(f"{precision}_errors")[self.structures.index(structure)]
 
+    def gradients(self, structure: str) -> dict[str, np.ndarray]:
+        """By parameter, named as in the state dict after `atomic_model.`: what `projections.py` keeps
+        (5,) of the gradient of its loss. Empty where `gradients.npz` has none."""
+        archive = _gradients()
+        if f"{self.name}/{structure}" not in archive:
+            return {}
+        names = archive[f"{self.name}/parameters"].item().decode().splitlines()
+        return dict(zip(names, archive[f"{self.name}/{structure}"], strict=True))
+
     def write(self, folder: Path) -> Path:
         """Unpacks the checkpoint into `folder` and returns its path."""
         with zipfile.ZipFile(HERE / f"{self.set}models.zip") as archive:
@@ -88,6 +97,11 @@ class Golden:
 @functools.cache
 def _archive(set: str):
     return np.load(HERE / f"{set}results.npz")
+
+
+@functools.cache
+def _gradients():
+    return np.load(HERE / "gradients.npz")
 
 
 @functools.cache
