@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/dual.h"
+#include "base/jet.h"
 #include "base/scalar_math.h"
 
 namespace dpa2md {

@@ -121,6 +121,11 @@ template <class A, class B, class = IfSpread<A, B>>
 DPA2MD_HD Dual<B> operator*(const Dual<B>& b, const Dual<A>& a) {
   return a * b;
 }
+template <class A, class V, class = std::enable_if_t<std::is_arithmetic_v<A> && !std::is_arithmetic_v<V>>,
+          class = decltype(V{}[0])>
+DPA2MD_HD Dual<V> operator*(V v, const Dual<A>& a) {
+  return {v * a.value, v * a.tangent};
+}
 template <class R, class S, class = IfConstant<S, R>>
 DPA2MD_HD Dual<R> operator+(const Dual<R>& a, S s) {
   return {a.value + constant_of<R>(s), a.tangent};

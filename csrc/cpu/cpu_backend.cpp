@@ -12,7 +12,7 @@ namespace DPA2MD_ISA {
 
 namespace {
 
-constexpr int kGroups = 16;  // of atoms, at most, for gradients by weights
+constexpr int kGroups = 8;  // of atoms, at most, for gradients by weights
 
 #define DPA2MD_STRING(x) DPA2MD_STRING_(x)
 #define DPA2MD_STRING_(x) #x
@@ -30,6 +30,7 @@ CpuBackend<T>::CpuBackend(const Model& model, int threads, bool tables, bool low
     : model_(model),
       work_(model, threads, low_memory),
       use_tables_(tables),
+      moving_(is_dual<T>),
       types_(cast<T>(model.type_embedding)),
       env_(model),
       repinit_(work_, types_, is_dual<T> ? &gradients_ : nullptr),
@@ -49,14 +50,16 @@ void CpuBackend<T>::prepare() {
   fitting_.prepare(fitting_net(model_));
   repformers_.prepare();
   tabulated_.clear();  // the next step makes the tables
+  if (!moving_) drop_tables();
+  moving_ = true;
 }
 
 template <class T>
 void CpuBackend<T>::add_gradient([[maybe_unused]] Model* to) {
   if constexpr (is_dual<T>) {
     gradients_.finish(work_);
-    repinit_.add_gradient(to);
-    three_body_.add_gradient(to);
+    repinit_.add_gradient(to, work_.arena());
+    three_body_.add_gradient(to, work_.arena());
     transform_.add_gradient(to);
     fitting_.add_gradient(to);
     repformers_.add_gradient(to);
@@ -83,14 +86,30 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   reserve();
 }
 
-// Rebuilds the tables if new types have appeared.
+// Rebuilds the tables if new types have appeared. Once weights have changed, they are made fast, in float32;
+// in float64, where these would not be exact enough, the nets are used.
 template <class T>
 void CpuBackend<T>::build_tables() {
+  if (!use_tables_ || (moving_ && !single()) || !add_types(pairs().types_present, &tabulated_)) return;
+  if (moving_) {
+    repinit_.follow_tables(tabulated_, work_.arena());
+    if (model_.has_three_body) three_body_.follow_tables(tabulated_, work_.arena());
+    return;
+  }
   if constexpr (!is_dual<T>) {
-    if (!use_tables_ || !add_types(pairs().types_present, &tabulated_)) return;
     repinit_.build_tables(tabulated_);
     if (model_.has_three_body) three_body_.build_tables(tabulated_);
     repformers_.build_tables(tabulated_);
+  }
+}
+
+template <class T>
+void CpuBackend<T>::drop_tables() {
+  if constexpr (!is_dual<T>) {
+    const std::vector<char> none(model_.ntypes(), 0);
+    repinit_.build_tables(none);
+    if (model_.has_three_body) three_body_.build_tables(none);
+    repformers_.build_tables(none);
   }
 }
 
@@ -109,7 +128,7 @@ void CpuBackend<T>::reserve() {
     gradients_.plan(pairs().natoms, (pairs().natoms + work_.group_atoms - 1) / work_.group_atoms, &plan);
   check_memory(plan.needed(), plan.held(), static_cast<std::int64_t>(n), work_.low_memory);
   plan.resize();
-  if constexpr (is_dual<T>) gradients_.clear();
+  if constexpr (is_dual<T>) gradients_.clear(work_);
 }
 
 // ---- the inputs and outputs of each stage
@@ -222,8 +241,8 @@ std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threa
 }
 
 std::unique_ptr<Backend> make_gradient_backend(const Model& model, bool single, int threads) {
-  if (single) return std::make_unique<CpuBackend<Dual<float>>>(model, threads, false, false);
-  return std::make_unique<CpuBackend<Dual<double>>>(model, threads, false, false);
+  if (single) return std::make_unique<CpuBackend<Dual<float>>>(model, threads, true, false);
+  return std::make_unique<CpuBackend<Dual<double>>>(model, threads, true, false);
 }
 
 }  // namespace DPA2MD_ISA

@@ -80,10 +80,11 @@ class CpuBackend final : public Backend {
   void reserve();
 
   void build_tables();
+  void drop_tables();
 
   const Model& model_;
   Workspace work_;
-  bool use_tables_;
+  bool use_tables_, moving_;      // moving_: weights change
   Gradients<Real<T>> gradients_;  // dual numbers only
   Weights<T> types_;              // (nt, tebd)
   EnvMatStage<T> env_;

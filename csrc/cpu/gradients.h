@@ -190,6 +190,35 @@ void add_row_dot(int rows, int width, const Dual<R>* x, int ldx, const Dual<R>* 
   }
 }
 
+// Sums of tables (units, width), one a group of atoms; the number of units may differ from step to step.
+template <class R>
+class TableGradient {
+ public:
+  void resize(int units, int width) { units_ = units, width_ = width; }
+  void plan(int groups, MemoryPlan* to) {
+    groups_ = groups;
+    to->add(&sums_, groups * size());
+  }
+  void clear(int group) { sums_.zero(group * size(), (group + 1) * size()); }
+  R* of(int group, int unit) {
+    return sums_.data() + group * size() + static_cast<std::size_t>(unit) * width_;
+  }
+  void sum(std::size_t begin, std::size_t end) {
+    std::fill(total.begin() + begin, total.begin() + end, 0.0);
+    for (int g = 0; g < groups_; ++g) {
+      const R* from = sums_.data() + g * size();
+      for (std::size_t k = begin; k < end; ++k) total[k] += double(from[k]);
+    }
+  }
+  std::size_t size() const { return static_cast<std::size_t>(units_) * width_; }
+
+  std::vector<double> total;
+
+ private:
+  int units_ = 0, width_ = 0, groups_ = 0;
+  Buffer<R> sums_;
+};
+
 inline void add_to(const std::vector<double>& sum, Tensor* to) {
   for (std::size_t k = 0; k < sum.size(); ++k) to->data[k] += sum[k];
 }
@@ -204,16 +233,31 @@ class Gradients {
   GroupSums* sums(std::size_t size) {
     return (sums_.push_back(std::make_unique<GroupSums>(size)), sums_.back().get());
   }
+  TableGradient<R>* tables() {
+    return (tables_.push_back(std::make_unique<TableGradient<R>>()), tables_.back().get());
+  }
   void plan(int natoms, int groups, MemoryPlan* to) {
+    groups_ = groups;
+    for (const auto& t : tables_) t->plan(groups, to);
     for (const auto& r : rows_) r->plan(natoms, to);
     for (const auto& s : sums_) s->plan(groups, to);
   }
-  void clear() {
+  void clear(const Workspace& w) {
     for (const auto& s : sums_) s->clear();
+#pragma omp parallel for schedule(static) if (w.threads > 1)
+    for (int g = 0; g < groups_; ++g) {
+      for (const auto& t : tables_) t->clear(g);
+    }
   }
   // After the sweep.
   void finish(const Workspace& w) {
     for (const auto& s : sums_) s->sum();
+    constexpr std::size_t part = 4096;
+    for (const auto& t : tables_) {
+      t->total.resize(t->size());
+#pragma omp parallel for schedule(static) if (w.threads > 1)
+      for (std::size_t k = 0; k < t->size(); k += part) t->sum(k, std::min(t->size(), k + part));
+    }
     std::vector<std::pair<RowGradient<R>*, int>> panels;
     for (const auto& r : rows_) {
       r->begin_sums(), r->sum_bias(w.block);
@@ -226,6 +270,8 @@ class Gradients {
  private:
   std::vector<std::unique_ptr<RowGradient<R>>> rows_;
   std::vector<std::unique_ptr<GroupSums>> sums_;
+  std::vector<std::unique_ptr<TableGradient<R>>> tables_;
+  int groups_ = 0;
 };
 
 }  // namespace DPA2MD_ISA

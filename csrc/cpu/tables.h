@@ -49,6 +49,11 @@ class Tables {
   int padded_channels() const { return padded_; }
   const Table<T>* operator()(int a, int b) const { return of_.empty() ? nullptr : of_[a * nt_ + b]; }
   bool empty() const { return of_.empty(); }
+  // Calls f for every table, in the order of their units.
+  template <class F>
+  void each(const F& f) const {
+    for (const auto& table : owned_) f(*table);
+  }
   int units() const { return units_; }
 
   void start(int nt, int channels, int lanes) {
@@ -81,42 +86,46 @@ class Tables {
 // 3] and tail among all units of an embedding, so that units shared by several places are recognised.
 template <class T>
 struct TablePlace {
-  const T *node, *tail;
+  const Real<T>*node, *tail;
   T value[5], slope[5];
   int unit[3];
 };
 
 // Finds the cells (W) and the weights of a vector of numbers inside their tables: `at` = x / width, exact.
 // cell counts from the table's first; value and slope (5, ld) are assigned if asked for.
-template <bool VALUES, bool SLOPES, class T, class V, class Ints>
-DPA2MD_INLINE void place_lanes(V at, V inverse_width, Ints first, Ints cells, int ld, int* cell, T* value,
-                               T* slope) {
-  Ints whole = __builtin_convertvector(at, Ints);
-  whole += __builtin_convertvector(__builtin_convertvector(whole, V) > at, Ints);  // the next lower: adds -1
+// Plain is V, or of dual numbers their values.
+template <bool VALUES, bool SLOPES, class T, class V, class Plain, class Ints>
+DPA2MD_INLINE void place_lanes(V at, [[maybe_unused]] Plain inverse_width, Ints first, Ints cells, int ld,
+                               int* cell, T* value, [[maybe_unused]] T* slope) {
+  constexpr int W = lanes<T>();
+  Ints whole = __builtin_convertvector(value_of(at), Ints);
+  whole += __builtin_convertvector(__builtin_convertvector(whole, Plain) > value_of(at),
+                                   Ints);  // the next lower: adds -1
   Ints in = whole - first;
   in = in < cells ? in : cells - 1;
-  const V t = at - __builtin_convertvector(in + first, V);
-  *reinterpret_cast<typename Vector<int, lanes<T>()>::type*>(cell) = in;
+  const V t = at - __builtin_convertvector(in + first, Plain);
+  *reinterpret_cast<typename Vector<int, W>::type*>(cell) = in;
   V w[5];
   if constexpr (VALUES) {
-    table_value_weights<T>(t, w);
-    for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(value + q * ld) = w[q];
+    table_value_weights<Real<T>>(t, w);
+    for (int q = 0; q < 5; ++q) store<W>(value + q * ld, w[q]);
   }
   if constexpr (SLOPES) {
-    table_slope_weights<T>(t, w);
-    for (int q = 0; q < 5; ++q) *reinterpret_cast<V*>(slope + q * ld) = w[q] * inverse_width;
+    table_slope_weights<Real<T>>(t, w);
+    for (int q = 0; q < 5; ++q) store<W>(slope + q * ld, w[q] * inverse_width);
   }
 }
 
 // The places of a vector of numbers in one table.
 template <bool VALUES, bool SLOPES, class T>
-DPA2MD_INLINE void place_lanes(const Table<T>& table, typename Vector<T, lanes<T>()>::type x, int ld,
+DPA2MD_INLINE void place_lanes(const Table<Real<T>>& table, typename Vector<T, lanes<T>()>::type x, int ld,
                                int* cell, T* value, T* slope) {
   using V = typename Vector<T, lanes<T>()>::type;
+  using Plain = typename Vector<Real<T>, lanes<T>()>::type;
   using Ints = typename Vector<int, lanes<T>()>::type;
-  const V inverse_width = V{} + table.inverse_width;
-  place_lanes<VALUES, SLOPES, T, V, Ints>(x * inverse_width, inverse_width, Ints{} + table.first,
-                                          Ints{} + table.cells, ld, cell, value, slope);
+  const Plain inverse_width = Plain{} + table.inverse_width;
+  place_lanes<VALUES, SLOPES, T, V, Plain, Ints>(x * inverse_width, inverse_width, Ints{} + table.first,
+                                                 Ints{} + table.cells, ld, cell, value, slope);
 }
 
 // The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 
 #include "model/compressed_table.h"
 #include "model/folding.h"
@@ -20,7 +19,7 @@ double inverse_distance(double r, double rcut_smth, double rcut, double protecti
   return std::max(sw, 1e-3) / (r + protection);
 }
 
-std::vector<double> type_inputs(const Model& m, std::initializer_list<int> types) {
+std::vector<double> type_inputs(const Model& m, const std::vector<int>& types) {
   std::vector<double> out;
   for (int t : types) {
     for (int c = 0; c < m.tebd_dim(); ++c) out.push_back(m.type_embedding(t, c));
@@ -66,28 +65,37 @@ bool add_types(const std::vector<char>& present, std::vector<char>* known) {
   return added;
 }
 
+std::vector<TableRange> repinit_ranges(const Model& model, const std::vector<char>& present) {
+  const Embedding& e = model.repinit;
+  const double closest = inverse_distance(kRepinitReach, e.rcut_smth, e.rcut, model.env_protection);
+  std::vector<TableRange> out;
+  for (int a = 0; a < model.ntypes(); ++a) {
+    if (!present[a]) continue;
+    const double avg = e.davg(a, 0), std = e.dstd(a, 0);
+    const double lower = -avg / std, upper = (closest - avg) / std;
+    if (e.strip) out.push_back({a, -1, lower, upper, {{}}});
+    for (int b = 0; b < model.ntypes() && !e.strip; ++b) {
+      if (!present[b]) continue;
+      out.push_back({a, b, lower, upper, {{b}}});
+      if (!e.one_side) out.back().types[0].push_back(a);
+    }
+  }
+  return out;
+}
+
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance) {
   const Embedding& e = model.repinit;
   std::vector<RepinitTable> out;
   const bool compressed = e.net.empty();
   if (compressed && model.precision == Precision::kFloat32) return out;
-  for (int a = 0; a < model.ntypes(); ++a) {
-    if (!present[a]) continue;
-    if (e.strip) out.push_back({a, -1, {}});
-    for (int b = 0; b < model.ntypes() && !e.strip; ++b) {
-      if (present[b]) out.push_back({a, b, {}});
-    }
-  }
-  const double closest = inverse_distance(kRepinitReach, e.rcut_smth, e.rcut, model.env_protection);
+  const std::vector<TableRange> ranges = repinit_ranges(model, present);
+  for (const TableRange& r : ranges) out.push_back({r.a, r.b, {}});
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t k = 0; k < out.size(); ++k) {
     RepinitTable& t = out[k];
-    std::vector<double> rest;
-    if (!e.strip)
-      rest = e.one_side ? type_inputs(model, {t.neighbor}) : type_inputs(model, {t.neighbor, t.center});
-    const double avg = e.davg(t.center, 0), std = e.dstd(t.center, 0);
-    double lower = -avg / std, upper = (closest - avg) / std;
+    const std::vector<double> rest = type_inputs(model, ranges[k].types[0]);
+    double lower = ranges[k].lower, upper = ranges[k].upper;
     if (compressed) lower = std::max(lower, e.table.lower), upper = std::min(upper, e.table.upper);
     t.table = tabulate(e.ng, lower, upper, tolerance, kMaxCells, [&](double x, double* value, double* slope) {
       compressed ? compressed_function(e.table, e.ng, x, value, slope)
@@ -97,23 +105,32 @@ std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector
   return out;
 }
 
-// All tables have the same cells, so that the place of a triple does not depend on its types.
-ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance) {
+std::vector<TableRange> three_body_ranges(const Model& model, const std::vector<char>& present) {
   const Embedding& e = model.three_body;
-  ThreeBodyTables out;
+  std::vector<TableRange> out;
   double longest = 0;  // of the directions em[1:4]
   const double closest = inverse_distance(kThreeBodyReach, e.rcut_smth, e.rcut, model.env_protection);
-  if (e.strip) out.tables.push_back({-1, -1, {}});
+  if (e.strip) out.push_back({-1, -1, 0, 0, {{}}});
   for (int a = 0; a < model.ntypes(); ++a) {
     if (!present[a]) continue;
     double avg = 0, std = e.dstd(a, 1);
     for (int c = 1; c < 4; ++c) avg += e.davg(a, c) * e.davg(a, c), std = std::min(std, e.dstd(a, c));
     longest = std::max(longest, (closest + std::sqrt(avg)) / std);
     for (int b = a; b < model.ntypes() && !e.strip; ++b) {
-      if (present[b]) out.tables.push_back({a, b, {}});
+      if (present[b]) out.push_back({a, b, 0, 0, {{a, b}, {b, a}}});
     }
   }
-  out.reach = longest * longest;
+  for (TableRange& r : out) r.lower = -longest * longest, r.upper = longest * longest;
+  return out;
+}
+
+// All tables have the same cells, so that the place of a triple does not depend on its types.
+ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance) {
+  const Embedding& e = model.three_body;
+  ThreeBodyTables out;
+  const std::vector<TableRange> ranges = three_body_ranges(model, present);
+  for (const TableRange& r : ranges) out.tables.push_back({r.a, r.b, {}});
+  out.reach = ranges.empty() ? 0 : ranges.front().upper;
   int cells = 64;
   for (bool good = false; !good; cells *= 2) {
     if (cells > kMaxCells) return {};
@@ -121,8 +138,8 @@ ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>&
 #pragma omp parallel for schedule(dynamic)
     for (std::size_t k = 0; k < out.tables.size(); ++k) {
       ThreeBodyTable& t = out.tables[k];
-      std::vector<std::vector<double>> rests{{}};
-      if (!e.strip) rests = {type_inputs(model, {t.a, t.b}), type_inputs(model, {t.b, t.a})};
+      std::vector<std::vector<double>> rests;
+      for (const std::vector<int>& types : ranges[k].types) rests.push_back(type_inputs(model, types));
       t.table = tabulate(
           e.ng, -out.reach, out.reach, tolerance, cells,
           [&](double c, double* value, double* slope) { triple_function(e.net, rests, c, value, slope); },

@@ -28,6 +28,16 @@ struct ThreeBodyTables {
   std::vector<ThreeBodyTable> tables;  // none: the net is used
 };
 
+// Where a table of an embedding net is needed: of types a and b (-1: of all), and the types whose embeddings
+// the net reads after x; several are summed.
+struct TableRange {
+  int a, b;
+  double lower, upper;
+  std::vector<std::vector<int>> types;
+};
+std::vector<TableRange> repinit_ranges(const Model& model, const std::vector<char>& present);
+std::vector<TableRange> three_body_ranges(const Model& model, const std::vector<char>& present);
+
 // Adds the present types to the known ones; returns whether any was new.
 bool add_types(const std::vector<char>& present, std::vector<char>* known);
 

@@ -79,14 +79,22 @@ void look_up(const FunctionTable& table, double x, double* value, double* slope)
   }
 }
 
+FunctionTable table_cells(double lower, double upper, int cells) {
+  FunctionTable t;
+  if (!(upper > lower) || !std::isfinite(lower) || !std::isfinite(upper)) return t;
+  const double width = std::exp2(std::floor(std::log2((upper - lower) / cells)));
+  const double first = std::floor(lower / width), last = std::ceil(upper / width);
+  if (std::max(std::abs(first), std::abs(last)) > kLargestPlace) return t;
+  t.lower = first * width, t.width = width, t.cells = static_cast<int>(last - first);
+  return t;
+}
+
 FunctionTable tabulate(int channels, double lower, double upper, double tolerance, int max_cells,
                        const TabulatedFunction& f, int min_cells) {
-  if (!(upper > lower) || !std::isfinite(lower) || !std::isfinite(upper)) return {};
   for (int cells = min_cells; cells <= max_cells; cells *= 2) {
-    const double width = std::exp2(std::floor(std::log2((upper - lower) / cells)));
-    const double first = std::floor(lower / width), last = std::ceil(upper / width);
-    if (std::max(std::abs(first), std::abs(last)) > kLargestPlace) return {};
-    FunctionTable table = sample(channels, first * width, width, static_cast<int>(last - first), f);
+    const FunctionTable at = table_cells(lower, upper, cells);
+    if (at.empty()) return {};
+    FunctionTable table = sample(channels, at.lower, at.width, at.cells, f);
     if (accurate(table, tolerance, f)) return table;
   }
   return {};

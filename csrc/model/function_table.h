@@ -48,6 +48,10 @@ DPA2MD_HD void table_slope_weights(T t, T* w) {
 // Value and slope (channels each) at x.
 using TabulatedFunction = std::function<void(double x, double* value, double* slope)>;
 
+// An empty one but for its cells on [lower, upper]: `cells`, or up to twice as many for widths of powers of
+// two. No cells where floats could not count them.
+FunctionTable table_cells(double lower, double upper, int cells);
+
 // f on [lower, upper] (and a little more) with as many cells as it takes (min_cells, doubled up to max_cells,
 // or up to twice as many for widths of powers of two) for errors of at most `tolerance` times the largest
 // value and 100 tolerance times the largest slope. Empty when that is not enough.

@@ -152,7 +152,8 @@ void RepinitStage<T>::empty_backward(const Workspace& w, int i, const T* dmoment
 }
 
 template <class T>
-void RepinitStage<T>::add_gradient(Model* gradient) const {
+void RepinitStage<T>::add_gradient(Model* gradient, Arena& arena) const {
+  tables_.add_gradient(gradient, arena);
   net_gradient_.add_gradient(&gradient->repinit.net);
   if (gate_gradient_) add_to(gate_gradient_->total, &gradient->repinit.strip_table);
   if (types_gradient_) add_to(types_gradient_->total, &gradient->type_embedding);
@@ -167,7 +168,7 @@ RepinitStage<T>::RepinitStage(const Workspace& w, const Weights<T>& types, Gradi
       types_(types),
       keeps_moments_(!w.low_memory || !w.model.is_dpa2),
       np_(padded(w.model.repinit.ng, lanes<T>())),
-      tables_(w.model, w.threads) {
+      tables_(w.model, w.threads, gradients) {
   prepare();
   if (!gradients) return;
   const Embedding& e = model_.repinit;

@@ -18,8 +18,9 @@ class RepinitStage {
   RepinitStage(const Workspace& w, const Weights<T>& types, Gradients<Real<T>>* gradients = nullptr);
   void prepare();
   // Adds to the model's gradient.
-  void add_gradient(Model* gradient) const;
+  void add_gradient(Model* gradient, Arena& arena) const;
   void build_tables(const std::vector<char>& types) { tables_.build(types); }
+  void follow_tables(const std::vector<char>& types, Arena& arena) { tables_.follow(types, arena); }
   void plan(const Workspace& w, MemoryPlan* to);
 
   // Computes D of the atoms; keeps their M if memory suffices.

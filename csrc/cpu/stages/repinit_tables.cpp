@@ -14,15 +14,15 @@ namespace {
 
 // A compressed model's table (rows, ng, 6) as (rows, 6, padded ng).
 template <class T>
-Buffer<T> coefficients_by_power(const Embedding& e) {
+Weights<T> coefficients_by_power(const Embedding& e) {
   const std::size_t np = padded(e.ng, lanes<T>()), rows = e.table.coefficients.data.size() / (6 * e.ng);
-  Buffer<T> out;
+  Weights<T> out;
   out.resize(rows * 6 * np);
   out.zero(0, out.size());
   const double* from = e.table.coefficients.data.data();
   for (std::size_t r = 0; r < rows; ++r) {
     for (int m = 0; m < e.ng; ++m) {
-      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = T(*from++);
+      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = Real<T>(*from++);
     }
   }
   return out;
@@ -31,7 +31,12 @@ Buffer<T> coefficients_by_power(const Embedding& e) {
 }  // namespace
 
 template <class T>
-RepinitTables<T>::RepinitTables(const Model& m, int threads) : model_(m), threads_(threads) {
+RepinitTables<T>::RepinitTables(const Model& m, int threads, Gradients<Real<T>>* gradients)
+    : model_(m), threads_(threads) {
+  if (gradients) {
+    table_gradient_ = gradients->tables();
+    if (m.repinit.strip) gate_gradient_ = gradients->sums(m.repinit.strip_table.data.size());
+  }
   if (m.repinit.table.empty()) return;
   compressed_ = coefficients_by_power<T>(m.repinit);
   make_room_for_units(0);
@@ -46,13 +51,29 @@ template <class T>
 void RepinitTables<T>::build(const std::vector<char>& types) {
   const int nt = model_.ntypes();
   tables_.start(nt, model_.repinit.ng, lanes<T>());
-  for (const RepinitTable& made : tabulate_repinit(model_, types, table_tolerance(sizeof(T) == 4))) {
-    const Table<T>* table = tables_.add(made.table);
+  for (const RepinitTable& made : tabulate_repinit(model_, types, table_tolerance(sizeof(Real<T>) == 4))) {
+    const Table<Real<T>>* table = tables_.add(made.table);
     for (int b = 0; b < nt; ++b) {
       if (made.neighbor < 0 || made.neighbor == b) tables_.set(made.center, b, table);
     }
   }
   make_room_for_units(tables_.units());
+}
+
+template <class T>
+void RepinitTables<T>::follow(const std::vector<char>& types, Arena& arena) {
+  const int nt = model_.ntypes();
+  tables_.start(nt, model_.repinit.ng, lanes<T>());
+  node_tables_.make(model_.repinit.net, model_.type_embedding, repinit_ranges(model_, types), false, false,
+                    arena);
+  for (const NodeTable& made : node_tables_.tables()) {
+    const Table<Real<T>>* table = tables_.add(made.table);
+    for (int b = 0; b < nt; ++b) {
+      if (made.range.b < 0 || made.range.b == b) tables_.set(made.range.a, b, table);
+    }
+  }
+  make_room_for_units(tables_.units());
+  if (table_gradient_) table_gradient_->resize(tables_.units(), 2 * tables_.padded_channels());
 }
 
 // For an embedding's tables, and for a compressed model's own.
@@ -65,7 +86,7 @@ void RepinitTables<T>::make_room_for_units(int count) {
 }
 
 template <class T>
-const T* RepinitTables<T>::gate(int center, int neighbor) const {
+const Real<T>* RepinitTables<T>::gate(int center, int neighbor) const {
   const std::size_t row =
       (model_.repinit.one_side ? 0 : static_cast<std::size_t>(center) * model_.ntypes()) + neighbor;
   return gate_.data() + row * padded(model_.repinit.ng, lanes<T>());
@@ -74,8 +95,9 @@ const T* RepinitTables<T>::gate(int center, int neighbor) const {
 template <class T>
 struct RepinitTables<T>::Units {
   int count = 0;
-  const T** rows;  // (count) two rows of channels
-  int* slot;       // (n, 3) of every neighbour
+  const Real<T>** rows;  // (count) two rows of channels
+  int* number;           // (count) among the units of all tables
+  int* slot;             // (n, 3) of every neighbour
   // strip mode: the types that there are among the neighbours, each with a gate of its own
   int types = 0;
   int* type;       // (types)
@@ -86,8 +108,9 @@ struct RepinitTables<T>::Units {
 template <class T>
 void RepinitTables<T>::compressed_place(T x, TablePlace<T>* p) const {
   const CompressedGrid grid = compressed_grid(model_.repinit.table);
-  place(dpa2md::compressed_place(grid, model_.precision == Precision::kFloat32, x), compressed_.data(),
-        padded(model_.repinit.ng, lanes<T>()), p);
+  if constexpr (!is_dual<T>)
+    place(dpa2md::compressed_place(grid, model_.precision == Precision::kFloat32, x), compressed_.data(),
+          padded(model_.repinit.ng, lanes<T>()), p);
 }
 
 // The places in the tables, or else in a compressed model's own table.
@@ -113,24 +136,26 @@ bool RepinitTables<T>::places_lanes(const Workspace& w, const Env<T>& env, int i
   const int n = std::min(W, w.pairs().repinit.count[i] - j), np = tables_.padded_channels();
   const std::int32_t* type = w.pairs().type.data() + w.pairs().repinit.first[i] + j;
   const T* em = env.em.data() + 4 * (env.row(w, i) + j);
-  const Table<T>* table[W];
+  const Table<Real<T>>* table[W];
   using V = typename Vector<T, W>::type;
+  using Plain = typename Vector<Real<T>, W>::type;
   using Ints = typename Vector<int, W>::type;
-  V x{}, inverse_width{};
+  T x[W] = {};
+  Plain inverse_width{};
   Ints first{}, cells{};
   for (int k = 0; k < n; ++k) {
-    const Table<T>* t = table[k] = tables_(w.pairs().center_type[i], type[k]);
-    if (!t || !t->covers(em[4 * k])) return false;
+    const Table<Real<T>>* t = table[k] = tables_(w.pairs().center_type[i], type[k]);
+    if (!t || !t->covers(value_of(em[4 * k]))) return false;
     x[k] = em[4 * k], inverse_width[k] = t->inverse_width, first[k] = t->first, cells[k] = t->cells;
   }
   int cell[W];
   T value[5 * W], slope[5 * W];
   if (slopes) {
-    place_lanes<true, true, T, V, Ints>(x * inverse_width, inverse_width, first, cells, W, cell, value,
-                                        slope);
+    place_lanes<true, true, T, V, Plain, Ints>(load<W>(x) * inverse_width, inverse_width, first, cells, W,
+                                               cell, value, slope);
   } else {
-    place_lanes<true, false, T, V, Ints>(x * inverse_width, inverse_width, first, cells, W, cell, value,
-                                         slope);
+    place_lanes<true, false, T, V, Plain, Ints>(load<W>(x) * inverse_width, inverse_width, first, cells, W,
+                                                cell, value, slope);
   }
   for (int k = 0; k < n; ++k) {
     TablePlace<T>& p = places[j + k];
@@ -151,13 +176,13 @@ typename RepinitTables<T>::Units RepinitTables<T>::units(const Workspace& w, int
   Arena& arena = w.arena();
   const int n = w.pairs().repinit.count[i], np = padded(model_.repinit.ng, lanes<T>());
   Units u;
-  u.rows = arena.take<const T*>(3 * static_cast<std::size_t>(n));
+  u.rows = arena.take<const Real<T>*>(3 * static_cast<std::size_t>(n));
   u.slot = arena.take<int>(3 * static_cast<std::size_t>(n));
-  int* used = arena.take<int>(3 * static_cast<std::size_t>(n));
+  int* used = u.number = arena.take<int>(3 * static_cast<std::size_t>(n));
   int* slot_of = unit_slot_.data() + static_cast<std::size_t>(thread_index()) * unit_count_;
   for (int j = 0; j < n; ++j) {
     const TablePlace<T>& p = places[j];
-    const T* rows[3] = {p.node, p.node + 2 * np, p.tail};
+    const Real<T>* rows[3] = {p.node, p.node + 2 * np, p.tail};
     for (int q = 0; q < 3; ++q) {
       int& slot = slot_of[p.unit[q]];
       if (slot < 0) {
@@ -186,24 +211,20 @@ namespace {
 template <class T>
 using Four = typename Vector<T, 4>::type;
 template <class T>
-DPA2MD_INLINE Four<T>& four(T* p) {
-  return *reinterpret_cast<Four<T>*>(p);
-}
-template <class T>
-DPA2MD_INLINE const Four<T>& four(const T* p) {
-  return *reinterpret_cast<const Four<T>*>(p);
+DPA2MD_INLINE Four<T> four(const T* p) {
+  return load<4>(p);
 }
 
 // Adds a neighbour's weights times em to those of its units; each has two rows of four, (units, 2, 4).
 template <class T>
 DPA2MD_INLINE void add_weights(const int* slot, const T* w, Four<T> em, T* units) {
   T *a = units + 8 * slot[0], *b = units + 8 * slot[1], *c = units + 8 * slot[2];
-  four(a) += em;
-  four(a + 4) += w[0] * em;
-  four(b) += w[1] * em;
-  four(b + 4) += w[2] * em;
-  four(c) += w[3] * em;
-  four(c + 4) += w[4] * em;
+  add<4>(a, em);
+  add<4>(a + 4, w[0] * em);
+  add<4>(b, w[1] * em);
+  add<4>(b + 4, w[2] * em);
+  add<4>(c, w[3] * em);
+  add<4>(c + 4, w[4] * em);
 }
 
 // The products of d M with the rows of a neighbour's units, weighted as its value and as its slope.
@@ -224,43 +245,50 @@ DPA2MD_INLINE T dot4(Four<T> x, Four<T> y) {
 
 }  // namespace
 
+// The weights of the units' rows times em: (1 + types, units, 2, 4), ungated, then of every gate.
+template <class T>
+T* RepinitTables<T>::unit_weights(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
+                                  const Units& u) const {
+  const int n = w.pairs().repinit.count[i];
+  const std::size_t e0 = env.row(w, i), size = 8 * static_cast<std::size_t>(u.count);
+  const T* em = env.em.data() + 4 * e0;
+  T* weights = w.arena().template zeros<T>(size * (1 + u.types));
+  for (int j = 0; j < n; ++j) {
+    add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j), weights);
+    if (u.types > 0)
+      add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j) * opening(env, e0 + j),
+                     weights + size * (1 + u.type_slot[j]));
+  }
+  return weights;
+}
+
 template <class T>
 template <bool STRIP>
 void RepinitTables<T>::moment_of(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
                                  T* moment) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int n = w.pairs().repinit.count[i], np = padded(model_.repinit.ng, W),
-            center = w.pairs().center_type[i];
-  const std::size_t e0 = env.row(w, i);
-  const T* em = env.em.data() + 4 * e0;
+  const int np = padded(model_.repinit.ng, W), center = w.pairs().center_type[i];
   const Units u = units(w, i, places);
   const std::size_t size = 8 * static_cast<std::size_t>(u.count);
-  T* weights = w.arena().template zeros<T>(size * (1 + u.types));  // ungated, then of every gate
-  for (int j = 0; j < n; ++j) {
-    add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j), weights);
-    if constexpr (STRIP)
-      add_weights<T>(u.slot + 3 * j, places[j].value, four(em + 4 * j) * opening(env, e0 + j),
-                     weights + size * (1 + u.type_slot[j]));
-  }
+  const T* weights = unit_weights(w, env, i, places, u);
   for (int m = 0; m < np; m += W) {
     V sum[4] = {};
     for (int set = 0; set <= u.types; ++set) {
       V part[4] = {};
       const T* weight = weights + size * set;
       for (int k = 0; k < u.count; ++k, weight += 8) {
-        const V a = *reinterpret_cast<const V*>(u.rows[k] + m),
-                b = *reinterpret_cast<const V*>(u.rows[k] + np + m);
+        const auto a = load<W>(u.rows[k] + m), b = load<W>(u.rows[k] + np + m);
 #pragma GCC unroll 4
         for (int c = 0; c < 4; ++c) part[c] += a * weight[c] + b * weight[4 + c];
       }
-      V open = V{} + T(1);
-      if (set > 0) open = *reinterpret_cast<const V*>(gate(center, u.type[set - 1]) + m);
+      auto open = spread<W>(Real<T>(1));
+      if (set > 0) open = load<W>(gate(center, u.type[set - 1]) + m);
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) sum[c] += part[c] * open;
     }
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) *reinterpret_cast<V*>(moment + c * np + m) = sum[c];
+    for (int c = 0; c < 4; ++c) store<W>(moment + c * np + m, sum[c]);
   }
 }
 
@@ -282,11 +310,10 @@ void RepinitTables<T>::unit_products(const Units& u, const T* dmoment, const T* 
   for (int k = 0; k < u.count; ++k, out += 8) {
     V sum[8] = {};
     for (int m = 0; m < np; m += W) {
-      const V a = *reinterpret_cast<const V*>(u.rows[k] + m),
-              b = *reinterpret_cast<const V*>(u.rows[k] + np + m);
+      const auto a = load<W>(u.rows[k] + m), b = load<W>(u.rows[k] + np + m);
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) {
-        const V d = *reinterpret_cast<const V*>(dmoment + c * np + m);
+        const V d = load<W>(dmoment + c * np + m);
         sum[c] += a * d, sum[4 + c] += b * d;
       }
     }
@@ -321,7 +348,7 @@ void RepinitTables<T>::moment_of_backward(const Workspace& w, Env<T>* env, int i
       if (model_.smooth) dsw = dot4<T>(em, gated);
     }
     value[0] += dot4<T>(em, slope);
-    four(env->dem.data() + 4 * (e0 + j)) = value;
+    store<4>(env->dem.data() + 4 * (e0 + j), value);
     env->dsw[e0 + j] = dsw;
   }
 }
@@ -335,12 +362,74 @@ void RepinitTables<T>::moment(const Workspace& w, const Env<T>& env, int i, cons
 template <class T>
 void RepinitTables<T>::moment_backward(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
                                        const T* dmoment) const {
-  model_.repinit.strip ? moment_of_backward<true>(w, env, i, places, dmoment)
-                       : moment_of_backward<false>(w, env, i, places, dmoment);
+  if constexpr (is_dual<T>) {
+    add_gradients(w, *env, i, places, dmoment);
+  } else {
+    model_.repinit.strip ? moment_of_backward<true>(w, env, i, places, dmoment)
+                         : moment_of_backward<false>(w, env, i, places, dmoment);
+  }
+}
+
+// ---- gradients of the tables: every row's is the sum of its weights times d M
+
+template <class T>
+void RepinitTables<T>::add_gradients([[maybe_unused]] const Workspace& w, [[maybe_unused]] const Env<T>& env,
+                                     [[maybe_unused]] int i, [[maybe_unused]] const TablePlace<T>* places,
+                                     [[maybe_unused]] const T* dmoment) const {
+  if constexpr (is_dual<T>) {
+    constexpr int W = lanes<T>();
+    using V = typename Vector<T, W>::type;
+    const int np = padded(model_.repinit.ng, W), ng = model_.repinit.ng, center = w.pairs().center_type[i];
+    const Units u = units(w, i, places);
+    const std::size_t size = 8 * static_cast<std::size_t>(u.count);
+    const T* weights = unit_weights(w, env, i, places, u);
+    for (int m = 0; m < np; m += W) {
+      V d[4];
+      for (int c = 0; c < 4; ++c) d[c] = load<W>(dmoment + c * np + m);
+      for (int set = 0; set <= u.types; ++set) {
+        const T* weight = weights + size * set;
+        V open[4] = {d[0], d[1], d[2], d[3]}, gated{};
+        if (set > 0) {
+          const auto gate_of = load<W>(gate(center, u.type[set - 1]) + m);
+          for (int c = 0; c < 4; ++c) open[c] = d[c] * gate_of;
+        }
+        for (int k = 0; k < u.count; ++k, weight += 8) {
+          Real<T>* sum = table_gradient_->of(w.group(i), u.number[k]) + m;
+          for (int row = 0; row < 2; ++row) {
+            const T* x = weight + 4 * row;
+            auto total = load<W>(sum + row * np);
+#pragma GCC unroll 4
+            for (int c = 0; c < 4; ++c) total += open[c].tangent * x[c].value + open[c].value * x[c].tangent;
+            store<W>(sum + row * np, total);
+          }
+          if (set == 0) continue;
+          const auto a = load<W>(u.rows[k] + m), b = load<W>(u.rows[k] + np + m);
+#pragma GCC unroll 4
+          for (int c = 0; c < 4; ++c) gated += (a * weight[c] + b * weight[4 + c]) * d[c];
+        }
+        if (set == 0) continue;
+        const int row = model_.repinit.one_side ? 0 : center * model_.ntypes();
+        double* to =
+            gate_gradient_->of(w.group(i)) + static_cast<std::size_t>(row + u.type[set - 1]) * ng + m;
+        for (int lane = 0; lane < std::min(W, ng - m); ++lane) to[lane] += double(gated.tangent[lane]);
+      }
+    }
+  }
+}
+
+template <class T>
+void RepinitTables<T>::add_gradient(Model* gradient, Arena& arena) const {
+  if (gate_gradient_) add_to(gate_gradient_->total, &gradient->repinit.strip_table);
+  if (!table_gradient_ || tables_.empty()) return;
+  node_tables_.add_gradient(model_.repinit.net, model_.type_embedding, table_gradient_->total,
+                            tables_.padded_channels(), &gradient->repinit.net, &gradient->type_embedding,
+                            arena);
 }
 
 template class RepinitTables<float>;
 template class RepinitTables<double>;
+template class RepinitTables<Dual<float>>;
+template class RepinitTables<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -6,6 +6,8 @@
 // (tables.h).
 #pragma once
 
+#include "cpu/gradients.h"
+#include "cpu/node_tables.h"
 #include "cpu/stages/env_mat.h"
 #include "cpu/tables.h"
 #include "cpu/vector/net.h"
@@ -16,10 +18,12 @@ namespace DPA2MD_ISA {
 template <class T>
 class RepinitTables {
  public:
-  RepinitTables(const Model& model, int threads);
+  RepinitTables(const Model& model, int threads, Gradients<Real<T>>* gradients = nullptr);
   void prepare();
   // Builds the tables for these types (ntypes).
   void build(const std::vector<char>& types);
+  // The same from a net that moves, fast, and for gradients (node_tables.h).
+  void follow(const std::vector<char>& types, Arena& arena);
 
   // Places of all neighbours in their tables; null when there is none or one of them lies outside.
   TablePlace<T>* places(const Workspace& w, const Env<T>& env, int i, bool slopes) const;
@@ -28,9 +32,14 @@ class RepinitTables {
   // Assigns dem and dsw of the atom's pairs from d M.
   void moment_backward(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
                        const T* dmoment) const;
+  // Of dual numbers, from d M: adds to the gradients of the tables and of the gates.
+  void add_gradients(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
+                     const T* dmoment) const;
+  // Adds the tables' gradients to those of the net and of the type embedding.
+  void add_gradient(Model* gradient, Arena& arena) const;
   // Strip mode: T(t_j, t_i), (padded ng). Where it is inlined, GCC contracts the products around it in
   // another way, which changes the last bits of results.
-  __attribute__((noinline)) const T* gate(int center, int neighbor) const;
+  __attribute__((noinline)) const Real<T>* gate(int center, int neighbor) const;
 
  private:
   struct Units;
@@ -44,39 +53,22 @@ class RepinitTables {
   void moment_of_backward(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
                           const T* dmoment) const;
   void unit_products(const Units& u, const T* dmoment, const T* gate, T* out, Arena& arena) const;
+  T* unit_weights(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
+                  const Units& u) const;
   // How much of T(t_j, t_i) opens the gate of a neighbour.
   T opening(const Env<T>& env, std::size_t row) const { return model_.smooth ? env.sw[row] : T(1); }
   void make_room_for_units(int count);
 
   const Model& model_;
   int threads_;
-  Tables<T> tables_;
-  Buffer<T> compressed_;                // (rows, 6, padded ng): DeePMD-kit's table in place of the net
-  Buffer<T> gate_;                      // (nt or 1, nt, padded ng)
-  mutable std::vector<int> unit_slot_;  // (threads, unit_count_) scratch of units(), full of -1
-  int unit_count_ = 0;                  // units of all tables
-};
-
-// The sweep of dual numbers evaluates the net.
-template <class R>
-class RepinitTables<Dual<R>> {
- public:
-  using T = Dual<R>;
-  RepinitTables(const Model& model, int) : model_(model) {}
-  void prepare() { gate_ = cast_padded<T>(model_.repinit.strip_table, model_.repinit.ng); }
-  void build(const std::vector<char>&) {}
-  TablePlace<T>* places(const Workspace&, const Env<T>&, int, bool) const { return nullptr; }
-  void moment(const Workspace&, const Env<T>&, int, const TablePlace<T>*, T*) const {}
-  void moment_backward(const Workspace&, Env<T>*, int, const TablePlace<T>*, const T*) const {}
-  const R* gate(int center, int neighbor) const {
-    const std::size_t row =
-        (model_.repinit.one_side ? 0 : static_cast<std::size_t>(center) * model_.ntypes()) + neighbor;
-    return gate_.data() + row * padded(model_.repinit.ng, lanes<R>());
-  }
-
- private:
-  const Model& model_;
-  Buffer<R> gate_;
+  Tables<Real<T>> tables_;
+  Weights<T> compressed_;   // (rows, 6, padded ng): DeePMD-kit's table in place of the net
+  Weights<T> gate_;         // (nt or 1, nt, padded ng)
+  NodeTables node_tables_;  // of follow()
+  TableGradient<Real<T>>* table_gradient_ = nullptr;  // (units, 2, padded ng), dual numbers only
+  GroupSums* gate_gradient_ = nullptr;                // strip_table
+  mutable std::vector<int> unit_slot_;                // (threads, unit_count_) scratch of units(), full of -1
+  int unit_count_ = 0;                                // units of all tables
 };
 
 }  // namespace DPA2MD_ISA

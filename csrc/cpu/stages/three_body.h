@@ -3,6 +3,7 @@
 // over all ordered pairs of neighbours, j = k too.
 #pragma once
 
+#include "cpu/node_tables.h"
 #include "cpu/stages/env_mat.h"
 #include "cpu/tables.h"
 #include "cpu/vector/net.h"
@@ -16,9 +17,11 @@ class ThreeBodyStage {
   // types (ntypes, tebd): the type embedding.
   ThreeBodyStage(const Model& model, const Weights<T>& types, Gradients<Real<T>>* gradients = nullptr);
   void prepare();
-  void add_gradient(Model* gradient) const;
+  void add_gradient(Model* gradient, Arena& arena) const;
   // Builds the tables of g(c) for these types (ntypes).
   void build_tables(const std::vector<char>& types);
+  // The same from a net that moves.
+  void follow_tables(const std::vector<char>& types, Arena& arena);
 
   // out[k] (ng) of the k-th atom
   void forward(const Workspace& w, const Env<T>& env, Range atoms, Rows<T> out);
@@ -43,10 +46,22 @@ class ThreeBodyStage {
   void places(const Atom& s, int j, Row* row) const;
   const Real<T>* node(const Atom& s, const Row& row, int j, int k, const T* from, T* w) const;
   template <bool STRIP>
-  void from_tables(const Atom& s, T* out, Arena& arena) const;
+  void looked_up(const Atom& s, T* out, Arena& arena) const;
   template <bool STRIP>
-  void from_tables_backward(const Atom& s, const T* dout, Arena& arena) const;
-  const Real<T>* both(const Atom& s, int j, int k) const;
+  void looked_up_backward(const Atom& s, const T* dout, Arena& arena) const;
+  // of dual numbers
+  struct RowWeights;
+  RowWeights row_weights(const Atom& s, Arena& arena) const;
+  void from_rows(const Atom& s, T* out, Arena& arena) const;
+  void add_row_gradients(const Atom& s, int group, const T* dout, Arena& arena) const;
+  template <class F>
+  void each_row(const F& f) const;
+  void from_tables(const Atom& s, T* out, Arena& arena) const;
+  void from_tables_backward(const Atom& s, int group, const T* dout, Arena& arena) const;
+  void add_table_gradient(Model* gradient, Arena& arena) const;
+  // Strip mode: T(a, b) + T(b, a), (padded ng).
+  void prepare_both();
+  const Real<T>* both(int a, int b) const;
   T opening(const Atom& s, int j, int k) const { return model_.smooth ? s.sw[j] * s.sw[k] : T(1); }
   Real<T> norm() const {
     const double nsel = model_.three_body.nsel;
@@ -60,9 +75,35 @@ class ThreeBodyStage {
   GroupSums* gate_gradient_ = nullptr;   // strip_table
   GroupSums* types_gradient_ = nullptr;  // (ntypes, tebd)
   Tables<Real<T>> tables_;
-  double reach_ = 0;  // largest |c| of the tables
-  Weights<T> gate_;   // strip mode: (nt, nt, padded ng)
-  Weights<T> both_;   // (nt, nt, padded ng) gate(a, b) + gate(b, a)
+  NodeTables node_tables_;                            // of follow_tables()
+  TableGradient<Real<T>>* table_gradient_ = nullptr;  // dual numbers only
+  double reach_ = 0;                                  // largest |c| of the tables
+  Weights<T> gate_;                                   // strip mode: (nt, nt, padded ng)
+  Weights<T> both_;                                   // (nt, nt, padded ng) gate(a, b) + gate(b, a)
+};
+
+template <class T>
+struct ThreeBodyStage<T>::Atom {
+  int n;                     // neighbours
+  const T *em, *sw;          // (n, 4), (n)
+  T *dem, *dsw;              // their gradients; null without a reverse sweep
+  const std::int32_t* type;  // (n)
+  // of the neighbours j0 ... j0 + rows - 1, column (j - j0) n + k:
+  int j0, rows, columns, ld;
+  T* x;                 // net input (1 [+ 2 tebd], ld); row 0 is c_jk
+  T* raw;               // (ng, ld)
+  T* gate = nullptr;    // (ng, ld) T(t_j, t_k), strip only
+  T* factor = nullptr;  // (ld) sw_j sw_k or 1: what multiplies the gate
+  typename NetWeights<T>::Tape tape;
+};
+
+// A row of triples: neighbour j with the neighbours k >= j.
+template <class T>
+struct ThreeBodyStage<T>::Row {
+  int np;            // n padded to the vector length
+  T* direction;      // (3, np) em[1:4], transposed
+  int* cell;         // (np)
+  T *value, *slope;  // (5, np) weights
 };
 
 }  // namespace DPA2MD_ISA
