@@ -59,11 +59,6 @@ class RowGradient {
   void keep_dy(Range a, const Dual<R>* dy, int ldy) {
     split_dual(Halves::kTangentFirst, a.size(), out_, dy, ldy, at(&dy_, a, out_));
   }
-  // The same of x (in, ldx) and dy (out, ldy), a column an atom.
-  void keep_columns(Range a, const Dual<R>* x, int ldx, const Dual<R>* dy, int ldy) {
-    split_dual_transposed(Halves::kValueFirst, a.size(), in_, x, ldx, at(&x_, a, in_));
-    split_dual_transposed(Halves::kTangentFirst, a.size(), out_, dy, ldy, at(&dy_, a, out_));
-  }
   // After the sweep: some rows of `weight`, for each of the panels; and the bias. `block`: atoms of a stage
   // call.
   int panels() const { return (in_ + kPanel - 1) / kPanel; }

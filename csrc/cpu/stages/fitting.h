@@ -2,7 +2,7 @@
 // sweep.
 #pragma once
 
-#include "cpu/vector/net.h"
+#include "cpu/row_net.h"
 #include "cpu/workspace.h"
 #include "model/model.h"
 
@@ -18,9 +18,9 @@ class FittingStage {
       : model_(model), types_(types) {
     net_.prepare(net);
     if (!gradients) return;
-    gradient_.prepare(net, true, gradients);
+    gradient_.prepare(net, gradients);
     if (model.concat_tebd) types_gradient_ = gradients->sums(model.type_embedding.data.size());
-    if (model.fitting.vacuum) vacuum_gradient_.prepare(net, true, gradients);
+    if (model.fitting.vacuum) vacuum_gradient_.prepare(net, gradients);
   }
   void prepare(const Net& net) { net_.prepare(net); }
   void add_gradient(Model* gradient) const;
@@ -28,12 +28,14 @@ class FittingStage {
   void run(const Workspace& w, Range atoms, Rows<T> descriptor, Rows<T> gradient) const;
 
  private:
-  void types_backward(const Workspace& w, Range atoms, int ld, const T* dx) const;
+  int tebd() const { return model_.concat_tebd ? model_.tebd_dim() : 0; }
+  T* inputs(const Workspace& w, Range atoms, Rows<T> descriptor) const;
+  void types_backward(const Workspace& w, Range atoms, const T* dx) const;
 
   const Model& model_;
   const Weights<T>& types_;
-  NetWeights<T> net_;
-  NetGradient<Real<T>> gradient_, vacuum_gradient_;  // dual numbers only
+  RowNet<T> net_;
+  RowNetGradient<Real<T>> gradient_, vacuum_gradient_;  // dual numbers only
   GroupSums* types_gradient_ = nullptr;
 };
 

@@ -97,7 +97,7 @@ void RepinitStage<T>::net_backward(const Workspace& w, Env<T>* env, int i, const
     }
   }
   if constexpr (is_dual<T>) {
-    const typename NetWeights<T>::Gradient to{&net_gradient_, {}, w.group(i), s.n};
+    const typename NetWeights<T>::Gradient to{&net_gradient_, w.group(i), s.n};
     types_backward(w, i, s.ld, net_.backward(dg, s.ld, s.tape, e.strip ? 0 : e.net.in(), a, to));
   } else {
     const T* dx = net_.backward(dg, s.ld, s.tape, 1, a);
@@ -172,7 +172,7 @@ RepinitStage<T>::RepinitStage(const Workspace& w, const Weights<T>& types, Gradi
   prepare();
   if (!gradients) return;
   const Embedding& e = model_.repinit;
-  net_gradient_.prepare(e.net, false, gradients);
+  net_gradient_.prepare(e.net, gradients);
   if (e.strip) gate_gradient_ = gradients->sums(e.strip_table.data.size());
   if (!e.strip) types_gradient_ = gradients->sums(model_.type_embedding.data.size());
   if (!empty_.empty())

@@ -18,7 +18,7 @@ ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Weights<T>& types, Gradi
   prepare();
   if (!m.has_three_body || !gradients) return;
   const Embedding& e = m.three_body;
-  net_gradient_.prepare(e.net, false, gradients);
+  net_gradient_.prepare(e.net, gradients);
   table_gradient_ = gradients->tables();
   (e.strip ? gate_gradient_ : types_gradient_) =
       gradients->sums(e.strip ? e.strip_table.data.size() : m.type_embedding.data.size());
@@ -178,7 +178,7 @@ void ThreeBodyStage<T>::block_backward(const T* dout, [[maybe_unused]] int group
     }
   }
   if constexpr (is_dual<T>) {  // em and sw have no weights before them
-    const typename NetWeights<T>::Gradient to{&net_gradient_, {}, group, s->columns};
+    const typename NetWeights<T>::Gradient to{&net_gradient_, group, s->columns};
     types_backward(group, *s, net_.backward(dg, s->ld, s->tape, e.strip ? 0 : e.net.in(), arena, to));
     return;
   }

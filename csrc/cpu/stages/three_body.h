@@ -55,7 +55,7 @@ class ThreeBodyStage {
   void from_rows(const Atom& s, T* out, Arena& arena) const;
   void add_row_gradients(const Atom& s, int group, const T* dout, Arena& arena) const;
   template <class F>
-  void each_row(const F& f) const;
+  void each_row(const T* weight, const F& f) const;
   void from_tables(const Atom& s, T* out, Arena& arena) const;
   void from_tables_backward(const Atom& s, int group, const T* dout, Arena& arena) const;
   void add_table_gradient(Model* gradient, Arena& arena) const;

@@ -268,7 +268,8 @@ void ThreeBodyStage<T>::from_rows(const Atom& s, T* out, Arena& arena) const {
   for (int m = 0; m < np; m += W) {
     for (int set = 0; set < w.sets; ++set) {
       V part{};
-      each_row([&](int row, const Real<T>* node) { part += load<W>(node + m) * w.of[set * w.rows + row]; });
+      each_row(w.of + static_cast<std::size_t>(set) * w.rows,
+               [&](const T& x, const Real<T>* node, int) { part += load<W>(node + m) * x; });
       add<W>(sum + m, set == 0 ? part : part * load<W>(both(w.a[set - 1], w.b[set - 1]) + m));
     }
   }
@@ -289,9 +290,9 @@ void ThreeBodyStage<T>::add_row_gradients(const Atom& s, int group, const T* dou
       const V dm = load<W>(d + m), open = set == 0 ? dm : dm * load<W>(both(w.a[set - 1], w.b[set - 1]) + m);
       V gated{};
       Real<T>* sum = table_gradient_->of(group, 0) + m;
-      each_row([&](int row, const Real<T>* node) {
-        store<W>(sum + row * np, load<W>(sum + row * np) + tangent_of(open * weight[row]));
-        if (set > 0) gated += load<W>(node + m) * weight[row];
+      each_row(weight, [&](const T& x, const Real<T>* node, int row) {
+        store<W>(sum + row * np, load<W>(sum + row * np) + tangent_of(open * x));
+        if (set > 0) gated += load<W>(node + m) * x;
       });
       if (set == 0) continue;
       const auto dboth = tangent_of(gated * dm);
@@ -305,15 +306,17 @@ void ThreeBodyStage<T>::add_row_gradients(const Atom& s, int group, const T* dou
   }
 }
 
-// Calls f(row, channels) for all rows of all tables.
+// Calls f(weight, channels, row) for the rows of all tables that have a weight.
 template <class T>
 template <class F>
-void ThreeBodyStage<T>::each_row(const F& f) const {
+void ThreeBodyStage<T>::each_row(const T* weight, const F& f) const {
   const int np = tables_.padded_channels();
   int row = 0;
   tables_.each([&](const Table<Real<T>>& t) {
-    for (int k = 0; k < 4 * (t.cells + 1); ++k, ++row)
-      f(row, t.node.data() + static_cast<std::size_t>(k) * np);
+    for (int k = 0; k < 4 * (t.cells + 1); ++k, ++row) {
+      if (value_of(weight[row]) != 0 || tangent_of(weight[row]) != 0)
+        f(weight[row], t.node.data() + static_cast<std::size_t>(k) * np, row);
+    }
   });
 }
 

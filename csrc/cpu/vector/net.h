@@ -1,8 +1,9 @@
-// Embedding and fitting nets on blocks of samples, "channel-major": x[channel][sample], so that the vector
+// Embedding nets on blocks of samples, "channel-major": x[channel][sample], so that the vector
 // lanes run over samples (pairs, triples or atoms) whatever the widths are.
 #pragma once
 
 #include "cpu/gradients.h"
+#include "cpu/vector/activate.h"
 #include "cpu/vector/gemm.h"
 #include "cpu/vector/memory.h"
 #include "model/model.h"
@@ -32,48 +33,19 @@ Buffer<Real<T>> cast_padded(const Tensor& t, int columns) {
   return out;
 }
 
-// y = act(x) in place and, when slope is given, slope = act'(x).
-template <class T>
-void activate_array(const Activation& a, std::size_t n, T* x, T* slope) {
-  dispatch(a, [&](auto kind) {
-    constexpr Activation::Kind K = decltype(kind)::value;
-    if (slope) {
-#pragma omp simd
-      for (std::size_t i = 0; i < n; ++i) {
-        T y, d;
-        activate<K>(a, x[i], &y, &d);
-        x[i] = y;
-        slope[i] = d;
-      }
-    } else {
-#pragma omp simd
-      for (std::size_t i = 0; i < n; ++i) {
-        T y, d;
-        activate<K>(a, x[i], &y, &d);
-        x[i] = y;
-      }
-    }
-  });
-}
-
-// The gradient of a net: rows of an atom each (fitting), or sums of groups (embeddings).
+// The gradient of a net.
 template <class R>
 struct NetGradient {
   struct L {
-    RowGradient<R>* rows = nullptr;
     GroupSums *w = nullptr, *b = nullptr, *idt = nullptr;
   };
   std::vector<L> layers;
 
-  void prepare(const Net& net, bool by_rows, Gradients<R>* to) {
+  void prepare(const Net& net, Gradients<R>* to) {
     for (const Layer& l : net.layers) {
       L g;
-      if (by_rows) {
-        g.rows = to->rows(l.in(), l.out());
-      } else {
-        g.w = to->sums(static_cast<std::size_t>(l.in()) * l.out());
-        if (!l.b.empty()) g.b = to->sums(l.out());
-      }
+      g.w = to->sums(static_cast<std::size_t>(l.in()) * l.out());
+      if (!l.b.empty()) g.b = to->sums(l.out());
       if (!l.idt.empty()) g.idt = to->sums(l.out());
       layers.push_back(g);
     }
@@ -82,10 +54,9 @@ struct NetGradient {
   void add_gradient(Net* net) const {
     for (std::size_t k = 0; k < layers.size(); ++k) {
       Layer& to = net->layers[k];
-      const L& g = layers[k];
-      add_to(g.rows ? g.rows->weight : g.w->total, &to.w);
-      if (!to.b.empty()) add_to(g.rows ? g.rows->bias : g.b->total, &to.b);
-      if (g.idt) add_to(g.idt->total, &to.idt);
+      add_to(layers[k].w->total, &to.w);
+      if (layers[k].b) add_to(layers[k].b->total, &to.b);
+      if (layers[k].idt) add_to(layers[k].idt->total, &to.idt);
     }
   }
 };
@@ -165,7 +136,6 @@ struct NetWeights {
   // Where the reverse sweep of dual numbers adds the weights' gradients: of the first `columns` columns.
   struct Gradient {
     const NetGradient<Real<T>>* of = nullptr;
-    Range atoms{};
     int group = 0, columns = 0;
   };
 
@@ -211,7 +181,6 @@ struct NetWeights {
   void add_weight(const T* x, const T* dy, int ld, int k, const Gradient& to, Arena& arena) const {
     const auto& g = to.of->layers[k];
     const L& l = layer[k];
-    if (g.rows) return g.rows->keep_columns(to.atoms, x, ld, dy, ld);
     add_column_product(to.columns, l.in, l.out, x, ld, dy, ld, arena, g.w->of(to.group));
     if (g.b) add_column_sum(to.columns, l.out, dy, ld, g.b->of(to.group));
   }
