@@ -17,12 +17,6 @@ constexpr int kGroups = 8;  // of atoms, at most, for gradients by weights
 #define DPA2MD_STRING(x) DPA2MD_STRING_(x)
 #define DPA2MD_STRING_(x) #x
 
-Net fitting_net(const Model& m) {
-  Net net = m.fitting.net;
-  if (!m.is_dpa2) net.layers[0].w = in_backend_order(m, net.layers[0].w);
-  return net;
-}
-
 }  // namespace
 
 template <class T>
@@ -30,16 +24,41 @@ CpuBackend<T>::CpuBackend(const Model& model, int threads, bool tables, bool low
     : model_(model),
       work_(model, threads, low_memory),
       use_tables_(tables),
-      moving_(is_dual<T>),
+      moving_(false),
       types_(cast<T>(model.type_embedding)),
       env_(model),
-      repinit_(work_, types_, is_dual<T> ? &gradients_ : nullptr),
-      three_body_(model, types_, is_dual<T> ? &gradients_ : nullptr),
-      transform_(model, is_dual<T> ? &gradients_ : nullptr),
-      fitting_(model, fitting_net(model), types_, is_dual<T> ? &gradients_ : nullptr),
+      repinit_(work_, types_),
+      three_body_(model, types_),
+      transform_(model),
+      fitting_(model, types_),
       embedded_width_(model.repinit.ng * model.repinit_axis +
                       (model.has_three_body ? model.three_body.ng : 0)),
-      repformers_(work_, &env_.repformer, is_dual<T> ? &gradients_ : nullptr) {}
+      repformers_(work_, &env_.repformer) {}
+
+template <class T>
+template <class R>
+CpuBackend<T>::CpuBackend(const CpuBackend<R>& plain)
+    : model_(plain.model_),
+      work_(model_, plain.work_.threads, false),
+      use_tables_(plain.use_tables_),
+      moving_(true),
+      types_(cast<T>(model_.type_embedding)),
+      env_(model_),
+      repinit_(work_, types_, &gradients_),
+      three_body_(model_, types_, &gradients_),
+      transform_(model_, plain.transform_, &gradients_),
+      fitting_(model_, types_, plain.fitting_, &gradients_),
+      embedded_width_(plain.embedded_width_),
+      repformers_(work_, &env_.repformer, plain.repformers_, &gradients_) {}
+
+template <class T>
+std::unique_ptr<Backend> CpuBackend<T>::make_gradient_backend() const {
+  if constexpr (is_dual<T>) {
+    return nullptr;
+  } else {
+    return std::make_unique<CpuBackend<Dual<T>>>(*this);
+  }
+}
 
 template <class T>
 void CpuBackend<T>::prepare() {
@@ -47,7 +66,7 @@ void CpuBackend<T>::prepare() {
   repinit_.prepare();
   three_body_.prepare();
   transform_.prepare();
-  fitting_.prepare(fitting_net(model_));
+  fitting_.prepare();
   repformers_.prepare();
   tabulated_.clear();  // the next step makes the tables
   if (!moving_) drop_tables();
@@ -231,18 +250,11 @@ void CpuBackend<T>::run(int natoms, const std::function<void(Range)>& stage,
 
 template class CpuBackend<float>;
 template class CpuBackend<double>;
-template class CpuBackend<Dual<float>>;
-template class CpuBackend<Dual<double>>;
 
 std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables,
                                       bool low_memory) {
   if (single) return std::make_unique<CpuBackend<float>>(model, threads, tables, low_memory);
   return std::make_unique<CpuBackend<double>>(model, threads, tables, low_memory);
-}
-
-std::unique_ptr<Backend> make_gradient_backend(const Model& model, bool single, int threads) {
-  if (single) return std::make_unique<CpuBackend<Dual<float>>>(model, threads, true, false);
-  return std::make_unique<CpuBackend<Dual<double>>>(model, threads, true, false);
 }
 
 }  // namespace DPA2MD_ISA

@@ -21,6 +21,9 @@ template <class T>
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Model& model, int threads, bool tables, bool low_memory);
+  // On dual numbers, with the weights of a backend on plain ones.
+  template <class R>
+  explicit CpuBackend(const CpuBackend<R>& plain);
 
   void begin(const StepInput& input, const StepOutput& output) override;
   void run(int natoms, const std::function<void(Range)>& stage,
@@ -55,9 +58,12 @@ class CpuBackend final : public Backend {
   bool single() const override { return sizeof(Real<T>) == 4; }
   std::string description() const override;
   void prepare() override;
+  std::unique_ptr<Backend> make_gradient_backend() const override;
   void add_gradient(Model* to) override;
 
  private:
+  template <class>
+  friend class CpuBackend;
   // ---- shared by the stages
   const PairList& pairs() const { return work_.pairs(); }
   const Repformer& rep() const { return model_.repformer; }

@@ -16,7 +16,6 @@ namespace dpa2md {
   namespace isa {                                                                                  \
   std::unique_ptr<Backend> make_backend(const Model& model, bool single, int threads, bool tables, \
                                         bool low_memory);                                          \
-  std::unique_ptr<Backend> make_gradient_backend(const Model& model, bool single, int threads);    \
   }
 DPA2MD_DECLARE(cpu_portable)
 #ifdef DPA2MD_HAVE_X86
@@ -58,16 +57,6 @@ std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precisio
   if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads, tables, low_memory);
 #endif
   return cpu_portable::make_backend(model, single, threads, tables, low_memory);
-}
-
-std::unique_ptr<Backend> make_cpu_gradient_backend(const Model& model, Precision precision, int threads) {
-  const bool single = precision == Precision::kFloat32;
-  const std::string isa = choose_isa();
-#ifdef DPA2MD_HAVE_X86
-  if (isa == "avx512") return cpu_avx512::make_gradient_backend(model, single, threads);
-  if (isa == "avx2") return cpu_avx2::make_gradient_backend(model, single, threads);
-#endif
-  return cpu_portable::make_gradient_backend(model, single, threads);
 }
 
 void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms, bool low_memory) {

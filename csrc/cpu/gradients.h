@@ -62,7 +62,7 @@ class RowGradient {
   // After the sweep: some rows of `weight`, for each of the panels; and the bias. `block`: atoms of a stage
   // call.
   int panels() const { return (in_ + kPanel - 1) / kPanel; }
-  void begin_sums() { weight.assign(static_cast<std::size_t>(in_) * out_, 0), bias.assign(out_, 0); }
+  void begin_sums() { weight.resize(static_cast<std::size_t>(in_) * out_), bias.assign(out_, 0); }
   void sum_panel(int panel, Arena& arena);
   void sum_bias(int block);
 
@@ -84,13 +84,19 @@ void RowGradient<R>::sum_panel(int panel, Arena& arena) {
   Arena::Scope scope(arena);
   const int first = panel * kPanel, count = std::min(kPanel, in_ - first);
   R* product = arena.take<R>(static_cast<std::size_t>(count) * out_);
+  R* x = arena.take<R>(static_cast<std::size_t>(stretch) * count);  // the panel's columns side by side
   double* to = weight.data() + static_cast<std::size_t>(first) * out_;
   for (int r = 0; r < 2 * natoms_; r += stretch) {
     const int rows = std::min(stretch, 2 * natoms_ - r);
-    gemm(count, out_, rows, transposed<R>(x_.data() + static_cast<std::size_t>(r) * in_ + first, in_),
-         dy_.data() + static_cast<std::size_t>(r) * out_, out_, product, out_, false);
-#pragma omp simd
-    for (int k = 0; k < count * out_; ++k) to[k] += double(product[k]);
+    for (int k = 0; k < rows; ++k)
+      std::copy_n(x_.data() + static_cast<std::size_t>(r + k) * in_ + first, count, x + k * count);
+    gemm(count, out_, rows, transposed<R>(x, count), dy_.data() + static_cast<std::size_t>(r) * out_, out_,
+         product, out_, false);
+    if (r == 0) {
+      for (int k = 0; k < count * out_; ++k) to[k] = double(product[k]);
+    } else {
+      for (int k = 0; k < count * out_; ++k) to[k] += double(product[k]);
+    }
   }
 }
 

@@ -8,24 +8,29 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-template <class T>
-void Panels<T>::pack(int rows, int columns, const Real<T>* from) {
-  constexpr int panel = 2 * lanes<T>();
+template <class R>
+template <class F>
+void Panels<R>::pack(int rows, int columns, const F& element) {
+  constexpr int panel = 2 * lanes<R>();
   in = rows, out = columns;
   w.resize(static_cast<std::size_t>(in) * out);
-  Real<T>* to = w.data();
+  R* to = w.data();
   for (int c = 0; c < out; c += panel) {
-    for (int r = 0; r < in; ++r) to = std::copy_n(from + r * out + c, std::min(panel, out - c), to);
+    const int end = std::min(out, c + panel);
+    for (int r = 0; r < in; ++r) {
+      for (int k = c; k < end; ++k) *to++ = R(element(r, k));
+    }
   }
 }
 
 // Rows of the weight in stretches that stay in the first cache for all tiles.
+template <class R>
 template <class T>
-void Panels<T>::multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const {
-  constexpr int panel = 2 * lanes<T>(), stretch = 128;
+void Panels<R>::multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add) const {
+  constexpr int panel = 2 * lanes<R>(), stretch = 128;
   for (int c = 0; c < out; c += panel) {
     const int columns = std::min(panel, out - c);
-    const Real<T>* b = w.data() + static_cast<std::size_t>(c) * in;
+    const R* b = w.data() + static_cast<std::size_t>(c) * in;
     for (int r = 0; r < in; r += stretch) {
       gemm(rows, columns, std::min(stretch, in - r), plain(x + r, ldx),
            b + static_cast<std::size_t>(r) * columns, columns, y + c, ldy, add || r > 0);
@@ -33,39 +38,56 @@ void Panels<T>::multiply(int rows, const T* x, int ldx, T* y, int ldy, bool add)
   }
 }
 
-template <class T>
-void Linear<T>::prepare(const Tensor& weight, const Tensor* bias) {
-  const int in = static_cast<int>(weight.shape[0]), out = static_cast<int>(weight.shape[1]);
-  const Weights<T> plain_order = cast<T>(weight);
-  Weights<T> transposed_order;
-  transposed_order.resize(plain_order.size());
-  transpose(in, out, plain_order.data(), out, transposed_order.data(), in);
-  w.pack(in, out, plain_order.data());
-  wt.pack(out, in, transposed_order.data());
-  if (bias) b = cast<T>(*bias);
+template <class R>
+void Linear<R>::prepare(const Tensor& weight, const Tensor* bias, const std::vector<int>& order) {
+  const int rows = static_cast<int>(weight.shape[0]), columns = static_cast<int>(weight.shape[1]);
+  std::vector<const double*> row(rows);
+  for (int r = 0; r < rows; ++r)
+    row[r] = &weight.data[static_cast<std::size_t>(order.empty() ? r : order[r]) * columns];
+  w.pack(rows, columns, [&](int r, int c) { return row[r][c]; });
+  wt.pack(columns, rows, [&](int r, int c) { return row[c][r]; });
+  if (bias) b = cast<R>(*bias);
 }
 
+template <class R>
 template <class T>
-void Linear<T>::forward(int rows, const T* x, int ldx, T* y, int ldy) const {
+void Linear<R>::forward(int rows, const T* x, int ldx, T* y, int ldy) const {
   for (int r = 0; r < rows && !b.empty(); ++r) {
     for (int c = 0; c < w.out; ++c) y[static_cast<std::size_t>(r) * ldy + c] = T(b[c]);
   }
   w.multiply(rows, x, ldx, y, ldy, !b.empty());
 }
 
+template <class R>
 template <class T>
-void Linear<T>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const {
+void Linear<R>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const {
   wt.multiply(rows, dy, ldy, dx, ldx, add);
 }
 
-template struct Panels<float>;
-template struct Panels<double>;
-template struct Panels<Dual<float>>;
-template struct Panels<Dual<double>>;
+std::vector<int> backend_order(const Model& m, int rows) {
+  const int ng = m.repinit.ng, axis = m.repinit_axis;
+  std::vector<int> order(rows);
+  for (int r = 0; r < rows; ++r) order[r] = r < ng * axis ? r % ng * axis + r / ng : r;
+  return order;
+}
+
+void add_in_file_order(const std::vector<int>& order, const std::vector<double>& gradient, Tensor* weight) {
+  const std::size_t width = static_cast<std::size_t>(weight->shape[1]);
+  for (std::size_t r = 0; r < order.size(); ++r) {
+    double* to = &weight->data[order[r] * width];
+    for (std::size_t c = 0; c < width; ++c) to[c] += gradient[r * width + c];
+  }
+}
+
+#define DPA2MD_INSTANTIATE(R, T)                                       \
+  template void Linear<R>::forward(int, const T*, int, T*, int) const; \
+  template void Linear<R>::backward(int, const T*, int, T*, int, bool) const;
 template struct Linear<float>;
 template struct Linear<double>;
-template struct Linear<Dual<float>>;
-template struct Linear<Dual<double>>;
+DPA2MD_INSTANTIATE(float, float)
+DPA2MD_INSTANTIATE(double, double)
+DPA2MD_INSTANTIATE(float, Dual<float>)
+DPA2MD_INSTANTIATE(double, Dual<double>)
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -14,41 +14,46 @@ void RowNetGradient<R>::prepare(const Net& net, Gradients<R>* to) {
 }
 
 template <class R>
-void RowNetGradient<R>::add_gradient(Net* net) const {
+void RowNetGradient<R>::add_gradient(Net* net, const std::vector<int>& order) const {
   for (std::size_t k = 0; k < layers.size(); ++k) {
     Layer& to = net->layers[k];
-    add_to(layers[k].rows->weight, &to.w);
+    if (k == 0 && !order.empty()) {
+      add_in_file_order(order, layers[k].rows->weight, &to.w);
+    } else {
+      add_to(layers[k].rows->weight, &to.w);
+    }
     if (!to.b.empty()) add_to(layers[k].rows->bias, &to.b);
     if (layers[k].idt) add_to(layers[k].idt->total, &to.idt);
   }
 }
 
-template <class T>
-void RowNet<T>::prepare(const Net& net) {
-  act_ = net.act;
-  linear_last_ = net.linear_last;
-  layers_.resize(net.layers.size());
-  for (std::size_t k = 0; k < layers_.size(); ++k) {
+template <class R>
+void RowNetWeights<R>::prepare(const Net& net, const std::vector<int>& order) {
+  act = net.act;
+  linear_last = net.linear_last;
+  layers.resize(net.layers.size());
+  for (std::size_t k = 0; k < layers.size(); ++k) {
     const Layer& from = net.layers[k];
-    L& l = layers_[k];
+    L& l = layers[k];
     l.in = from.in(), l.out = from.out(), l.skip = from.skip;
-    l.linear.prepare(from.w, from.b.empty() ? nullptr : &from.b);
-    l.idt = cast<T>(from.idt);
+    l.linear.prepare(from.w, from.b.empty() ? nullptr : &from.b, k == 0 ? order : std::vector<int>{});
+    l.idt = cast<R>(from.idt);
   }
 }
 
 template <class T>
 T* RowNet<T>::forward(int rows, const T* x, Arena& arena, Tape* tape) const {
   T* y = nullptr;
-  for (std::size_t k = 0; k < layers_.size(); ++k) {
-    const L& l = layers_[k];
+  const std::vector<L>& layers = weights_->layers;
+  for (std::size_t k = 0; k < layers.size(); ++k) {
+    const L& l = layers[k];
     const std::size_t size = static_cast<std::size_t>(rows) * l.out;
     y = arena.take<T>(size);
     l.linear.forward(rows, x, l.in, y, l.out);
     T *slope = nullptr, *activated = nullptr;
-    if (!(linear_last_ && k + 1 == layers_.size())) {
+    if (!(weights_->linear_last && k + 1 == layers.size())) {
       if (tape) slope = arena.take<T>(size);
-      activate_array(act_, size, y, slope);
+      activate_array(weights_->act, size, y, slope);
     }
     if (is_dual<T> && tape && !l.idt.empty()) {
       activated = arena.take<T>(size);
@@ -72,8 +77,8 @@ template <class T>
 T* RowNet<T>::backward(int rows, T* dy, const Tape& tape, bool want_dx, Arena& arena,
                        [[maybe_unused]] const RowNetGradient<Real<T>>* to, [[maybe_unused]] Range atoms,
                        [[maybe_unused]] int group) const {
-  for (std::size_t k = layers_.size(); k-- > 0;) {
-    const L& l = layers_[k];
+  for (std::size_t k = weights_->layers.size(); k-- > 0;) {
+    const L& l = weights_->layers[k];
     const std::size_t size = static_cast<std::size_t>(rows) * l.out;
     T* dx = k == 0 && !want_dx ? nullptr : arena.zeros<T>(static_cast<std::size_t>(rows) * l.in);
     for (int r = 0; r < rows && dx; ++r) {
@@ -106,6 +111,8 @@ T* RowNet<T>::backward(int rows, T* dy, const Tape& tape, bool want_dx, Arena& a
 
 template struct RowNetGradient<float>;
 template struct RowNetGradient<double>;
+template struct RowNetWeights<float>;
+template struct RowNetWeights<double>;
 template class RowNet<float>;
 template class RowNet<double>;
 template class RowNet<Dual<float>>;

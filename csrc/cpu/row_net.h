@@ -2,6 +2,8 @@
 // of a thread and lie in panels (linear.h), so that a product reads them once and in order.
 #pragma once
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "cpu/gradients.h"
@@ -24,13 +26,30 @@ struct RowNetGradient {
 
   void prepare(const Net& net, Gradients<R>* to);
   // Adds to the tensors of `net`, which holds a gradient.
-  void add_gradient(Net* net) const;
+  // order: of the rows of the first weight.
+  void add_gradient(Net* net, const std::vector<int>& order) const;
+};
+
+// Weights that nets on plain and on dual numbers share.
+template <class R>
+struct RowNetWeights {
+  struct L {
+    int in, out, skip;
+    Linear<R> linear;
+    Buffer<R> idt;
+  };
+  Activation act;
+  bool linear_last = false;
+  std::vector<L> layers;
+
+  // order: of the rows of the first layer's weight, as in Linear::prepare
+  void prepare(const Net& net, const std::vector<int>& order);
 };
 
 template <class T>
 class RowNet {
  public:
-  void prepare(const Net& net);
+  explicit RowNet(std::shared_ptr<RowNetWeights<Real<T>>> weights) : weights_(std::move(weights)) {}
 
   // What the forward sweep keeps for the reverse one, in the arena; of every layer.
   struct Tape {
@@ -46,14 +65,8 @@ class RowNet {
               const RowNetGradient<Real<T>>* to = nullptr, Range atoms = {}, int group = 0) const;
 
  private:
-  struct L {
-    int in, out, skip;
-    Linear<T> linear;
-    Weights<T> idt;
-  };
-  Activation act_;
-  bool linear_last_ = false;
-  std::vector<L> layers_;
+  using L = typename RowNetWeights<Real<T>>::L;
+  std::shared_ptr<RowNetWeights<Real<T>>> weights_;
 };
 
 }  // namespace DPA2MD_ISA

@@ -111,6 +111,9 @@ class Backend {
   }
   // Takes the weights anew from the model, whose shapes are the same.
   virtual void prepare() {}
+  // A backend with the same weights whose sweeps, with StepInput::along, give gradients by these and nothing
+  // else; null where there is none. It must be prepared after this one.
+  virtual std::unique_ptr<Backend> make_gradient_backend() const { return nullptr; }
   // After a sweep of a gradient backend: adds to the tensors of `gradient`, a model like its own, for every
   // weight w
   //   sum_i seeds_i de_i/dw + d/dt dE/dw along moves and strains.
@@ -130,9 +133,6 @@ class Backend {
 // low_memory: the reverse sweep recomputes instead of keeping; the same results, more slowly.
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precision, int threads, bool tables,
                                           bool low_memory);
-
-// A backend for gradients by weights: its sweeps, with StepInput::along, give nothing else.
-std::unique_ptr<Backend> make_cpu_gradient_backend(const Model& model, Precision precision, int threads);
 
 // One GPU, by its CUDA number; defined where the build found CUDA.
 std::unique_ptr<Backend> make_cuda_backend(const Model& model, Precision precision, int device, bool tables);

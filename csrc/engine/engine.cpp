@@ -184,14 +184,14 @@ void Engine::set_parameters(const double* flat) {
 }
 
 void Engine::gradient(const StepInput& given, double* flat) {
-  if (!options_.device.is_cpu())
-    throw Error("gradients by weights are computed on the device cpu only: train with device cpu.");
   check_trainable(model_);
   const ThreadScope scope(threads());
   if (!gradients_) {
-    gradients_ = make_cpu_gradient_backend(model_, precision(), threads());
+    gradients_ = backend_->make_gradient_backend();
     gradient_ = model_;
   }
+  if (!gradients_)
+    throw Error("gradients by weights are computed on the device cpu only: train with device cpu.");
   StepInput input = given;
   input.pairs = &pairs_, input.forces = true;
   unwanted_.energy.resize(pairs_.natoms);

@@ -2,11 +2,25 @@
 
 #include <algorithm>
 
-#include "cpu/stages/g1_transform.h"
 #include "model/formulas.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
+
+template <class T>
+FittingStage<T>::FittingStage(const Model& model, const Weights<T>& types, const FittingStage<Real<T>>& plain,
+                              Gradients<Real<T>>* gradients)
+    : model_(model), types_(types), weights_(plain.weights_), net_(weights_) {
+  gradient_.prepare(model.fitting.net, gradients);
+  if (model.concat_tebd) types_gradient_ = gradients->sums(model.type_embedding.data.size());
+  if (model.fitting.vacuum) vacuum_gradient_.prepare(model.fitting.net, gradients);
+}
+
+template <class T>
+std::vector<int> FittingStage<T>::order() const {
+  if (model_.is_dpa2) return {};
+  return backend_order(model_, model_.fitting.net.in());
+}
 
 template <class T>
 void FittingStage<T>::run(const Workspace& w, Range range, Rows<T> descriptor, Rows<T> gradient) const {
@@ -84,17 +98,7 @@ void FittingStage<T>::add_gradient(Model* gradient) const {
   if (types_gradient_) add_to(types_gradient_->total, &gradient->type_embedding);
   Net& net = gradient->fitting.net;
   for (const RowNetGradient<Real<T>>* g : {&gradient_, &vacuum_gradient_}) {
-    if (g->layers.empty()) continue;
-    if (model_.is_dpa2) {
-      g->add_gradient(&net);
-      continue;
-    }
-    Tensor& first = net.layers[0].w;  // reads D in the order of this backend
-    std::vector<double> sum(first.data.size(), 0.0);
-    sum.swap(first.data);
-    g->add_gradient(&net);
-    sum.swap(first.data);
-    add_in_file_order(model_, sum, &first);
+    if (!g->layers.empty()) g->add_gradient(&net, order());
   }
 }
 

@@ -8,31 +8,12 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-Tensor in_backend_order(const Model& m, Tensor weight) {
-  const int ng = m.repinit.ng, axis = m.repinit_axis;
-  const std::size_t width = static_cast<std::size_t>(weight.shape[1]);
-  const std::vector<double> from = weight.data;
-  for (int g = 0; g < ng; ++g) {
-    for (int a = 0; a < axis; ++a) {
-      std::copy_n(from.begin() + (g * axis + a) * width, width, weight.data.begin() + (a * ng + g) * width);
-    }
-  }
-  return weight;
-}
-
-void add_in_file_order(const Model& m, const std::vector<double>& gradient, Tensor* weight) {
-  const int ng = m.repinit.ng, axis = m.repinit_axis;
-  const std::size_t width = static_cast<std::size_t>(weight->shape[1]), rows = weight->data.size() / width;
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::size_t from = r < static_cast<std::size_t>(ng * axis) ? r % axis * ng + r / axis : r;
-    for (std::size_t c = 0; c < width; ++c) weight->data[r * width + c] += gradient[from * width + c];
-  }
-}
-
 template <class T>
-G1TransformStage<T>::G1TransformStage(const Model& m, Gradients<Real<T>>* gradients) : model_(m) {
+G1TransformStage<T>::G1TransformStage(const Model& m, const G1TransformStage<Real<T>>& plain,
+                                      Gradients<Real<T>>* gradients)
+    : model_(m), weight_(plain.weight_) {
   prepare();
-  if (!m.is_dpa2 || !gradients) return;
+  if (!m.is_dpa2) return;
   if (!m.g1_transform.empty())
     weight_gradient_ = gradients->rows(static_cast<int>(m.g1_transform.shape[0]), m.repformer.g1_dim);
   if (!types_.empty()) types_gradient_ = gradients->sums(types_.size());
@@ -41,13 +22,18 @@ G1TransformStage<T>::G1TransformStage(const Model& m, Gradients<Real<T>>* gradie
 template <class T>
 void G1TransformStage<T>::prepare() {
   if (!model_.is_dpa2) return;
-  if (!model_.g1_transform.empty()) weight_.prepare(in_backend_order(model_, model_.g1_transform), nullptr);
   types_ = cast<T>(fold_tebd(model_));
+  if (is_dual<T> || model_.g1_transform.empty()) return;
+  if (!weight_) weight_ = std::make_shared<Linear<Real<T>>>();
+  const int rows = static_cast<int>(model_.g1_transform.shape[0]);
+  weight_->prepare(model_.g1_transform, nullptr, backend_order(model_, rows));
 }
 
 template <class T>
 void G1TransformStage<T>::add_gradient(Model* gradient) const {
-  if (weight_gradient_) add_in_file_order(model_, weight_gradient_->weight, &gradient->g1_transform);
+  if (weight_gradient_)
+    add_in_file_order(backend_order(model_, static_cast<int>(model_.g1_transform.shape[0])),
+                      weight_gradient_->weight, &gradient->g1_transform);
   if (types_gradient_) unfold_tebd(model_, types_gradient_->total, gradient);
 }
 
@@ -70,10 +56,10 @@ template <class T>
 void G1TransformStage<T>::forward(const Workspace& w, Range atoms, Rows<T> descriptor, T* g1) {
   const int width = model_.repformer.g1_dim, rows = atoms.size();
   T* slope = slope_.data() + static_cast<std::size_t>(atoms.begin) * width;
-  if (weight_.w.empty()) {
+  if (!weight_) {
     reorder(rows, model_.repinit_axis, model_.repinit.ng, descriptor.data, g1, descriptor.width);
   } else {
-    weight_.forward(rows, descriptor.data, descriptor.width, g1, width);
+    weight_->forward(rows, descriptor.data, descriptor.width, g1, width);
     if constexpr (is_dual<T>) weight_gradient_->keep_x(atoms, descriptor.data, descriptor.width);
   }
   for (int i = 0; i < rows && !types_.empty(); ++i) {
@@ -98,10 +84,10 @@ void G1TransformStage<T>::backward([[maybe_unused]] const Workspace& w, Range at
                   types_gradient_->of(w.group(atoms.begin)) + static_cast<std::size_t>(t) * width);
     }
   }
-  if (weight_.w.empty()) {
+  if (!weight_) {
     reorder(rows, model_.repinit.ng, model_.repinit_axis, dg1, ddescriptor.data, ddescriptor.width);
   } else {
-    weight_.backward(rows, dg1, width, ddescriptor.data, ddescriptor.width, false);
+    weight_->backward(rows, dg1, width, ddescriptor.data, ddescriptor.width, false);
   }
 }
 

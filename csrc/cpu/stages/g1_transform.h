@@ -1,6 +1,9 @@
 // g1 of layer 0: act([D | three-body] W + tebd_transform(t_i)).
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "cpu/gradients.h"
 #include "cpu/linear.h"
 #include "cpu/memory_plan.h"
@@ -10,15 +13,12 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// A weight that reads D (DeePMD-kit: (ng, axis), in this backend (axis, ng)), in the order of this backend.
-Tensor in_backend_order(const Model& model, Tensor weight);
-// The way back, for its gradient: adds to the rows of D and to those that follow.
-void add_in_file_order(const Model& model, const std::vector<double>& gradient, Tensor* weight);
-
 template <class T>
 class G1TransformStage {
  public:
-  explicit G1TransformStage(const Model& model, Gradients<Real<T>>* gradients = nullptr);
+  explicit G1TransformStage(const Model& model) : model_(model) { prepare(); }
+  // On dual numbers, with the weights of the stage on plain ones.
+  G1TransformStage(const Model& model, const G1TransformStage<Real<T>>& plain, Gradients<Real<T>>* gradients);
   void prepare();
   void add_gradient(Model* gradient) const;
   void plan(int natoms, MemoryPlan* to);
@@ -28,10 +28,12 @@ class G1TransformStage {
   void backward(const Workspace& w, Range atoms, T* dg1, Rows<T> ddescriptor) const;
 
  private:
+  template <class>
+  friend class G1TransformStage;
   void reorder(int count, int rows, int cols, const T* in, T* out, int width) const;
 
   const Model& model_;
-  Linear<T> weight_;
+  std::shared_ptr<Linear<Real<T>>> weight_;
   Weights<T> types_;  // (ntypes, g1_dim): the type embedding through tebd_transform
   Buffer<T> slope_;   // (natoms, g1_dim): act'
   RowGradient<Real<T>>* weight_gradient_ = nullptr;  // dual numbers only

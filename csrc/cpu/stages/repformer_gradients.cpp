@@ -38,16 +38,14 @@ RepformerGradients<Real<T>> Repformers<T>::layer_gradients(int l, Gradients<Real
 
 // The factors of the updates of g1, of dout (rows, g1).
 template <class T>
-void Repformers<T>::node_gradients(int l, Range range, const NodeBlock& s, const T* dout) {
+void Repformers<T>::node_gradients(int l, Range range, const T* dout) {
   const int width = rep().g1_dim, group = work_.group(range.begin);
   const RepformerGradients<Real<T>>& g = gradients_[l];
-  const auto add = [&](GroupSums* scale, const T* update) {
-    if (scale) add_row_dot(range.size(), width, dout, width, update, width, scale->of(group));
-  };
-  add(g.scale_mlp, s.mlp);
-  add(g.scale_self, s.self);
-  add(g.scale_conv, s.conv);
-  add(g.scale_attn1, s.attn);
+  int update = 0;  // in the order of node_block
+  for (GroupSums* scale : {g.scale_mlp, g.scale_self, g.scale_conv, g.scale_attn1}) {
+    const T* x = kept_update(l, update++, range);
+    if (scale) add_row_dot(range.size(), width, dout, width, x, width, scale->of(group));
+  }
 }
 
 // conv's weight, which meets left^T gg1 element by element.
@@ -91,7 +89,7 @@ void Repformers<T>::g1g1_gradient(int l, int i, const Neighborhood& a, const T* 
     for (int c = 0; c < width; ++c) product[j * width + c] = own[c] * a.gg1[j * width + c] * a.sw[j];
   }
   T* y = arena.take<T>(static_cast<std::size_t>(a.n) * d);
-  layers_[l].g1g1.forward(a.n, product, width, y, d);
+  weights(l).g1g1.forward(a.n, product, width, y, d);
   add_product(a.n, width, d, product, width, dy, d, arena, gradient(&G::g1g1, l, i));
   add_row_dot(a.n, d, dout, d, y, d, gradient(&G::scale_g1g1, l, i));
 }
@@ -102,7 +100,7 @@ void Repformers<T>::norm_gradient(int l, int i, const PairAttention& s, const T*
                                   Arena& arena) {
   using G = RepformerGradients<Real<T>>;
   Arena::Scope scope(arena);
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int n = s.n, d = rep().g2_dim, all = rep().attn2_nhead * d;
   add_product(n, all, d, s.applied, all, dsum, d, arena, gradient(&G::attn2_value, l, i));
   add_row_sum(n, d, dsum, d, gradient(&G::attn2_bias, l, i));
@@ -124,7 +122,7 @@ template <class T>
 void Repformers<T>::h2_gradient(int l, int h, int i, const Neighborhood& a, const PairAttention& s,
                                 const T* dh2_out) {
   using G = RepformerGradients<Real<T>>;
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const T* map = s.map + h * s.head_stride;
   T along(0);
   for (int j = 0; j < a.n; ++j) {
@@ -186,7 +184,7 @@ void Repformers<T>::add_gradient(Model* to) const {
 
 #define DPA2MD_INSTANTIATE(T)                                                                             \
   template RepformerGradients<Real<T>> Repformers<T>::layer_gradients(int, Gradients<Real<T>>*) const;    \
-  template void Repformers<T>::node_gradients(int, Range, const NodeBlock&, const T*);                    \
+  template void Repformers<T>::node_gradients(int, Range, const T*);                                      \
   template void Repformers<T>::conv_gradient(int, int, const Neighborhood&, const T*, const NodeRow&,     \
                                              Arena&);                                                     \
   template void Repformers<T>::self_gradient(int, int, const Neighborhood&, const T*, const T*, const T*, \

@@ -69,7 +69,7 @@ void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const Node
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   const int width = rep().g1_dim, kq = rep().g2_dim;
-  const Real<T>* weight = layers_[l].conv.data();
+  const Real<T>* weight = weights(l).conv.data();
   T* product = arena.take<T>(static_cast<std::size_t>(kq) * width);
   gemm(kq, width, a.n, transposed(left, kq + 3), a.gg1, width, product, width, false);
   const Real<T> inv = inverse_count(a.n);
@@ -100,7 +100,7 @@ void Repformers<T>::conv_backward(int l, [[maybe_unused]] int i, const Neighborh
                                   Arena& arena) {
   if constexpr (is_dual<T>) conv_gradient(l, i, a, left, dout, arena);
   const int n = a.n, width = rep().g1_dim, kq = rep().g2_dim;
-  const Real<T>*weight = layers_[l].conv.data(), *weight_t = layers_[l].conv_t.data();
+  const Real<T>*weight = weights(l).conv.data(), *weight_t = weights(l).conv_t.data();
   const Real<T> inv = inverse_count(n);
   if (!dout.conv) {
     for (int k = 0; k < kq; ++k) {
@@ -227,19 +227,23 @@ void Repformers<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s)
   const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
   s->u = arena.take<T>(block * heads);
   s->weighted = arena.take<T>(block * heads);
-  layers_[l].attn1_query.forward(rows, x, width, s->u, heads * width);
+  weights(l).attn1_query.forward(rows, x, width, s->u, heads * width);
 }
 
 // Computes all terms of a block's update, but not their sum.
 template <class T>
 void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
   const Repformer& f = rep();
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   s->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
-  if (f.has_conv && f.g1_out_conv) s->conv = arena.take<T>(block);
+  const auto room = [&](int update) {
+    if constexpr (is_dual<T>) return kept_update(l, update, range);
+    return arena.take<T>(block);
+  };
+  if (f.has_conv && f.g1_out_conv) s->conv = room(2);
   if (f.has_g1_attn) node_queries(l, range, arena, s);
   for (int b = 0; b < rows; ++b) {
     Arena::Scope scope(arena);
@@ -263,17 +267,25 @@ void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     if (f.has_conv) conv(l, a, left, row, arena);
     if (f.has_g1_attn) local_attention(a, row, arena);
   }
-  s->mlp = arena.take<T>(block);
+  s->mlp = room(0);
   w.mlp.forward(rows, s->cat, in, s->mlp, width);
   activate_array(f.act, block, s->mlp, mlp_slope(l, range));
   if (f.g1_out_mlp) {
-    s->self = arena.take<T>(block);
+    s->self = room(1);
     w.self.forward(rows, x, width, s->self, width);
     activate_array(f.act, block, s->self, self_slope(l, range));
   }
   if (f.has_g1_attn) {
-    s->attn = arena.take<T>(block);
+    s->attn = room(3);
     w.attn1_value.forward(rows, s->weighted, heads * width, s->attn, width);
+  }
+  if constexpr (is_dual<T>) {
+    gradients_[l].mlp->keep_x(range, s->cat, in);
+    if (f.g1_out_mlp) gradients_[l].self->keep_x(range, x, width);
+    if (f.has_g1_attn) {
+      gradients_[l].attn1_value->keep_x(range, s->weighted, heads * width);
+      gradients_[l].attn1_query->keep_x(range, x, width);
+    }
   }
 }
 
@@ -283,7 +295,7 @@ void Repformers<T>::node_step(int l, Range range) {
   Arena::Scope scope(arena_);
   NodeBlock s;
   node_block(l, range, arena_, &s);
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int width = rep().g1_dim;
   for (int b = 0; b < range.size(); ++b) {
     const std::size_t at = static_cast<std::size_t>(b) * width;
@@ -316,13 +328,13 @@ void Repformers<T>::node_step_backward(int l, Range range) {
   Arena& arena_ = arena();
   Arena::Scope scope(arena_);
   const Repformer& f = rep();
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   if (l == last()) begin_pair_gradients(range);
   if (any_reads_gg1() && (l == last() || !f.has_g1g1)) clear_shares(range);
   NodeBlock s, d;  // d: gradients with respect to the members of s
-  if (is_dual<T> || (work_.low_memory && l != last())) {
+  if (work_.low_memory && l != last()) {
     node_block(l, range, arena_, &s);
   } else if (f.has_g1_attn) {
     node_queries(l, range, arena_, &s);
@@ -340,30 +352,23 @@ void Repformers<T>::node_step_backward(int l, Range range) {
     for (std::size_t k = 0; slope && k < block; ++k) out[k] *= slope[k];
     return out;
   };
-  if constexpr (is_dual<T>) node_gradients(l, range, s, dout);
+  if constexpr (is_dual<T>) node_gradients(l, range, dout);
   if (f.g1_out_mlp) {
     const T* dself = scaled(w.scale_self, self_slope(l, range));
     w.self.backward(rows, dself, width, dx, width, true);
-    if constexpr (is_dual<T>) {
-      gradients_[l].self->keep_x(range, g1(l) + static_cast<std::size_t>(range.begin) * width, width);
-      gradients_[l].self->keep_dy(range, dself, width);
-    }
+    if constexpr (is_dual<T>) gradients_[l].self->keep_dy(range, dself, width);
   }
   d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
   const T* dmlp = scaled(w.scale_mlp, mlp_slope(l, range));
   w.mlp.backward(rows, dmlp, width, d.cat, in, false);
-  if constexpr (is_dual<T>)
-    gradients_[l].mlp->keep_x(range, s.cat, in), gradients_[l].mlp->keep_dy(range, dmlp, width);
+  if constexpr (is_dual<T>) gradients_[l].mlp->keep_dy(range, dmlp, width);
   if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
   if (f.has_g1_attn) {
     d.weighted = arena_.take<T>(block * heads);
     d.u = arena_.take<T>(block * heads);
     const T* dattn = scaled(w.scale_attn1, nullptr);
     w.attn1_value.backward(rows, dattn, width, d.weighted, heads * width, false);
-    if constexpr (is_dual<T>) {
-      gradients_[l].attn1_value->keep_x(range, s.weighted, heads * width);
-      gradients_[l].attn1_value->keep_dy(range, dattn, width);
-    }
+    if constexpr (is_dual<T>) gradients_[l].attn1_value->keep_dy(range, dattn, width);
   }
 
   for (int b = 0; b < rows; ++b) {
@@ -385,9 +390,7 @@ void Repformers<T>::node_step_backward(int l, Range range) {
   }
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
   if constexpr (is_dual<T>) {
-    if (!f.has_g1_attn) return;
-    gradients_[l].attn1_query->keep_x(range, g1(l) + static_cast<std::size_t>(range.begin) * width, width);
-    gradients_[l].attn1_query->keep_dy(range, d.u, heads * width);
+    if (f.has_g1_attn) gradients_[l].attn1_query->keep_dy(range, d.u, heads * width);
   }
 }
 

@@ -107,7 +107,7 @@ void Repformers<T>::pair_init_backward(Range range) {
 
 template <class T>
 void Repformers<T>::pair_self(int l, const Neighborhood& a, T* out, Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int d = rep().g2_dim, size = a.n * d;
   T* y = arena.take<T>(size);
   w.linear2.forward(a.n, a.g2, d, y, d);
@@ -121,7 +121,7 @@ void Repformers<T>::pair_self(int l, const Neighborhood& a, T* out, Arena& arena
 template <class T>
 void Repformers<T>::pair_self_backward(int l, [[maybe_unused]] int i, const Neighborhood& a, const T* dout,
                                        T* dx, Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int d = rep().g2_dim, size = a.n * d;
   T* y = arena.take<T>(size);
   T* dy = arena.take<T>(size);
@@ -141,7 +141,7 @@ void Repformers<T>::pair_self_backward(int l, [[maybe_unused]] int i, const Neig
 
 template <class T>
 void Repformers<T>::pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int d = rep().g2_dim, width = rep().g1_dim;
   const T* own = g1(l) + static_cast<std::size_t>(i) * width;
   T* product = arena.take<T>(static_cast<std::size_t>(a.n) * width);
@@ -159,7 +159,7 @@ void Repformers<T>::pair_g1g1(int l, int i, const Neighborhood& a, T* out, Arena
 template <class T>
 void Repformers<T>::pair_g1g1_backward(int l, int i, const Neighborhood& a, const T* dout, T* dsw,
                                        Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int d = rep().g2_dim, width = rep().g1_dim;
   const T* own = g1(l) + static_cast<std::size_t>(i) * width;
   T* down = dg1(l) + static_cast<std::size_t>(i) * width;

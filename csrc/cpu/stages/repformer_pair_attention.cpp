@@ -90,7 +90,7 @@ template <class T>
 void Repformers<T>::attention_map(int l, int h, const Neighborhood& a, PairAttention* s) {
   const int n = s->n, np = s->np, d = rep().g2_dim;
   T *query = s->query + h * s->query_stride, *logit = s->logit + h * s->head_stride;
-  gemm(n, d, d, plain(a.g2, d), layers_[l].attn2_map.data() + h * d * d, d, query, d, false);
+  gemm(n, d, d, plain(a.g2, d), weights(l).attn2_map.data() + h * d * d, d, query, d, false);
   gemm(n, np, d, plain(query, d), s->g2_t, np, logit, np, false);
   softmax_rows(*s, logit, s->prob + h * s->head_stride, s->map + h * s->head_stride);
 }
@@ -251,7 +251,7 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
 // and their bias have been freed of the mean over their columns, so that the norm finds none to subtract.
 template <class T>
 void Repformers<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int n = s->n, d = rep().g2_dim, all = rep().attn2_nhead * d;
   if (h == 0) s->applied = arena.take<T>(static_cast<std::size_t>(n) * all);
   gemm(n, d, n, plain(s->map + h * s->head_stride, s->np), a.g2, d, s->applied + h * d, all, false);
@@ -270,7 +270,7 @@ void Repformers<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttent
 template <class T>
 void Repformers<T>::attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum,
                                             Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int n = s.n, d = rep().g2_dim;
   for (int j = 0; j < n; ++j) {
     for (int c = 0; c < d; ++c) dsum[j * d + c] = dout[j * d + c] * w.scale_attn2[c] * w.ln_w[c];
@@ -287,7 +287,7 @@ void Repformers<T>::attention_norm_backward(int l, const PairAttention& s, const
 
 template <class T>
 void Repformers<T>::attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   for (int j = 0; j < a.n && h == 0; ++j) {
     for (int c = 0; c < 3; ++c) out[kH2Row * j + c] = w.h2_alpha * a.h2[kH2Row * j + c];
   }
@@ -305,7 +305,7 @@ template <class T>
 void Repformers<T>::attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
                                           const T* dh2_out, T* dmap, T* dh2) {
   const T* map = s.map + h * s.head_stride;
-  const Real<T> scale = layers_[l].h2_scale * layers_[l].h2_head[h];
+  const Real<T> scale = weights(l).h2_scale * weights(l).h2_head[h];
   for (int j = 0; j < a.n; ++j) {
     const T* d = dh2_out + kH2Row * j;
     for (int k = 0; k < a.n; ++k) {
@@ -335,7 +335,7 @@ void Repformers<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* 
 template <class T>
 void Repformers<T>::attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out,
                               Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int d = rep().g2_dim;
   attention_heads(l, a, keep, h2_out, s, arena);
   for (int j = 0; j < a.n && rep().has_g2_attn; ++j) {
@@ -350,7 +350,7 @@ template <class T>
 void Repformers<T>::attention_backward(int l, [[maybe_unused]] int i, const Neighborhood& a,
                                        const PairAttention& s, const T* dout, const T* dh2_out,
                                        PairGradient* g, Arena& arena) {
-  const RepformerWeights<T>& w = layers_[l];
+  const RepformerWeights<Real<T>>& w = weights(l);
   const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead, rows = heads * n;
   const std::size_t size = static_cast<std::size_t>(n) * d;
   // of all heads, one below the other, so that what they add to d g2 is one product

@@ -11,18 +11,29 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <class T>
-Repformers<T>::Repformers(const Workspace& work, Env<T>* env, [[maybe_unused]] Gradients<Real<T>>* gradients)
+Repformers<T>::Repformers(const Workspace& work, Env<T>* env)
     : model_(work.model),
       work_(work),
       env_(*env),
+      layers_(std::make_shared<std::vector<RepformerWeights<Real<T>>>>()),
       kept_arenas_(new Arena[work.threads]),
       kept_(work.threads) {
   prepare();
-  if constexpr (is_dual<T>) {
-    if (!model_.is_dpa2) return;
-    w_g2_embd_gradient_ = gradients->sums(rep().g2_dim), b_g2_embd_gradient_ = gradients->sums(rep().g2_dim);
-    for (int l = 0; l < rep().nlayers; ++l) gradients_.push_back(layer_gradients(l, gradients));
-  }
+}
+
+template <class T>
+Repformers<T>::Repformers(const Workspace& work, Env<T>* env, const Repformers<Real<T>>& plain,
+                          Gradients<Real<T>>* gradients)
+    : model_(work.model),
+      work_(work),
+      env_(*env),
+      layers_(plain.layers_),
+      kept_arenas_(new Arena[work.threads]),
+      kept_(work.threads) {
+  prepare();
+  if (!model_.is_dpa2) return;
+  w_g2_embd_gradient_ = gradients->sums(rep().g2_dim), b_g2_embd_gradient_ = gradients->sums(rep().g2_dim);
+  for (int l = 0; l < rep().nlayers; ++l) gradients_.push_back(layer_gradients(l, gradients));
 }
 
 template <class T>
@@ -30,8 +41,10 @@ void Repformers<T>::prepare() {
   if (!model_.is_dpa2) return;
   w_g2_embd_ = cast<T>(rep().g2_embd.w);
   b_g2_embd_ = cast<T>(rep().g2_embd.b);
-  layers_.clear();
-  for (int l = 0; l < rep().nlayers; ++l) layers_.push_back(layer_weights(l));
+  if constexpr (!is_dual<T>) {
+    layers_->resize(rep().nlayers);
+    for (int l = 0; l < rep().nlayers; ++l) (*layers_)[l] = layer_weights(l);
+  }
 }
 
 template <class T>
@@ -63,6 +76,7 @@ void Repformers<T>::plan(MemoryPlan* to) {
   to->add(&dg2_, back * g2_stride_);
   to->add(&h2_, f.update_h2 ? before_last * h2_stride_ : 0);
   to->add(&dh2_, f.update_h2 ? back * 2 * h2_stride_ : 0);
+  if (is_dual<T>) to->add(&updates_, 4 * layers * n * f.g1_dim);
   to->add(&dgg1_, back * g1_shares_.size() * f.g1_dim);
 }
 
@@ -108,11 +122,11 @@ Tensor without_row_means(Tensor t, int width) {
 }  // namespace
 
 template <class T>
-RepformerWeights<T> Repformers<T>::layer_weights(int l) const {
+RepformerWeights<Real<T>> Repformers<T>::layer_weights(int l) const {
   const Repformer& f = rep();
   const RepformerLayer& m = f.layers[l];
   const FoldedLayer folded = fold_layer(f, l);
-  RepformerWeights<T> w;
+  RepformerWeights<Real<T>> w;
   w.g1_alpha = Real<T>(folded.g1_alpha), w.g2_alpha = Real<T>(folded.g2_alpha);
   w.h2_alpha = Real<T>(folded.h2_alpha), w.h2_scale = Real<T>(folded.h2_scale);
   w.scale_self = cast<T>(folded.scale_self);
@@ -151,12 +165,20 @@ RepformerWeights<T> Repformers<T>::layer_weights(int l) const {
   return w;
 }
 
-template class Repformers<float>;
-template class Repformers<double>;
-#define DPA2MD_INSTANTIATE(T)                                                         \
-  template Repformers<T>::Repformers(const Workspace&, Env<T>*, Gradients<Real<T>>*); \
-  template void Repformers<T>::prepare();                                             \
-  template void Repformers<T>::begin(int);                                            \
+#define DPA2MD_INSTANTIATE(T)                                    \
+  template Repformers<T>::Repformers(const Workspace&, Env<T>*); \
+  template void Repformers<T>::prepare();                        \
+  template void Repformers<T>::begin(int);                       \
+  template void Repformers<T>::plan(MemoryPlan*);                \
+  template void Repformers<T>::build_tables(const std::vector<char>&);
+DPA2MD_INSTANTIATE(float)
+DPA2MD_INSTANTIATE(double)
+#undef DPA2MD_INSTANTIATE
+#define DPA2MD_INSTANTIATE(T)                                                               \
+  template Repformers<T>::Repformers(const Workspace&, Env<T>*, const Repformers<Real<T>>&, \
+                                     Gradients<Real<T>>*);                                  \
+  template void Repformers<T>::prepare();                                                   \
+  template void Repformers<T>::begin(int);                                                  \
   template void Repformers<T>::plan(MemoryPlan*);
 DPA2MD_INSTANTIATE(Dual<float>)
 DPA2MD_INSTANTIATE(Dual<double>)

@@ -17,20 +17,21 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-template <class T>
+// Weights that stages on plain and on dual numbers share.
+template <class R>
 struct RepformerWeights {
   // The update x' = alpha x + sum_i scale_i * x_i, whatever the update style.
-  Real<T> g1_alpha, g2_alpha, h2_alpha, h2_scale;
-  Weights<T> scale_self, scale_conv, scale_mlp, scale_attn1;  // (g1_dim)
-  Weights<T> scale_linear2, scale_g1g1, scale_attn2;          // (g2_dim)
-  Linear<T> mlp, self, linear2, g1g1;                         // linear1, g1_self_mlp, linear2, proj_g1g1g2
-  Weights<T> conv, conv_t;                // (g2_dim, g1_dim), either direction of proj_g1g2, and transposed
-  Linear<T> attn1_query;                  // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
-  Linear<T> attn1_value;                  // per head Wv Wo: (head, g1) -> g1, with head_map's bias
-  Weights<T> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
-  Weights<T> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo, without the mean of each row
-  Weights<T> attn2_bias, ln_w, ln_b;      // (g2); the bias without its mean
-  Weights<T> h2_head;                     // (head)
+  R g1_alpha, g2_alpha, h2_alpha, h2_scale;
+  Buffer<R> scale_self, scale_conv, scale_mlp, scale_attn1;  // (g1_dim)
+  Buffer<R> scale_linear2, scale_g1g1, scale_attn2;          // (g2_dim)
+  Linear<R> mlp, self, linear2, g1g1;                        // linear1, g1_self_mlp, linear2, proj_g1g1g2
+  Buffer<R> conv, conv_t;                // (g2_dim, g1_dim), either direction of proj_g1g2, and transposed
+  Linear<R> attn1_query;                 // per head Wq Wk^T / sqrt(nd): g1 -> (head, g1)
+  Linear<R> attn1_value;                 // per head Wv Wo: (head, g1) -> g1, with head_map's bias
+  Buffer<R> attn2_map, attn2_map_t;      // (head, g2, g2): Wq Wk^T / sqrt(hidden), and transposed
+  Buffer<R> attn2_value, attn2_value_t;  // (head, g2, g2): Wv Wo, without the mean of each row
+  Buffer<R> attn2_bias, ln_w, ln_b;      // (g2); the bias without its mean
+  Buffer<R> h2_head;                     // (head)
 };
 
 // Gradients by a layer's folded weights (model/folding.h), and by those that are not folded. Null: there is
@@ -49,7 +50,10 @@ template <class T>
 class Repformers {
  public:
   // `env` is the repformers' environment: em and sw are read, dem and dsw added to.
-  Repformers(const Workspace& work, Env<T>* env, Gradients<Real<T>>* gradients = nullptr);
+  Repformers(const Workspace& work, Env<T>* env);
+  // On dual numbers, with the weights of the stages on plain ones.
+  Repformers(const Workspace& work, Env<T>* env, const Repformers<Real<T>>& plain,
+             Gradients<Real<T>>* gradients);
   void prepare();
   // Adds to the model's gradient.
   void add_gradient(Model* gradient) const;
@@ -79,7 +83,10 @@ class Repformers {
   Arena& arena() const { return work_.arena(); }
   const PairList& pairs() const { return work_.pairs(); }
   const Repformer& rep() const { return model_.repformer; }
-  RepformerWeights<T> layer_weights(int l) const;
+  template <class>
+  friend class Repformers;
+  RepformerWeights<Real<T>> layer_weights(int l) const;
+  const RepformerWeights<Real<T>>& weights(int l) const { return (*layers_)[l]; }
 
   // Pair state of a layer, of atom i. g2 of the first layer is recomputed from em for each read; g2 of the
   // last is held for a block. h2 and its gradient are columns of em and dem, unless layers update h2.
@@ -205,7 +212,12 @@ class Repformers {
   Weights<T> w_g2_embd_, b_g2_embd_;
   // dual numbers only
   RepformerGradients<Real<T>> layer_gradients(int l, Gradients<Real<T>>* to) const;
-  void node_gradients(int l, Range range, const NodeBlock& s, const T* dout);
+  void node_gradients(int l, Range range, const T* dout);
+  // Room for an update of g1 (mlp, self, conv, attention), which its factor's gradient reads.
+  T* kept_update(int l, int update, Range range) {
+    const std::size_t n = pairs().natoms, at = 4 * static_cast<std::size_t>(l) + update;
+    return updates_.data() + (at * n + range.begin) * rep().g1_dim;
+  }
   void conv_gradient(int l, int i, const Neighborhood& a, const T* left, const NodeRow& dout, Arena& arena);
   void self_gradient(int l, int i, const Neighborhood& a, const T* y, const T* dy, const T* dout,
                      Arena& arena);
@@ -216,8 +228,9 @@ class Repformers {
     return (gradients_[l].*of)->of(work_.group(i));
   }
   std::vector<RepformerGradients<Real<T>>> gradients_;
+  Buffer<T> updates_;  // (layers, 4, natoms, g1_dim)
   GroupSums *w_g2_embd_gradient_ = nullptr, *b_g2_embd_gradient_ = nullptr;
-  std::vector<RepformerWeights<T>> layers_;
+  std::shared_ptr<std::vector<RepformerWeights<Real<T>>>> layers_;
   // arrays that pair_step keeps for pair_step_backward of the same block, per thread
   std::unique_ptr<Arena[]> kept_arenas_;
   std::vector<PairAttention*> kept_;
