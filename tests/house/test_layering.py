@@ -141,6 +141,7 @@ PYTHON_FLOORS = {
             "deepmd_data dispersion dynamics frames importer labels lammps_files model_file shipped",
             "comparison conversion integrators reading relaxation writing",
             "engine run",
+            "train",
             "batch bench doctor ipi_driver md torch_sim",
             "estimate hessian kernels",
             "calculator",

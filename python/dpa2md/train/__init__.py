@@ -1,0 +1,1 @@
+"""Training of models in the compiled core."""
