@@ -148,6 +148,11 @@ def test_reading_completes_files_without_unused_tensors(tmp_path):
     assert list(model.tensors) == list(whole.tensors)
     assert (model.tensors["atomic_model.out_std"] == 1).all()
     assert model.tensors["min_nbor_dist"] == -1
+    whole = TrainableModel.read(MODELS["default_fparam"].write(tmp_path))
+    name = "atomic_model.fitting_net.default_fparam_tensor"
+    kept = {key: array for key, array in whole.tensors.items() if key != name}
+    model = TrainableModel.from_source(Source(whole.config, kept))
+    assert np.array_equal(model.tensors[name], whole.tensors[name])
 
 
 def test_case_embeddings_tell_heads_apart():

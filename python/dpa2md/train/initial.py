@@ -12,14 +12,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..importer.config import Model, read_config
-from .layout import make_tensors
-
-# What tensors hold that are not drawn, by the last part of their names.
-_CONSTANT = {
-    "mean": 0.0, "stddev": 1.0, "out_bias": 0.0, "out_std": 1.0, "bias_atom_e": 0.0,
-    "fparam_avg": 0.0, "fparam_inv_std": 1.0, "aparam_avg": 0.0, "aparam_inv_std": 1.0,
-    "case_embd": 0.0, "min_nbor_dist": -1.0, "type_embd_data": 0.0,
-}  # fmt: skip
+from .layout import is_parameter, make_tensors, neutral
 
 
 def initial_tensors(config: dict[str, Any], seed: int, head: str = "") -> dict[str, np.ndarray]:
@@ -80,16 +73,12 @@ def _initial(
     residual: tuple[float, str],
     rng: np.random.Generator,
 ) -> np.ndarray:
+    if not is_parameter(name):
+        return neutral(name, shape, model)
     parts = name.split(".")
     kind = parts[-1]
-    if kind in _CONSTANT:
-        return np.full(shape, _CONSTANT[kind])
-    if kind == "default_fparam_tensor":
-        return np.array(model.fitting.default_fparam)
     if "attn2_lm" in parts:  # a layer norm that changes nothing
         return np.ones(shape) if kind == "matrix" else np.zeros(shape)
-    if parts[-2] in ("compress_info", "compress_data"):
-        return np.zeros(shape)
     if parts[-2].endswith("_residual"):
         size, how = residual
         return size * (rng.standard_normal(shape) if how == "norm" else np.ones(shape))

@@ -34,6 +34,7 @@ _ORDER = (
 _RANK = {name: rank for rank, name in enumerate(_ORDER)}
 _LEARNED = {"matrix", "bias", "idt"}
 _DOUBLE = {"min_nbor_dist", "out_bias", "out_std", "bias_atom_e"}  # whatever the precision
+_ONE = {"stddev", "out_std", "fparam_inv_std", "aparam_inv_std"}
 
 
 def is_parameter(name: str) -> bool:
@@ -48,6 +49,14 @@ def precision_of(name: str, model: Model) -> str:
         return "float64"
     part = model.fitting if name.startswith(_FITTING) else model.descriptor
     return part.precision
+
+
+def neutral(name: str, shape: tuple[int, ...], model: Model) -> np.ndarray:
+    """What DeePMD-kit's constructors give a tensor that is no parameter, before any statistics."""
+    kind = name.split(".")[-1]
+    if kind == "default_fparam_tensor":
+        return np.array(model.fitting.default_fparam)
+    return np.full(shape, -1.0 if kind == "min_nbor_dist" else float(kind in _ONE))
 
 
 def make_tensors(model: Model, make: Make) -> dict[str, np.ndarray]:

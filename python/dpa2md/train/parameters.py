@@ -26,7 +26,7 @@ from ..importer.source import named_file, open_source
 from ..importer.tables import StripNet, strip_nets, type_inputs, type_layers
 from ..importer.torch_zip import Tensor
 from ..importer.weights import Weights
-from .layout import is_parameter, make_tensors
+from .layout import is_parameter, make_tensors, neutral
 from .nets import backward
 
 _TYPE_EMBEDDING = "type_embedding"
@@ -148,7 +148,7 @@ class TrainableModel:
         def make(name: str, shape: tuple[int, ...]) -> np.ndarray:
             found = weights.tensor(name)
             if found is None:  # not computed with: newer files have it, others not
-                return np.full(shape, -1.0 if name == "min_nbor_dist" else float("out_std" in name))
+                return neutral(name, shape, model)
             array = found.numpy() if isinstance(found, Tensor) else found
             return array.astype(np.float64)
 
