@@ -88,8 +88,8 @@ def write_checkpoint(
     path
         The `.pt` file.
     step
-        The number of the last step, counted from 0 as DeePMD-kit does: `--restart` goes on after
-        it.
+        The number of the last step, counted from 0, as DeePMD-kit writes it. Its `--restart`
+        takes that step once more.
     adam
         The optimizer, without which `--restart` is not possible (`--init-model` and `--finetune`
         are).
