@@ -17,3 +17,7 @@ class HeadError(ModelError):
 
 class RunError(RuntimeError):
     """A molecular dynamics run can't start or be continued, or has exploded."""
+
+
+class InputError(ValueError):
+    """The input or the data of a training can't be used."""

@@ -30,7 +30,7 @@ EVALUATE = str(Path(__file__).with_name("evaluate_with_deepmd.py"))
 
 
 def test_deepmd_evaluates_exported_models(tmp_path):
-    """Models with weights that no file of DeePMD-kit's has: .dp, .yaml and .pt, one and two heads."""
+    """Weights that no file of DeePMD-kit's has, as .dp, .yaml and .pt, of one and of two heads."""
     models, index = {}, {}
     for name in NAMES:
         golden = MODELS[name]
