@@ -15,12 +15,16 @@ from dpa2md.engine import Engine
 from dpa2md.importer.torch_zip import TorchZip
 from dpa2md.importer.unpickle import read_pickle
 from dpa2md.model_file import write_model
+from dpa2md.train.energy_bias import set_energy_bias
 from dpa2md.train.export import AdamState, export_model, write_checkpoint
+from dpa2md.train.initial import initial_tensors
 from dpa2md.train.multi_task import MultiTaskModel
 from dpa2md.train.parameters import TrainableModel
+from dpa2md.train.statistics import set_statistics
 
 from tests.golden.suite import MODELS, STRUCTURES
 from tests.support.deepmd_kit import run_deepmd
+from tests.train.statistics_frames import Frame
 
 NAMES = [
     "full", "strip_one_side", "se_atten_v2", "dpa1_one_side", "electron_configuration_4",
@@ -90,7 +94,7 @@ INPUT = {
 }  # fmt: skip
 
 
-def write_system(folder: Path) -> None:
+def write_system(folder: Path) -> list[Frame]:
     """Six frames of 15 atoms with energies and forces of no meaning."""
     rng = np.random.default_rng(1)
     (folder / "set.000").mkdir(parents=True)
@@ -106,6 +110,22 @@ def write_system(folder: Path) -> None:
         "force": rng.normal(size=(6, 45)),
     }.items():
         np.save(folder / "set.000" / f"{name}.npy", array)
+    cell, energies = 8.1 * np.eye(3), np.load(folder / "set.000" / "energy.npy")
+    return [
+        Frame(x, types, cell, np.ones(3), energy=float(energy))
+        for x, energy in zip(coord, energies, strict=True)
+    ]
+
+
+def check_statistics(model: TrainableModel, frames: list[Frame]) -> None:
+    """What `dp train` computed before its first step is what we compute."""
+    new = TrainableModel(model.config, initial_tensors(model.config, 1))
+    set_statistics(new, frames)
+    set_energy_bias(new, frames)
+    for name, array in model.tensors.items():
+        if name.endswith(("mean", "stddev", "out_bias", "out_std")):
+            # sums of some hundred terms in another order
+            assert np.allclose(array, new.tensors[name], rtol=1e-11, atol=1e-12), name
 
 
 def train(folder: Path, name: str, *options: str) -> str:
@@ -118,10 +138,11 @@ def train(folder: Path, name: str, *options: str) -> str:
 def test_deepmd_goes_on_from_a_checkpoint(tmp_path):
     """A restart from our copy of a checkpoint takes the same steps, bit for bit, as one from the
     original; and what was not trained yet can be initialised and fine-tuned from it."""
-    write_system(tmp_path / "system")
+    frames = write_system(tmp_path / "system")
     train(tmp_path, "first")
     original = tmp_path / "first-2.pt"
     model = TrainableModel.read(original)
+    check_statistics(model, frames)
     with closing(TorchZip(original)) as archive:
         found = read_pickle(archive)
         names = [

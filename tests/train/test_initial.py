@@ -156,14 +156,14 @@ def test_reading_completes_files_without_unused_tensors(tmp_path):
 
 
 def test_case_embeddings_tell_heads_apart():
-    fitting = LARGE["fitting_net"] | {"dim_case_embd": 2}
-    shared = {"types": ["O", "H"], "common": LARGE["descriptor"], "net": fitting}
-    head = {"type_map": "types", "descriptor": "common", "fitting_net": "net"}
-    params = {"shared_dict": shared, "model_dict": {"b": head, "a": head}}
-    model = MultiTaskModel.initial(params, 1)
+    """By their alphabetical places, as in DeePMD-kit."""
+    config = merge(LARGE, {"fitting_net": {"dim_case_embd": 2}})
+    model = MultiTaskModel.initial({"b": config, "a": config}, [], 1)
     name = "atomic_model.fitting_net.case_embd"
+    assert list(model.heads) == ["b", "a"]
     assert model.heads["a"].tensors[name].tolist() == [1, 0]
     assert model.heads["b"].tensors[name].tolist() == [0, 1]
-    params["model_dict"]["c"] = head
     with pytest.raises(ModelError, match="dim_case_embd = 2 is less than"):
-        MultiTaskModel.initial(params, 1)
+        MultiTaskModel.initial(dict.fromkeys("abc", config), [], 1)
+    with pytest.raises(ModelError, match="differ in dim_case_embd"):
+        MultiTaskModel.initial({"a": config, "b": LARGE}, [], 1)

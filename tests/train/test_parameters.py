@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -261,13 +262,19 @@ def test_heads_of_a_checkpoint(tmp_path):
     )
 
 
+@dataclass(frozen=True)
+class Share:
+    task: str
+    part: str
+    name: str
+    level: int = 0
+
+
 def test_heads_with_own_fitting_nets():
-    head = {"type_map": "types", "descriptor": "common", "fitting_net": MEDIUM["fitting_net"]}
-    params = {
-        "shared_dict": {"types": ["O", "H"], "common": MEDIUM["descriptor"]},
-        "model_dict": {"one": head, "two": head, "three": head | {"descriptor": "common:1"}},
-    }
-    model = MultiTaskModel.initial(params, 5)
+    configs = dict.fromkeys(("one", "two", "three"), MEDIUM)
+    shares = [Share(head, "descriptor", "common") for head in ("one", "two")]
+    shares.append(Share("three", "descriptor", "common", 1))
+    model = MultiTaskModel.initial(configs, shares, 5)
     one, two, three = (model.heads[name] for name in ("one", "two", "three"))
     fitting = sum(p.end - p.offset for p in one.parameters if ".fitting_net." in p.name)
     embedding = 2 * 4
@@ -287,8 +294,3 @@ def test_heads_with_own_fitting_nets():
     name = "atomic_model.descriptor.repinit.filter_layers.networks.0.layers.0.matrix"
     assert np.array_equal(one.tensors[name], two.tensors[name])
     assert not np.array_equal(one.tensors[name], three.tensors[name])
-    with pytest.raises(ModelError, match="'two'.*not in shared_dict"):
-        MultiTaskModel.initial(
-            params | {"model_dict": params["model_dict"] | {"two": head | {"descriptor": "none"}}},
-            5,
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,15 +80,13 @@ def test_atomic_energies_count_first():
 
 
 def test_heads_that_share():
-    config = dict(MODELS["se_atten_v2"])
-    shared = {
-        "types": config.pop("type_map"),
-        "descriptor": config.pop("descriptor"),
-        "net": config.pop("fitting_net"),
-    }
-    head = config | {"type_map": "types", "descriptor": "descriptor", "fitting_net": "net"}
-    params = {"shared_dict": shared, "model_dict": {"one": head, "two": head}}
-    model = MultiTaskModel.initial(params, 1)
+    configs = dict.fromkeys(("one", "two"), MODELS["se_atten_v2"])
+    shares = [
+        SimpleNamespace(task=task, part=part, name=part, level=0)
+        for part in ("descriptor", "fitting_net")
+        for task in configs
+    ]
+    model = MultiTaskModel.initial(configs, shares, 1)
     frames = dict(zip(("one", "two"), systems(), strict=False))
     set_shared_statistics(model, frames, {"one": 0.75, "two": 0.25})
     for name, one in model.heads.items():

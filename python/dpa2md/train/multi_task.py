@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,8 +18,27 @@ from .parameters import Parameter, TrainableModel
 
 Place = tuple[str, str]  # a head and the name of one of its tensors
 
-_PARTS = ("descriptor", "fitting_net")
 _OWN_OF_FITTING = ("bias_atom_e", "case_embd", "default_fparam_tensor")
+
+
+class SharedPart(Protocol):
+    """A part of a head's model that other heads have, too."""
+
+    @property
+    def task(self) -> str:
+        """The head."""
+
+    @property
+    def part(self) -> str:
+        """`descriptor` or `fitting_net`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the `shared_dict`."""
+
+    @property
+    def level(self) -> int:
+        """0: the whole part (but a fitting net's energy bias); 1: the type embedding."""
 
 
 class MultiTaskModel:
@@ -65,35 +84,44 @@ class MultiTaskModel:
                 self._share(head, name, owner, same)
 
     @classmethod
-    def initial(cls, params: dict[str, Any], seed: int) -> MultiTaskModel:
+    def initial(
+        cls,
+        configs: Mapping[str, dict[str, Any]],
+        shares: Sequence[SharedPart],
+        seed: int,
+        shared: Mapping[str, Any] | None = None,
+    ) -> MultiTaskModel:
         """Models that were never trained.
 
         Parameters
         ----------
-        params
-            The `model` section of a multi-task training input: `shared_dict`, and `model_dict`
-            with names of shared entries (`"name"` or `"name:level"`) or own configurations.
+        configs
+            The complete `model` section of each head.
+        shares
+            The parts that heads have in common, those with the lowest level first: the first head
+            of a name owns the tensors.
         seed
             As for `initial_tensors`.
+        shared
+            The `shared_dict` of the input, which checkpoints keep.
 
         Raises
         ------
         ModelError
-            When a head names something that is not shared, or at a level that is unknown.
+            When a configuration describes no model that dpa2md can compute, or the heads' case
+            embeddings don't fit together.
         """
-        configs, groups = expand(params)
         dims = {c.get("fitting_net", {}).get("dim_case_embd", 0) for c in configs.values()}
         if len(dims) > 1:
             raise ModelError("The heads differ in dim_case_embd; give all of them the same one.")
         heads = {}
-        for place, head in enumerate(sorted(configs)):
-            tensors = initial_tensors(configs[head], seed, head)
+        for head, config in configs.items():
+            tensors = initial_tensors(config, seed, head)
             if dims != {0}:  # DeePMD-kit tells the heads apart by their alphabetical place
-                _set_case(tensors, place, head)
-            heads[head] = TrainableModel(configs[head], tensors, head)
-        heads = {head: heads[head] for head in configs}
-        written_out = {"shared_dict": params.get("shared_dict", {}), "model_dict": configs}
-        return cls(written_out, heads, _links(heads, groups))
+                _set_case(tensors, sorted(configs).index(head), head)
+            heads[head] = TrainableModel(config, tensors, head)
+        params = {"shared_dict": dict(shared or {}), "model_dict": dict(configs)}
+        return cls(params, heads, _links(heads, shares))
 
     @classmethod
     def read(cls, path: str | PathLike) -> MultiTaskModel:
@@ -155,51 +183,16 @@ class MultiTaskModel:
         self.heads[head].tensors[name] = self.heads[owner].tensors[same]
 
 
-def expand(
-    params: dict[str, Any],
-) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], list[tuple[int, str]]]]:
-    """Write out what heads share.
-
-    Returns
-    -------
-    dict, dict
-        Head to its configuration; (part, shared name) to the heads that refer to it, each with its
-        level, the lowest level first: that head owns the tensors.
-    """
-    shared, branches = params.get("shared_dict", {}), params["model_dict"]
-    defaults = {k: v for k, v in params.items() if k not in ("model_dict", "shared_dict")}
-    configs: dict[str, dict[str, Any]] = {}
-    groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for head, branch in branches.items():
-        config = defaults | branch
-        for part in ("type_map", *_PARTS):
-            if not isinstance(config.get(part), str):
-                continue
-            name, _, level = config[part].partition(":")
-            known = ("0", "1", "") if part == "descriptor" else ("0", "")
-            if name not in shared or level not in known:
-                raise ModelError(
-                    f"The head {head!r} has {part} = {config[part]!r}, which is not in "
-                    "shared_dict, or at a level that DeePMD-kit does not share at."
-                )
-            config[part] = shared[name]
-            if part in _PARTS:
-                groups.setdefault((part, name), []).append((int(level or 0), head))
-        configs[head] = config
-    for group in groups.values():
-        group.sort(key=lambda entry: entry[0])
-    return configs, groups
-
-
-def _links(
-    heads: Mapping[str, TrainableModel], groups: Mapping[tuple[str, str], list[tuple[int, str]]]
-) -> dict[Place, Place]:
+def _links(heads: Mapping[str, TrainableModel], shares: Sequence[SharedPart]) -> dict[Place, Place]:
+    owners: dict[tuple[str, str], str] = {}
     links: dict[Place, Place] = {}
-    for (part, _), ((_, owner), *others) in groups.items():
-        for level, head in others:
-            for name in heads[head].tensors:
-                if _is_shared(name, part, level):
-                    links[head, name] = (owner, name)
+    for share in shares:
+        owner = owners.setdefault((share.part, share.name), share.task)
+        if owner == share.task:
+            continue
+        for name in heads[share.task].tensors:
+            if _is_shared(name, share.part, share.level):
+                links[share.task, name] = (owner, name)
     return links
 
 
