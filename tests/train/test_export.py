@@ -111,7 +111,12 @@ def test_several_heads(tmp_path):
     path = MODELS["two_heads.Water_A"].write(tmp_path)
     model = MultiTaskModel.read(path)
     model.set_flat(model.flat() * 1.5)
-    write_checkpoint(model, tmp_path / "out.pt", step=7)
+    moments = np.arange(model.size) / model.size
+    adam = AdamState(8, moments, moments**2, 1e-4, 1e-3)
+    write_checkpoint(model, tmp_path / "out.pt", step=7, adam=adam)
+    entries = state(tmp_path / "out.pt")["optimizer"]["state"].values()
+    written = np.concatenate([entry["exp_avg"].ravel() for entry in entries])
+    assert np.array_equal(written, moments)  # each shared tensor once
     again = MultiTaskModel.read(tmp_path / "out.pt")
     assert again.links == model.links and again.size == model.size
     assert np.array_equal(again.flat(), model.flat())

@@ -125,20 +125,17 @@ def _optimizer(
 ) -> dict[str, Any]:
     """The state of torch's Adam; it numbers all parameters, those that are not trained as well."""
     numbered = [place for place in places if is_parameter(place[1]) or "compress_" in place[1]]
-    if isinstance(model, MultiTaskModel):
-        types = {
-            p.name: precision_of(p.name.partition(".")[2], _any(model)) for p in model.parameters
-        }
-        numbers = {f"{head}.{name}": k for k, (head, name) in enumerate(numbered)}
-    else:
-        types = {p.name: precision_of(p.name, model.model) for p in model.parameters}
-        numbers = {name: k for k, (_, name) in enumerate(numbered)}
+    numbers = {place: number for number, place in enumerate(numbered)}
     state = {}
     for p in model.parameters:
+        head, name, one = "Default", p.name, model
+        if isinstance(one, MultiTaskModel):
+            head, _, name = p.name.partition(".")
+            one = one.heads[head]
         moments = (vector[p.offset : p.end].reshape(p.shape) for vector in (adam.mean, adam.square))
-        mean, square = (moment.astype(types[p.name]) for moment in moments)
+        mean, square = (moment.astype(precision_of(name, one.model)) for moment in moments)
         count = np.array(adam.count, dtype=np.float32)
-        state[numbers[p.name]] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
+        state[numbers[head, name]] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
     group = {
         "lr": float(adam.lr),
         "betas": tuple(map(float, adam.betas)),
@@ -155,10 +152,6 @@ def _optimizer(
         "params": list(range(len(numbered))),
     }
     return {"state": {k: state[k] for k in sorted(state)}, "param_groups": [group]}
-
-
-def _any(model: MultiTaskModel) -> Any:
-    return next(iter(model.heads.values())).model
 
 
 def _write_hdf5(path: Path, tree: dict[str, Any]) -> None:

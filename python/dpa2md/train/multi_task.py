@@ -81,7 +81,7 @@ class MultiTaskModel:
         self.set_flat(self.flat())  # shared parameters: those of the first owner
         for (head, name), (owner, same) in links.items():
             if name not in {p.name for p in heads[head].parameters}:
-                self._share(head, name, owner, same)
+                heads[head].tensors[name] = heads[owner].tensors[same]
 
     @classmethod
     def initial(
@@ -178,9 +178,6 @@ class MultiTaskModel:
                 parts.append(np.arange(places[owner].offset, places[owner].end))
             self.indices[head] = np.concatenate(parts)
         self.parameters = tuple(places.values())
-
-    def _share(self, head: str, name: str, owner: str, same: str) -> None:
-        self.heads[head].tensors[name] = self.heads[owner].tensors[same]
 
 
 def _links(heads: Mapping[str, TrainableModel], shares: Sequence[SharedPart]) -> dict[Place, Place]:

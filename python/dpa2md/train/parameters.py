@@ -310,7 +310,7 @@ def _places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Parameter]:
 def _trained(config: dict[str, Any]) -> Any:
     """Which tensors the configuration lets DeePMD-kit train, by name."""
     parts = {}
-    for key, prefix in (("descriptor", "descriptor"), ("fitting_net", "fitting_net")):
+    for key in ("descriptor", "fitting_net"):
         value = config.get(key, {}).get("trainable", True)
         flags = value if isinstance(value, list) and key == "fitting_net" else [value]
         if not all(isinstance(flag, bool) for flag in flags):
@@ -318,7 +318,7 @@ def _trained(config: dict[str, Any]) -> Any:
                 f"The configuration has {key}.trainable = {value!r:.60}, which should be true or "
                 "false (or, of the fitting net, a list of them)."
             )
-        parts[f"atomic_model.{prefix}."] = all(flags)
+        parts[f"atomic_model.{key}."] = all(flags)
     return lambda name: any(name.startswith(start) for start, flag in parts.items() if flag)
 
 
