@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import ModelError
 from .layout import is_parameter, precision_of
 from .multi_task import MultiTaskModel
 from .parameters import TrainableModel
+from .shares import heads_of
 from .torch_file import write_torch
 from .tree import model_tree
 
@@ -26,11 +28,11 @@ FORMATS = ".dp, .yaml, .yml and .pt"
 class AdamState:
     """Adam after a step; `mean` and `square` are along the flat vector of the model, (size,).
 
-    `count` is the number of steps taken. `lr` is the learning rate of the next step and `first_lr`
+    `count` is the number of steps taken, of each parameter where they differ. `lr` is the learning rate of the next step and `first_lr`
     that of the first.
     """
 
-    count: int
+    count: int | list[int]
     mean: np.ndarray
     square: np.ndarray
     lr: float
@@ -78,6 +80,7 @@ def write_checkpoint(
     path: str | os.PathLike,
     step: int = 0,
     adam: AdamState | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a training checkpoint as `dp --pt train` writes it.
 
@@ -93,49 +96,78 @@ def write_checkpoint(
     adam
         The optimizer, without which `--restart` is not possible (`--init-model` and `--finetune`
         are).
+    more
+        Entries beside DeePMD-kit's `model` and `optimizer`, which it does not look at.
 
     Raises
     ------
     OSError
         When the file can't be written.
     """
-    if isinstance(model, MultiTaskModel):
-        heads, params, links = model.heads, model.params, model.links
-    else:
-        heads, params, links = {"Default": model}, model.config, {}
+    heads = heads_of(model)
     state: OrderedDict[str, Any] = OrderedDict()
     infos = {"lr": 0.0 if adam is None else float(adam.lr), "step": step}
+    params = model.params if isinstance(model, MultiTaskModel) else model.config
     state["_extra_state"] = {"model_params": params, "train_infos": infos}
     arrays: dict[tuple[str, str], np.ndarray] = {}
-    for head, one in heads.items():
-        for name, tensor in one.tensors.items():
-            place = links.get((head, name), (head, name))
-            if place not in arrays:
-                arrays[place] = tensor.astype(precision_of(name, one.model))
-            state[f"model.{head}.{name}"] = arrays[place]
-            if ".networks." in name:  # every net is registered twice
-                twin = name.replace(".networks.", "._networks.")
-                state[f"model.{head}.{twin}"] = arrays[place]
-    optimizer = {} if adam is None else _optimizer(model, list(arrays), adam)
-    write_torch(path, {"model": state, "optimizer": optimizer})
+    for (head, name), place in _owners(model).items():
+        one = heads[head]
+        if place not in arrays:
+            arrays[place] = one.tensors[name].astype(precision_of(name, one.model))
+        state[f"model.{head}.{name}"] = arrays[place]
+        if ".networks." in name:  # every net is registered twice
+            twin = name.replace(".networks.", "._networks.")
+            state[f"model.{head}.{twin}"] = arrays[place]
+    optimizer = {} if adam is None else _optimizer(model, adam)
+    write_torch(path, {"model": state, "optimizer": optimizer, **(more or {})})
 
 
-def _optimizer(
-    model: TrainableModel | MultiTaskModel, places: list[tuple[str, str]], adam: AdamState
-) -> dict[str, Any]:
-    """The state of torch's Adam; it numbers all parameters, those that are not trained as well."""
+def _owners(model: TrainableModel | MultiTaskModel) -> dict[tuple[str, str], tuple[str, str]]:
+    """Every tensor as head and name, with the one that it is the same as; in the file's order."""
+    if isinstance(model, MultiTaskModel):
+        return {
+            (head, name): model.links.get((head, name), (head, name))
+            for head, one in model.heads.items()
+            for name in one.tensors
+        }
+    return {("Default", name): ("Default", name) for name in model.tensors}
+
+
+def optimizer_numbers(model: TrainableModel | MultiTaskModel) -> list[int]:
+    """The numbers that torch's optimizer gives to `model.parameters`.
+
+    It numbers all parameters of the file, those that are not trained as well.
+    """
+    places = dict.fromkeys(_owners(model).values())
     numbered = [place for place in places if is_parameter(place[1]) or "compress_" in place[1]]
     numbers = {place: number for number, place in enumerate(numbered)}
+    if isinstance(model, TrainableModel):
+        return [numbers["Default", p.name] for p in model.parameters]
+    return [numbers[_split(p.name)] for p in model.parameters]
+
+
+def _split(name: str) -> tuple[str, str]:
+    head, _, inner = name.partition(".")
+    return head, inner
+
+
+def _optimizer(model: TrainableModel | MultiTaskModel, adam: AdamState) -> dict[str, Any]:
+    """The state of torch's Adam."""
+    owners = dict.fromkeys(_owners(model).values())
+    total = sum(is_parameter(name) or "compress_" in name for _, name in owners)
+    counts = adam.count
+    if isinstance(counts, int):
+        counts = [counts] * len(model.parameters)
     state = {}
-    for p in model.parameters:
-        head, name, one = "Default", p.name, model
+    for p, number, count in zip(model.parameters, optimizer_numbers(model), counts, strict=True):
+        name, one = p.name, model
         if isinstance(one, MultiTaskModel):
-            head, _, name = p.name.partition(".")
+            head, name = _split(p.name)
             one = one.heads[head]
         moments = (vector[p.offset : p.end].reshape(p.shape) for vector in (adam.mean, adam.square))
         mean, square = (moment.astype(precision_of(name, one.model)) for moment in moments)
-        count = np.array(adam.count, dtype=np.float32)
-        state[numbers[head, name]] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
+        t = np.array(count, dtype=np.float32)
+        state[number] = {"step": t, "exp_avg": mean, "exp_avg_sq": square}
     group = {
         "lr": float(adam.lr),
         "betas": tuple(map(float, adam.betas)),
@@ -149,7 +181,7 @@ def _optimizer(
         "fused": False,
         "decoupled_weight_decay": adam.decoupled,
         "initial_lr": float(adam.first_lr),
-        "params": list(range(len(numbered))),
+        "params": list(range(total)),
     }
     return {"state": {k: state[k] for k in sorted(state)}, "param_groups": [group]}
 

@@ -98,9 +98,11 @@ class TrainableModel:
         self.parameters: tuple[Parameter, ...] = tuple(own.values())
         self.size = sum(p.end - p.offset for p in self.parameters)
         # where in the vector of all parameters each entry of the flat one is
-        self._chosen = np.concatenate(
-            [np.arange(p.offset, p.end) for p in trained] or [np.zeros(0, dtype=np.int64)]
-        )
+        self._chosen: Any = slice(None)
+        if self.size < len(self._all):
+            self._chosen = np.concatenate(
+                [np.arange(p.offset, p.end) for p in trained] or [np.zeros(0, dtype=np.int64)]
+            )
         self._trace(places)
         records = self.records()
         self._tables = {
@@ -159,7 +161,7 @@ class TrainableModel:
 
     def flat(self) -> np.ndarray:
         """All trained numbers, float64 (size,): a copy."""
-        return self._all[self._chosen]
+        return np.array(self._all[self._chosen])
 
     def set_flat(self, vector: np.ndarray) -> None:
         """Replace all trained numbers by `vector`, (size,)."""
@@ -188,7 +190,7 @@ class TrainableModel:
             The elements (indices of the type map) that occur; None: all. Entries of strip tables
             for other elements keep the values that they had when they were computed last.
         """
-        found = {name: self._all[index] for name, index in self._direct.items()}
+        found = {name: place.get(self._all).copy() for name, place in self._direct.items()}
         tebd = self._type_embedding()
         found[_TYPE_EMBEDDING] = tebd
         chosen = self._present(present)
@@ -223,7 +225,7 @@ class TrainableModel:
         chosen = self._present(present)
         for name, gradient in gradients.items():
             if name in self._direct:
-                total[self._direct[name]] += gradient
+                self._direct[name].add(total, gradient)
             elif name in strips:
                 d_tebd[chosen] += self._pull_strip(
                     strips[name], gradient, tebd[chosen], chosen, total
@@ -277,7 +279,7 @@ class TrainableModel:
         self._strips = strip_nets(self.model.descriptor)
         evaluated = {_TYPE_EMBEDDING, *(net.record for net in self._strips)}
         self._direct = {
-            name: _as_index(array)
+            name: _Entries.of(_as_index(array))
             for name, array in records.items()
             if name not in evaluated and _is_traced(array)
         }
@@ -340,6 +342,40 @@ def _is_traced(array: Any) -> bool:
     return (
         isinstance(array, np.ndarray) and array.dtype.kind == "f" and bool((array >= _FIRST).all())
     )
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Which entries of a vector an array is made of, each once."""
+
+    index: np.ndarray
+    steps: tuple[int, ...] | None  #: along each axis, where they are even: the array is a view
+
+    @classmethod
+    def of(cls, index: np.ndarray) -> _Entries:
+        first = index.flat[0]
+        steps = [
+            int(np.take(index, 1, axis=axis).flat[0] - first) if size > 1 else 0
+            for axis, size in enumerate(index.shape)
+        ]
+        even = first + np.tensordot(steps, np.indices(index.shape), 1)
+        return cls(index, tuple(steps) if np.array_equal(even, index) else None)
+
+    def get(self, vector: np.ndarray) -> np.ndarray:
+        """The array: a view of the vector where it can be one."""
+        if self.steps is None:
+            return vector[self.index]
+        size = vector.itemsize
+        first, strides = self.index.flat[0] * size, [step * size for step in self.steps]
+        return np.ndarray(self.index.shape, vector.dtype, vector, first, strides)
+
+    def add(self, vector: np.ndarray, array: np.ndarray) -> None:
+        """Add to these entries of the vector."""
+        if self.steps is None:
+            vector[self.index] += array
+        else:
+            view = self.get(vector)
+            view += array
 
 
 def _as_index(array: np.ndarray) -> np.ndarray:
