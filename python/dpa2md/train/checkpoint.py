@@ -6,6 +6,7 @@ DeePMD-kit reads the entries `model` and `optimizer`, rounded to the model's pre
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -62,13 +63,16 @@ class Checkpoints:
     folder
         Of the files with numbers; None: that of the prefix.
     keep
-        How many stay.
+        How many of the run's stay. Those of other runs are not touched, unlike in DeePMD-kit.
+    after
+        Of a run that goes on: its step, up to which files are its own; None: a new run.
     """
 
-    def __init__(self, prefix: str, folder: str | None, keep: int):
+    def __init__(self, prefix: str, folder: str | None, keep: int, after: int | None = None):
         self._prefix = Path(prefix)
         self._folder = Path(folder) if folder is not None else self._prefix.parent
         self._keep = keep
+        self._own = [] if after is None else [step for step in self._found() if step <= after]
 
     def prepare(self) -> None:
         """Make the folders. OSError."""
@@ -94,21 +98,18 @@ class Checkpoints:
         _link(path, self._prefix.with_name(self._prefix.name + ".pt"))
         with whole_file(_POINTER) as temporary:
             temporary.write_text(str(path), encoding="utf-8")
-        self._prune(state.step)
+        self._own = sorted({*self._own, state.step})
+        while len(self._own) > self._keep:
+            self.path(self._own.pop(0)).unlink(missing_ok=True)
         return path
 
-    def _prune(self, newest: int) -> None:
-        """Those of a longer run before go, as in DeePMD-kit, then the oldest."""
-        start = f"{self._prefix.name}-"
-        found = {}
-        for path in self._folder.glob("*.pt"):
-            number = path.name.removeprefix(start).removesuffix(".pt")
-            if path.name.startswith(start) and number.isdecimal() and not path.is_symlink():
-                found[int(number)] = path
-        kept = sorted(step for step in found if step <= newest)[-self._keep :]
-        for step, path in found.items():
-            if step not in kept:
-                path.unlink(missing_ok=True)
+    def _found(self) -> list[int]:
+        """Steps with a file."""
+        numbers = [
+            path.name.removeprefix(f"{self._prefix.name}-").removesuffix(".pt")
+            for path in self._folder.glob(f"{glob.escape(self._prefix.name)}-*.pt")
+        ]
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _link(target: Path, name: Path) -> None:

@@ -224,11 +224,6 @@ class TaskSource:
     elements: frozenset[int] = frozenset()  #: that frames have, as indices of the type map
     validation_batches: int = 0  #: of one validation
 
-    def validation_batch(self, number: int, index: int) -> Batch:
-        """Batch `index` of validation `number`, from 0 on."""
-        assert self.validation is not None
-        return self.validation.batch(number * self.validation_batches + index)
-
 
 class TrainingData:
     """The data of all tasks. What comes at a step depends on the seed and the step alone.

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from .._core import CoreError
 from ..errors import RunError
 from .checkpoint import State
 from .core_model import CoreModel
-from .data import TaskSource
+from .data import Source, TaskSource
 from .loss import LossResult
 from .losses import batch_loss
 from .optimizer import clip_factor
@@ -72,11 +73,14 @@ class Head:
             When the loss or its gradient isn't finite; nothing has changed then.
         """
         self._load()
-        found = self._evaluate(batch, rate)
+        training = self.source.training
+        index = self._state.steps[self.name]
+        found = self._evaluate(batch, rate, training, index)
         gradient = self._core.gradient(found)
         square = float(np.dot(gradient, gradient))
         if not (math.isfinite(found.value) and math.isfinite(square)):
-            raise self._not_finite(found.value)
+            what = "gradient" if math.isfinite(found.value) else "loss"
+            raise self._not_finite(what, training, index)
         factor = clip_factor(math.sqrt(square), max_gradient)
         if factor != 1:
             gradient *= factor
@@ -90,8 +94,8 @@ class Head:
     def errors(self, rate: float) -> dict[str, float]:
         """The deviations of the next batch, with the parameters that there are now."""
         self._load()
-        batch = self.source.training.batch(self._state.steps[self.name])
-        return self._evaluate(batch, rate).shown
+        training, index = self.source.training, self._state.steps[self.name]
+        return self._evaluate(training.batch(index), rate, training, index).shown
 
     def validate(self, rate: float, number: int) -> dict[str, float] | None:
         """Those of held-out frames, in the mean by atoms as in DeePMD-kit; None without such."""
@@ -101,10 +105,12 @@ class Head:
         self._load()
         sums: dict[str, float] = {}
         atoms = 0
-        for index in range(source.validation_batches):
-            batch = source.validation_batch(number, index)
+        first = number * source.validation_batches
+        for index in range(first, first + source.validation_batches):
+            batch = source.validation.batch(index)
             atoms += len(batch.types)
-            for name, value in self._evaluate(batch, rate).shown.items():
+            found = self._evaluate(batch, rate, source.validation, index)
+            for name, value in found.shown.items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.types)
         return {name: value / atoms for name, value in sums.items()}
 
@@ -115,16 +121,17 @@ class Head:
         self._model.set_flat(self._own)
         self._core.load()
 
-    def _evaluate(self, batch: Batch, rate: float) -> LossResult:
-        results = self._core.compute(batch, self._loss.virial.active)
+    def _evaluate(self, batch: Batch, rate: float, source: Source, index: int) -> LossResult:
+        try:
+            results = self._core.compute(batch, self._loss.virial.active)
+        except CoreError:
+            raise self._not_finite("result", source, index) from None
         return batch_loss(self._loss, rate / self._first_rate, results, batch, self._excluded)
 
-    def _not_finite(self, value: float) -> RunError:
-        training, step = self.source.training, sum(self._state.steps.values()) + 1
-        places = [
-            training.systems[s].place(k) for s, k in training.chosen(self._state.steps[self.name])
-        ]
-        what = "gradient" if math.isfinite(value) else "loss"
+    def _not_finite(self, what: str, source: Source, index: int) -> RunError:
+        """The error about a batch of the current parameters."""
+        step = sum(self._state.steps.values()) + 1
+        places = [source.systems[system].place(frame) for system, frame in source.chosen(index)]
         return RunError(
             f"step {step}, {', '.join(places)}: the {what} is not finite; lower start_lr, set "
             "gradient_max_norm, or leave the frame out, and go on from the last checkpoint."

@@ -103,7 +103,10 @@ class Trainer:
         ]
         run = settings.run
         self.checkpoints = Checkpoints(
-            run.save_prefix, run.save_dir, run.checkpoints_kept(self.steps)
+            run.save_prefix,
+            run.save_dir,
+            run.checkpoints_kept(self.steps),
+            state.step if self._restarted else None,
         )
         self._stopped = False
 
@@ -164,7 +167,7 @@ class Trainer:
         first, path = state.step, None
         try:
             for number in range(first, self.steps):
-                path = self._step(number, first, curve, callback)
+                path = self._step(number, curve, callback)
                 if self._stopped:
                     break
         finally:
@@ -175,9 +178,7 @@ class Trainer:
             path = self._change_bias()
         return path
 
-    def _step(
-        self, number: int, first: int, curve: Curve, callback: Callback | None
-    ) -> Path | None:
+    def _step(self, number: int, curve: Curve, callback: Callback | None) -> Path | None:
         run, state = self.settings.run, self.state
         task, batch = self.data.batch(number)
         head, rate = self._heads[task], self.schedule.rate(number)
@@ -191,7 +192,7 @@ class Trainer:
             state.averages.clear()
             curve.write(row)
         path = None
-        if done == self.steps or (done % run.save_steps == 0 and number != first):
+        if done == self.steps or done % run.save_steps == 0:
             path = self.checkpoints.write(state, self.schedule)
         if callback is not None:
             callback(Step(done, self.steps, head.name, loss, rate, len(batch), row, path))
