@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from .importer.contents import Source
 from .importer.elements import keep_elements
 from .importer.exportable import refuse_cut_exclusions
 from .importer.records import build_records
-from .importer.source import open_source
+from .importer.source import named_file, open_source
 from .importer.weights import Weights
 from .model_file import Record, is_model_file, read_model, write_model
 
@@ -89,7 +88,7 @@ def list_heads(source: str | os.PathLike) -> list[str]:
     source = Path(source)
     if is_model_file(source):
         return []
-    with _named(source), open_source(source) as contents:
+    with named_file(source), open_source(source) as contents:
         return list(contents.heads)
 
 
@@ -127,11 +126,11 @@ def load_records(
     source = Path(source)
     if is_model_file(source):
         records = read_model(source)
-        with _named(source):
+        with named_file(source):
             if head is not None:
                 raise ModelError(f"A .dpa2 file has a single head, so leave out --head {head}.")
     else:
-        with _named(source), open_source(source) as contents:
+        with named_file(source), open_source(source) as contents:
             chosen = contents.choose(head)
             model = read_config(chosen.config)
             if chosen.exportable and not (chosen.all_neighbors or all_neighbors):
@@ -142,7 +141,7 @@ def load_records(
     if all_neighbors:
         records["model.all_neighbors"] = 1
     if elements is not None:
-        with _named(source):
+        with named_file(source):
             records = keep_elements(records, list(elements))
     return records
 
@@ -178,12 +177,3 @@ def _meta(path: Path, source: Source) -> dict[str, Record]:
     if observed := observed_types(source.config):
         meta["meta.observed_types"] = "\n".join(observed)
     return meta
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Put the file's name in front of the message of a ModelError."""
-    try:
-        yield
-    except ModelError as error:
-        raise type(error)(f"{path}: {error}") from None

@@ -232,7 +232,7 @@ def test_validation_has_its_own_batches(folders):
     data = TrainingData(settings_of(inputs(folders, "water")), seed=4)
     (task,) = data.tasks
     assert task.validation is not None and task.validation_batches == 4
-    seen = [task.validation_batch(number, k) for number in range(2) for k in range(4)]
+    seen = [task.validation.batch(4 * number + k) for number in range(2) for k in range(4)]
     energies = np.concatenate([batch.energy.values for batch in seen])
     # seven frames, one a batch: each comes once before the eighth batch
     assert len(set(energies[:7])) == 7

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from ..errors import ModelError, UnsupportedModelError
 from .config import Fitting, Model
 from .descriptor_config import Descriptor, EmbeddingBlock
-from .econf import configuration_table
 from .neighbour_block import Records, list_records, statistics
 from .nets import Layer, evaluate, skip_kind
 from .repformer_records import repformer_records
+from .tables import strip_nets, take_layers, type_inputs, type_layers
 from .weights import Weights
 
 
@@ -70,21 +68,6 @@ def _axis_width(block: EmbeddingBlock) -> int:
 # Nets ---------------------------------------------------------------------------------------------
 
 
-def _take_layers(
-    weights: Weights, widths: list[int], resnet_dt: bool, bias: bool = True
-) -> list[Layer]:
-    """The layers of an embedding net, `widths` from input to output."""
-    layers = []
-    for k, (n_in, n_out) in enumerate(pairwise(widths)):
-        layer = weights.scope(f"layers.{k}")
-        w = layer.take("matrix", n_in, n_out)
-        b = layer.take("bias", n_out) if bias else None
-        timestep = resnet_dt and skip_kind(n_in, n_out) > 0
-        idt = layer.take("idt", n_out) if timestep else None
-        layers.append((w, b, idt))
-    return layers
-
-
 def _net_records(name: str, layers: list[Layer], linear_end: bool = False) -> Records:
     records: Records = {f"{name}.layers": len(layers)}
     skips = [skip_kind(*w.shape) for w, _, _ in layers]
@@ -114,12 +97,14 @@ def _descriptor_records(
     }
     if descriptor.exclude:
         records["descriptor.exclude"] = _pair_matrix(descriptor.exclude, count)
-    tebd = _type_embedding(descriptor, elements, weights.scope("type_embedding.embedding"))
+    tebd = _type_embedding(descriptor, elements, weights)
     records["type_embedding"] = tebd
     repinit = descriptor.repinit
     is_dpa2 = descriptor.kind == "dpa2"
     weights_r = weights.scope("repinit" if is_dpa2 else "se_atten")
     records |= _repinit_records(repinit, tebd, weights_r)
+    if "repinit.strip_table" not in records:  # a compressed model has one
+        records |= _strip_records(descriptor, "repinit", tebd, weights)
     _check_averages(records, descriptor.smooth, all_neighbors)
     if descriptor.repformer is None:
         return records
@@ -129,6 +114,7 @@ def _descriptor_records(
         records |= _three_body_records(
             descriptor.three_body, tebd, weights.scope("repinit_three_body")
         )
+        records |= _strip_records(descriptor, "three_body", tebd, weights)
     g1_dim = descriptor.repformer.g1_dim
     if width != g1_dim:
         records["g1_transform"] = weights.take("g1_shape_tranform.matrix", width, g1_dim)
@@ -143,18 +129,12 @@ def _descriptor_records(
 
 def _type_embedding(descriptor: Descriptor, elements: list[str], weights: Weights) -> np.ndarray:
     """The evaluated table, float64 (nt, tebd_dim), without the row for padding."""
-    if weights.has("weight"):  # files of early 2024 hold the table itself
-        table = weights.take("weight", len(elements) + 1, descriptor.tebd_dim)
+    old = weights.scope("type_embedding.embedding")
+    if old.has("weight"):  # files of early 2024 hold the table itself
+        table = old.take("weight", len(elements) + 1, descriptor.tebd_dim)
         return table[:-1].astype(np.float64)
-    if descriptor.use_econf_tebd:
-        inputs = configuration_table(elements)
-    else:
-        inputs = np.eye(len(elements))
-    widths = [inputs.shape[1], descriptor.tebd_dim]
-    layers = _take_layers(
-        weights.scope("embedding_net"), widths, resnet_dt=False, bias=descriptor.use_tebd_bias
-    )
-    return evaluate(layers, inputs, "linear")
+    layers = type_layers(descriptor, elements, weights)
+    return evaluate(layers, type_inputs(descriptor, elements), "linear")
 
 
 def _repinit_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weights) -> Records:
@@ -170,7 +150,7 @@ def _repinit_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weights) 
     pair_width = tebd_dim if block.one_side else 2 * tebd_dim
     if weights.shape("compress_data.0") != (0,):
         return records | _tabulated_records(block, count, weights)
-    layers = _take_layers(
+    layers = take_layers(
         weights.scope("filter_layers.networks.0"),
         [1 + pair_width if concat else 1, *block.neuron],
         block.resnet_dt,
@@ -180,18 +160,18 @@ def _repinit_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weights) 
         return records
     if weights.shape("type_embd_data") != (0,):
         records["repinit.strip_table"] = _compressed_types(block, count, weights)
-        return records
-    strip = _take_layers(
-        weights.scope("filter_layers_strip.networks.0"),
-        [pair_width, *block.neuron],
-        block.resnet_dt,
-    )
-    if block.one_side:
-        table = evaluate(strip, tebd, block.activation)[None]
-    else:
-        table = _pair_table(strip, tebd, block.activation).transpose(1, 0, 2)  # to (i, j)
-    records["repinit.strip_table"] = np.ascontiguousarray(table)
     return records
+
+
+def _strip_records(
+    descriptor: Descriptor, block: str, tebd: np.ndarray, weights: Weights
+) -> Records:
+    """The table of a block's strip net, where it has one."""
+    return {
+        net.record: net.table(net.layers(weights), tebd)
+        for net in strip_nets(descriptor)
+        if net.record.startswith(f"{block}.")
+    }
 
 
 def _check_averages(records: Records, smooth: bool, all_neighbors: bool) -> None:
@@ -209,15 +189,6 @@ def _check_averages(records: Records, smooth: bool, all_neighbors: bool) -> None
             "not gated off, where DeePMD-kit's energy depends on the order of the atoms; train "
             "with set_davg_zero, or with tebd_input_mode strip and smooth."
         )
-
-
-def _pair_table(layers: list[Layer], tebd: np.ndarray, activation: str) -> np.ndarray:
-    """The strip net on (t_a, t_b) for all pairs of elements: float64 (nt, nt, ng) by (a, b)."""
-    count = len(tebd)
-    first = np.repeat(tebd, count, axis=0)
-    second = np.tile(tebd, (count, 1))
-    table = evaluate(layers, np.concatenate([first, second], axis=1), activation)
-    return table.reshape(count, count, -1)
 
 
 def _compressed_types(block: EmbeddingBlock, count: int, weights: Weights) -> np.ndarray:
@@ -270,19 +241,12 @@ def _three_body_records(block: EmbeddingBlock, tebd: np.ndarray, weights: Weight
     records = list_records("three_body", block, davg, dstd)
     records["three_body.mode"] = block.mode
     concat = block.mode == "concat"
-    layers = _take_layers(
+    layers = take_layers(
         weights.scope("filter_layers.networks.0"),
         [1 + 2 * tebd_dim if concat else 1, *block.neuron],
         block.resnet_dt,
     )
     records |= _net_records("three_body.net", layers)
-    if not concat:
-        strip = _take_layers(
-            weights.scope("filter_layers_strip.networks.0"),
-            [2 * tebd_dim, *block.neuron],
-            block.resnet_dt,
-        )
-        records["three_body.strip_table"] = _pair_table(strip, tebd, block.activation)
     return records
 
 
@@ -312,7 +276,7 @@ def _fitting_records(fitting: Fitting, width: int, count: int, weights: Weights)
         records["fitting.case_embedding"] = weights.take("case_embd", fitting.ncase)
     net = weights.scope("filter_layers.networks.0")
     widths = [width, *fitting.neuron]
-    layers = _take_layers(net, widths, fitting.resnet_dt)
+    layers = take_layers(net, widths, fitting.resnet_dt)
     final = net.scope(f"layers.{len(layers)}")
     layers.append((final.take("matrix", fitting.neuron[-1], 1), final.take("bias", 1), None))
     return records | _net_records("fitting.net", layers, linear_end=True)

@@ -38,3 +38,12 @@ def open_source(path: Path) -> Iterator[Contents]:
         )
     with reader(path) as contents:
         yield contents
+
+
+@contextmanager
+def named_file(path: Path) -> Iterator[None]:
+    """Put the file's name in front of the message of a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from None

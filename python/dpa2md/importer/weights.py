@@ -38,11 +38,17 @@ class Weights:
 
     def scope(self, prefix: str, dtype: Any = None) -> Weights:
         """The tensors whose names continue with `prefix` and a dot."""
-        return Weights(self._tensors, f"{self._prefix}{prefix}.", dtype or self._dtype, self._used)
+        return type(self)(
+            self._tensors, f"{self._prefix}{prefix}.", dtype or self._dtype, self._used
+        )
 
     def has(self, name: str) -> bool:
         """Whether there is such a tensor."""
         return self._prefix + name in self._tensors
+
+    def tensor(self, name: str) -> Tensor | np.ndarray | None:
+        """A tensor as it is in the file; None when there is none."""
+        return self._tensors.get(self._prefix + name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; (0,) when there is none."""

@@ -18,7 +18,7 @@ from .deepmd_systems import DeepmdSystem
 from .draws import Draws, order
 from .settings import Length, Settings, Task
 from .structure_systems import StructureSystem
-from .systems import Batch, Needs, System
+from .systems import Batch, LabeledFrame, Needs, System
 
 __all__ = ["Batch", "Needs", "Source", "TrainingData", "count_neighbors", "open_systems"]
 
@@ -125,6 +125,14 @@ class Source:
         """Batch number `index`, from 0 on: the same whenever it is asked for."""
         return Batch.of([self.systems[s].frame(k) for s, k in self.chosen(index)])
 
+    def sample(self, batches: int) -> list[LabeledFrame]:
+        """Frames for statistics: of each system those of so many batches, in random order."""
+        out = []
+        for number, system in enumerate(self.systems):
+            chosen = order(len(system), 0, number, self._seed, self._stream)
+            out += [system.frame(int(k)) for k in chosen[: batches * self.sizes[number]]]
+        return out
+
     def _take(self, draw: int) -> list[tuple[int, int]]:
         """The next frames, in this epoch's order, of the system that a draw gives."""
         system, before = self._draws.at(draw)
@@ -213,12 +221,8 @@ class TaskSource:
     name: str
     training: Source
     validation: Source | None
+    elements: frozenset[int] = frozenset()  #: that frames have, as indices of the type map
     validation_batches: int = 0  #: of one validation
-
-    def validation_batch(self, number: int, index: int) -> Batch:
-        """Batch `index` of validation `number`, from 0 on."""
-        assert self.validation is not None
-        return self.validation.batch(number * self.validation_batches + index)
 
 
 class TrainingData:
@@ -261,17 +265,22 @@ class TrainingData:
 def _task_source(task: Task, named: bool, seed: int, stream: int) -> TaskSource:
     needs = Needs.of(task.model)
     sources: list[Source | None] = []
+    elements: set[int] = set()
     for number, section in enumerate((task.training, task.validation)):
         if section is None:
             sources.append(None)
             continue
         systems = open_systems(section, needs, named)
-        check_frames(systems)
+        elements |= check_frames(systems)
         sources.append(Source(systems, section, seed, stream + number))
     training, validation = sources
     assert training is not None
     return TaskSource(
-        task.name, training, validation, task.validation.batches if task.validation else 0
+        task.name,
+        training,
+        validation,
+        frozenset(elements),
+        task.validation.batches if task.validation else 0,
     )
 
 

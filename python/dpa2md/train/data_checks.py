@@ -21,8 +21,8 @@ _LISTED = 3  # systems that a sentence names
 _NOBLE = {"He", "Ne", "Ar", "Kr", "Xe", "Rn"}  # whose nearest neighbours are far away
 
 
-def check_frames(systems: Iterable[System]) -> None:
-    """Read every frame once.
+def check_frames(systems: Iterable[System]) -> set[int]:
+    """Read every frame once; returns the elements that occur, as indices of the type map.
 
     Energies in other units can't be told from right ones: their zero is free, and neighbouring
     frames need not be close. What forces and distances tell is checked.
@@ -33,9 +33,13 @@ def check_frames(systems: Iterable[System]) -> None:
         For a number that isn't finite, a singular cell, atoms on top of each other (as with lengths
         in nm), and forces beyond reason.
     """
+    elements: set[int] = set()
     for system in systems:
         for index in range(len(system)):
-            _check(system, index, system.frame(index))
+            frame = system.frame(index)
+            _check(system, index, frame)
+            elements.update(np.unique(frame.types).tolist())
+    return elements
 
 
 def _check(system: System, index: int, frame: LabeledFrame) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+_CHUNK = 16384
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -34,3 +38,65 @@ def clip_factor(norm: float, most: float) -> float:
         The length that longer ones are cut to (a millionth below); 0: none is.
     """
     return min(1.0, most / (norm + 1e-6)) if most > 0 else 1.0  # 1e-6 is torch's
+
+
+class Adam:
+    """Steps of an optimizer along a flat vector, in float64.
+
+    Attributes
+    ----------
+    mean, square
+        The moments m and v, (size,).
+    """
+
+    def __init__(self, settings: Optimizer, size: int):
+        self.settings = settings
+        self.mean, self.square = np.zeros(size), np.zeros(size)
+        self._work = np.empty(_CHUNK), np.empty(_CHUNK)
+
+    def step(
+        self, vector: np.ndarray, part: slice, gradient: np.ndarray, rate: float, count: int
+    ) -> None:
+        """Change a part of the vector, in place.
+
+        Parameters
+        ----------
+        vector
+            All parameters, (size,).
+        part
+            Those that are changed.
+        gradient
+            By these, (part,). Its contents are lost.
+        rate
+            The learning rate.
+        count
+            How many steps these parameters have had, with this one.
+        """
+        for start in range(0, len(gradient), _CHUNK):  # what fits into the processor's cache
+            g = gradient[start : start + _CHUNK]
+            first = part.start + start
+            chunk = slice(first, first + len(g))
+            self._chunk(vector[chunk], self.mean[chunk], self.square[chunk], g, rate, count)
+
+    def _chunk(
+        self, x: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, rate: float, count: int
+    ) -> None:
+        its = self.settings
+        a, b = (work[: len(x)] for work in self._work)
+        if its.weight_decay and its.kind == "AdamW":
+            x *= 1 - rate * its.weight_decay
+        elif its.weight_decay:
+            g += np.multiply(x, its.weight_decay, out=a)
+        np.multiply(g, g, out=a)
+        a *= 1 - its.beta2
+        v *= its.beta2
+        v += a
+        g *= 1 - its.beta1
+        m *= its.beta1
+        m += g
+        np.multiply(v, 1 / (1 - its.beta2**count), out=a)
+        np.sqrt(a, out=a)
+        a += its.epsilon
+        np.multiply(m, rate / (1 - its.beta1**count), out=b)
+        b /= a
+        x -= b

@@ -16,22 +16,17 @@ from typing import Any
 
 from ..errors import InputError
 from .data_settings import DataSettings, read_data
+from .loss import EnergyLoss
+from .loss_settings import read_loss
 from .model_settings import SINGLE, Share, read_model
+from .optimizer import Optimizer
+from .schedule import Schedule, read_schedule
 from .sections import Key, fill, shown, table, unknown, without_comments
 from .training_keys import MULTI_TASK, OPTIMIZERS, SINGLE_TASK, TASK_DATA, TRAINING, VALIDATING
 
 _WARMUP = ("warmup_steps", "warmup_ratio", "warmup_start_factor")
+_MANY_STEPS = 1_000_000
 _SECTIONS = ("model", "learning_rate", "optimizer", "loss", "loss_dict", "training", "validating")
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """Adam, or AdamW, whose decay is apart from the gradient."""
-
-    kind: str  #: Adam or AdamW
-    beta1: float
-    beta2: float
-    weight_decay: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class Task:
 
     name: str
     model: dict[str, Any]  #: complete, as checkpoints store it; nsel and sel may still be "auto"
-    loss: dict[str, Any]  #: the section as it was written, without comments
+    loss: EnergyLoss
     training: DataSettings
     validation: DataSettings | None
 
@@ -96,6 +91,10 @@ class Settings:
     def multi_task(self) -> bool:
         """Whether the input has tasks with names."""
         return self.shared is not None
+
+    def schedule(self, steps: int) -> Schedule:
+        """The learning rate of a run of that many steps; InputError as `read_schedule`."""
+        return read_schedule(self.learning_rate, steps, f"{self.source}: learning_rate")
 
     def model_params(self, models: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
         """What a checkpoint of DeePMD-kit has as model_params.
@@ -153,7 +152,7 @@ def settings_of(data: Any, source: str = "input") -> Settings:
         for part in parts
         if "stat_file" in part.data
     ]
-    return Settings(
+    settings = Settings(
         source=source,
         tasks=tuple(
             _task(name, model.tasks[name], part) for name, part in zip(names, parts, strict=True)
@@ -165,6 +164,9 @@ def settings_of(data: Any, source: str = "input") -> Settings:
         run=_run(run, names, where),
         notes=tuple(notes),
     )
+    # refused now, not after the data are read: a number of epochs is taken for many steps
+    settings.schedule(settings.run.length.steps or _MANY_STEPS)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class _Part:
 
     where: str  #: of the data, in messages
     data: dict[str, Any]
-    loss: dict[str, Any]
+    loss: EnergyLoss
 
 
 def _parts(
@@ -182,14 +184,14 @@ def _parts(
     """Data and losses of the tasks with the given names; None: of a single task."""
     where = f"{source}: training"
     if names is None:
-        loss = _loss(data.get("loss", {}), f"{source}: loss")
+        loss = read_loss(data.get("loss", {}), f"{source}: loss")
         return [_Part(where, run, loss)]
     sections = _of_tasks(run["data_dict"], names, f"{where}.data_dict")
     losses = _of_tasks(data.get("loss_dict"), names, f"{source}: loss_dict")
     out = []
     for name in names:
         place = f"{where}.data_dict.{name}"
-        loss = _loss(losses[name], f"{source}: loss_dict.{name}")
+        loss = read_loss(losses[name], f"{source}: loss_dict.{name}")
         out.append(_Part(place, fill(sections[name], TASK_DATA, place), loss))
     return out
 
@@ -275,16 +277,6 @@ def _of_tasks(value: Any, names: list[str], where: str) -> dict[str, Any]:
         if name not in names:
             raise unknown(where, name, names)
     return found
-
-
-def _loss(value: Any, where: str) -> dict[str, Any]:
-    loss = table(value, where)
-    if loss.get("type", "ener") != "ener":
-        raise InputError(
-            f"{where}.type = {shown(loss['type'])} is not supported; dpa2md trains energies, "
-            "forces and virials: set it to ener."
-        )
-    return loss
 
 
 def _task(name: str, model: dict[str, Any], part: _Part) -> Task:

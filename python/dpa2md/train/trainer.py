@@ -1,0 +1,243 @@
+"""A training: batches, losses, gradients, steps of the optimizer, the curve and the checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from .checkpoint import Checkpoints, State, read_state
+from .curve import Curve, Row, TaskErrors
+from .data import TrainingData
+from .head import Head
+from .optimizer import Adam
+from .preparation import Start, check_same_model, fit_bias, prepare
+from .settings import Settings
+from .shares import heads_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback is told after every step."""
+
+    step: int  #: steps that are done
+    steps: int  #: of the whole run
+    task: str
+    loss: float
+    rate: float  #: the learning rate
+    frames: int  #: of the batch
+    row: Row | None  #: where a line was added to the curve
+    checkpoint: Path | None  #: where one was written
+
+
+Callback = Callable[[Step], None]
+
+
+class Trainer:
+    """One training, from its input to its last checkpoint.
+
+    Parameters
+    ----------
+    settings
+        The input.
+    start
+        What it starts from.
+    threads
+        Of the core; 0: one for each processor.
+
+    Attributes
+    ----------
+    data
+        Systems and batches.
+    steps
+        Of the whole run.
+    notes
+        What the user should know before it starts; sentences.
+
+    Raises
+    ------
+    InputError, ModelError
+        When input, data or model can't be used; one sentence.
+    OSError
+        When a file can't be read.
+    """
+
+    def __init__(self, settings: Settings, start: Start | None = None, threads: int = 0):
+        start = start or Start()
+        start.check()
+        if start.finetune and settings.multi_task:
+            raise InputError("Fine-tuning of several tasks at once is not supported; give one.")
+        self.settings = settings
+        self.threads = threads
+        self.notes = list(settings.notes)
+        self._restarted = start.restart is not None
+        state = None
+        if start.restart is not None:
+            state = read_state(start.restart, settings.optimizer, settings.multi_task)
+            configs = {name: head.config for name, head in heads_of(state.model).items()}
+            check_same_model(settings, configs, start.restart)
+        seed = self._seed(state)
+        self.data = TrainingData(settings, seed)
+        self.notes += self.data.notes
+        self.steps = self.data.steps
+        self.schedule = settings.schedule(self.steps)
+        if state is None:
+            prepared = prepare(settings, self.data, start, seed)
+            model = prepared.model
+            self.notes += prepared.notes
+            adam = Adam(settings.optimizer, model.size)
+            state = State(
+                model, model.flat(), adam, {task.name: 0 for task in settings.tasks}, seed
+            )
+        else:
+            self._compare(state, str(start.restart))
+        self.state = state
+        state.seed, state.sections = seed, _sections(settings, self.steps)
+        self._heads = [
+            Head(task, source, state, self.schedule.start, threads)
+            for task, source in zip(settings.tasks, self.data.tasks, strict=True)
+        ]
+        run = settings.run
+        self.checkpoints = Checkpoints(
+            run.save_prefix,
+            run.save_dir,
+            run.checkpoints_kept(self.steps),
+            state.step if self._restarted else None,
+        )
+        self._stopped = False
+
+    def _seed(self, state: State | None) -> int:
+        """The input's, that of the restart, or any."""
+        given = self.settings.run.seed
+        if state is not None and state.seed >= 0:
+            if given not in (None, state.seed):
+                self.notes.append(f"The seed is {given}, and the checkpoint's was {state.seed}.")
+            return state.seed if given is None else given
+        if given is None:
+            given = int.from_bytes(os.urandom(4), "little") >> 1
+            self.notes.append(f"training.seed is not given; this run has {given}.")
+        return given
+
+    def _compare(self, state: State, file: str) -> None:
+        now = _sections(self.settings, self.steps)
+        changed = [name for name, text in state.sections.items() if now.get(name) != text]
+        if changed:
+            self.notes.append(f"Other than in {file}: {', '.join(changed)}.")
+        if not state.sections:
+            self.notes.append(f"{file} is of another program: its batches are not gone on with.")
+        if state.step >= self.steps:
+            raise InputError(
+                f"{file} is of step {state.step}, and the run has {self.steps}; raise numb_steps "
+                "to go on."
+            )
+
+    @property
+    def parameters(self) -> int:
+        """The numbers that are trained."""
+        return self.state.model.size
+
+    def stop(self) -> None:
+        """End after the step that is being made, with a checkpoint; for signal handlers."""
+        self._stopped = True
+
+    def run(self, callback: Callback | None = None) -> Path:
+        """Make all steps that are left; returns the last checkpoint.
+
+        Parameters
+        ----------
+        callback
+            Called after every step.
+
+        Raises
+        ------
+        RunError
+            When a loss or a gradient isn't finite: the last checkpoint stays.
+        OSError
+            When a file can't be written.
+        """
+        run, state = self.settings.run, self.state
+        self.checkpoints.prepare()
+        curve = Curve(
+            run.curve_file, self.settings.multi_task, state.step if self._restarted else None
+        )
+        first, path = state.step, None
+        try:
+            for number in range(first, self.steps):
+                path = self._step(number, curve, callback)
+                if self._stopped:
+                    break
+        finally:
+            curve.close()
+        if path is None:
+            path = self.checkpoints.write(state, self.schedule)
+        if run.change_bias and state.step == self.steps > first:
+            path = self._change_bias()
+        return path
+
+    def _step(self, number: int, curve: Curve, callback: Callback | None) -> Path | None:
+        run, state = self.settings.run, self.state
+        task, batch = self.data.batch(number)
+        head, rate = self._heads[task], self.schedule.rate(number)
+        loss, errors = head.train(batch, rate, run.max_gradient)
+        done = number + 1
+        row = None
+        if run.curve_averages:
+            _add(state.averages.setdefault(head.name, {}), errors)
+        if done == 1 or done % run.curve_steps == 0:
+            row = Row(done, tuple(self._errors(head, errors, rate, done)), rate)
+            state.averages.clear()
+            curve.write(row)
+        path = None
+        if done == self.steps or done % run.save_steps == 0:
+            path = self.checkpoints.write(state, self.schedule)
+        if callback is not None:
+            callback(Step(done, self.steps, head.name, loss, rate, len(batch), row, path))
+        return path
+
+    def _errors(
+        self, stepped: Head, errors: dict[str, float], rate: float, done: int
+    ) -> list[TaskErrors]:
+        """Of all tasks: of the batch of the step, of the next one of other tasks."""
+        out = []
+        for head in self._heads:
+            if self.settings.run.curve_averages:
+                sums = dict(self.state.averages.get(head.name, {}))
+                count = sums.pop("", 0.0)
+                found = {k: v / count for k, v in sums.items()} or dict.fromkeys(errors, math.nan)
+            elif head is stepped:
+                found = errors
+            else:
+                found = head.errors(rate)
+            validation = head.validate(rate, done // self.settings.run.curve_steps)
+            out.append(TaskErrors(head.name, found, validation))
+        return out
+
+    def _change_bias(self) -> Path:
+        """Fit the energy bias anew, as change_bias_after_training asks for."""
+        self.state.model.set_flat(self.state.vector)
+        models = heads_of(self.state.model)
+        for task, source in zip(self.settings.tasks, self.data.tasks, strict=True):
+            frames = source.training.sample(task.model["data_stat_nbatch"])
+            fit_bias(models[task.name], frames, self.threads)
+        return self.checkpoints.write(self.state, self.schedule)
+
+
+def _add(sums: dict[str, float], errors: dict[str, float]) -> None:
+    """Count another step's deviations; their number is the entry without a name."""
+    for name, value in {**errors, "": 1.0}.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def _sections(settings: Settings, steps: int) -> dict[str, str]:
+    """What decides the steps besides the model, as texts to compare."""
+    return {
+        "learning_rate": repr(settings.learning_rate),
+        "optimizer": repr(settings.optimizer),
+        "loss": repr([task.loss for task in settings.tasks]),
+        "data": repr([dataclasses.astuple(task.training) for task in settings.tasks]),
+        "number of steps": repr(steps),
+    }

@@ -1,0 +1,61 @@
+"""Trainings beside DeePMD-kit's, from the same parameters with the same batches.
+
+Needs DPA2MD_DEEPMD, a Python interpreter that has DeePMD-kit 3.2.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dpa2md.train import train
+from dpa2md.train.checkpoint import read_state
+from dpa2md.train.parameters import TrainableModel
+from dpa2md.train.settings import settings_of
+
+from tests.support.deepmd_kit import run_deepmd
+from tests.support.tiny_training import DPA1, DPA2, single
+
+
+def deepmd_train(folder: Path, data: dict[str, Any], *options: str) -> None:
+    (folder / "input.json").write_text(json.dumps(data))
+    run_deepmd("-m", "deepmd", "--pt", "train", "input.json", "--skip-neighbor-stat", *options,
+               folder=folder)  # fmt: skip
+
+
+def in_float64(folder: Path, descriptor: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """All frames are one batch, so that both programs have the same."""
+    training = {"training_data": {"systems": ["data"], "batch_size": 4}, "save_freq": 1} | training
+    data = single(folder, descriptor | {"precision": "float64"}, **training)
+    data["model"]["fitting_net"] = data["model"]["fitting_net"] | {"precision": "float64"}
+    return data
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "training"),
+    [(DPA1, {}), (DPA2, {}), (DPA1, {"gradient_max_norm": 1.0, "opt_type": "AdamW",
+                                     "weight_decay": 0.01})],
+    ids=["dpa1", "dpa2", "clipped, with decay"],
+)  # fmt: skip
+def test_the_same_steps(tmp_path, monkeypatch, descriptor, training):
+    """DeePMD-kit takes two steps, then both go on from its checkpoint; they end alike."""
+    monkeypatch.chdir(tmp_path)
+    data = in_float64(tmp_path, descriptor, numb_steps=6, **training)
+    deepmd_train(tmp_path, data)
+    theirs = TrainableModel.read("model.ckpt-6.pt")
+    start = TrainableModel.read("model.ckpt-2.pt")
+    data["training"] |= {"save_ckpt": "ours", "disp_file": "ours.out"}
+    path = train(data, restart="model.ckpt-2.pt", threads=1)
+    ours = read_state(path, settings_of(data).optimizer, False)
+    assert ours.step == 6
+    moved = np.abs(theirs.flat() - start.flat()).max()
+    assert moved > 0.003
+    # Adam divides by the root of mean squares: of gradients near 0 it makes much of their rounding
+    assert np.abs(ours.vector - theirs.flat()).max() < 1e-7 * moved
+    # and back: DeePMD-kit repeats our last step and takes two more
+    data["training"] |= {"numb_steps": 8, "save_ckpt": "back"}
+    deepmd_train(tmp_path, data, "--restart", str(path))
+    assert Path("back-8.pt").exists()
