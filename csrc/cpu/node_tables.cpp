@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kFewestCells = 32, kMostCells = 1024;
 // Of the largest value and slope. x net(x) is largest at the ends of its range, where triples are rare.
-constexpr double kTolerance = 1e-7, kTimesTolerance = 2e-9, kSlopes = 100;
+constexpr double kTolerance = 1e-8, kTimesTolerance = 2e-9, kSlopes = 100;
 
 std::vector<double> inputs(const Tensor& types, const std::vector<int>& of) {
   const int width = static_cast<int>(types.shape[1]);

@@ -75,12 +75,11 @@ class ArrayEngine {
       throw Error("the arrays of gradient() have other sizes than the structures of the last compute().");
     last_.fparam = last_fparam_ ? last_fparam_->data() : nullptr;
     last_.aparam = last_aparam_ ? last_aparam_->data() : nullptr;
-    // forces are -dE/dx, and the virial -dE/d(strain), whose rows are those of r in r (x) dE/dr
-    std::vector<double> moves(dforces.data(), dforces.data() + 3 * n), strains(9 * frames);
+    // forces are -dE/dx, virials -dE/d(strain)
+    std::vector<double> moves(dforces.data(), dforces.data() + 3 * n);
+    std::vector<double> strains(dvirials.data(), dvirials.data() + 9 * frames);
     for (double& x : moves) x = -x;
-    for (py::ssize_t f = 0; f < frames; ++f) {
-      for (int a = 0; a < 9; ++a) strains[9 * f + a] = -dvirials.data()[9 * f + a % 3 * 3 + a / 3];
-    }
+    for (double& x : strains) x = -x;
     Doubles flat(static_cast<py::ssize_t>(parameter_count(engine().model())));
     double* out = flat.mutable_data();
     Direction along;
