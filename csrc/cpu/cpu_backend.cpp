@@ -37,22 +37,23 @@ CpuBackend<T>::CpuBackend(const Model& model, int threads, bool tables, bool low
 
 template <class T>
 template <class R>
-CpuBackend<T>::CpuBackend(const CpuBackend<R>& plain)
+CpuBackend<T>::CpuBackend(CpuBackend<R>& plain)
     : model_(plain.model_),
+      plain_(&plain),
       work_(model_, plain.work_.threads, false),
       use_tables_(plain.use_tables_),
       moving_(true),
       types_(cast<T>(model_.type_embedding)),
       env_(model_),
-      repinit_(work_, types_, &gradients_),
-      three_body_(model_, types_, &gradients_),
+      repinit_(work_, types_, plain.repinit_, &gradients_),
+      three_body_(model_, types_, plain.three_body_, &gradients_),
       transform_(model_, plain.transform_, &gradients_),
       fitting_(model_, types_, plain.fitting_, &gradients_),
       embedded_width_(plain.embedded_width_),
       repformers_(work_, &env_.repformer, plain.repformers_, &gradients_) {}
 
 template <class T>
-std::unique_ptr<Backend> CpuBackend<T>::make_gradient_backend() const {
+std::unique_ptr<Backend> CpuBackend<T>::make_gradient_backend() {
   if constexpr (is_dual<T>) {
     return nullptr;
   } else {
@@ -68,9 +69,9 @@ void CpuBackend<T>::prepare() {
   transform_.prepare();
   fitting_.prepare();
   repformers_.prepare();
+  if (is_dual<T>) return;
+  begin_moving();
   tabulated_.clear();  // the next step makes the tables
-  if (!moving_) drop_tables();
-  moving_ = true;
 }
 
 template <class T>
@@ -105,27 +106,49 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   reserve();
 }
 
-// Rebuilds the tables if new types have appeared. Once weights have changed, they are made fast, in float32;
-// in float64, where these would not be exact enough, the nets are used.
+// Rebuilds the tables if new types have appeared. Once weights move, they are made fast, in float32; in
+// float64, where these would not be exact enough, the nets are used. A gradient backend has the same tables.
 template <class T>
 void CpuBackend<T>::build_tables() {
-  if (!use_tables_ || (moving_ && !single()) || !add_types(pairs().types_present, &tabulated_)) return;
-  if (moving_) {
-    repinit_.follow_tables(tabulated_, work_.arena());
-    if (model_.has_three_body) three_body_.follow_tables(tabulated_, work_.arena());
-    return;
+  if constexpr (is_dual<T>) {
+    plain_->begin_moving();
+    plain_->build_tables(pairs().types_present);
+    if (!use_tables_ || !single()) return;
+    repinit_.adopt_tables();
+    if (model_.has_three_body) three_body_.adopt_tables(plain_->three_body_);
+  } else {
+    build_tables(pairs().types_present);
   }
+}
+
+template <class T>
+void CpuBackend<T>::build_tables(const std::vector<char>& types) {
   if constexpr (!is_dual<T>) {
+    if (!use_tables_ || (moving_ && !single()) || !add_types(types, &tabulated_)) return;
+    if (moving_) {
+      repinit_.follow_tables(tabulated_, work_.arena());
+      if (model_.has_three_body) three_body_.follow_tables(tabulated_, work_.arena());
+      return;
+    }
     repinit_.build_tables(tabulated_);
     if (model_.has_three_body) three_body_.build_tables(tabulated_);
     repformers_.build_tables(tabulated_);
   }
 }
 
+// From now on weights move.
+template <class T>
+void CpuBackend<T>::begin_moving() {
+  if (moving_) return;
+  moving_ = true;
+  drop_tables();
+}
+
 template <class T>
 void CpuBackend<T>::drop_tables() {
   if constexpr (!is_dual<T>) {
     const std::vector<char> none(model_.ntypes(), 0);
+    tabulated_.clear();
     repinit_.build_tables(none);
     if (model_.has_three_body) three_body_.build_tables(none);
     repformers_.build_tables(none);

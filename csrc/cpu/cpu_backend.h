@@ -23,7 +23,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const Model& model, int threads, bool tables, bool low_memory);
   // On dual numbers, with the weights of a backend on plain ones.
   template <class R>
-  explicit CpuBackend(const CpuBackend<R>& plain);
+  explicit CpuBackend(CpuBackend<R>& plain);
 
   void begin(const StepInput& input, const StepOutput& output) override;
   void run(int natoms, const std::function<void(Range)>& stage,
@@ -58,7 +58,7 @@ class CpuBackend final : public Backend {
   bool single() const override { return sizeof(Real<T>) == 4; }
   std::string description() const override;
   void prepare() override;
-  std::unique_ptr<Backend> make_gradient_backend() const override;
+  std::unique_ptr<Backend> make_gradient_backend() override;
   void add_gradient(Model* to) override;
 
  private:
@@ -86,9 +86,12 @@ class CpuBackend final : public Backend {
   void reserve();
 
   void build_tables();
+  void build_tables(const std::vector<char>& types);
+  void begin_moving();
   void drop_tables();
 
   const Model& model_;
+  CpuBackend<Real<T>>* plain_ = nullptr;  // of dual numbers: whose weights these are
   Workspace work_;
   bool use_tables_, moving_;      // moving_: weights change
   Gradients<Real<T>> gradients_;  // dual numbers only

@@ -113,7 +113,7 @@ class Backend {
   virtual void prepare() {}
   // A backend with the same weights whose sweeps, with StepInput::along, give gradients by these and nothing
   // else; null where there is none. It must be prepared after this one.
-  virtual std::unique_ptr<Backend> make_gradient_backend() const { return nullptr; }
+  virtual std::unique_ptr<Backend> make_gradient_backend() { return nullptr; }
   // After a sweep of a gradient backend: adds to the tensors of `gradient`, a model like its own, for every
   // weight w
   //   sum_i seeds_i de_i/dw + d/dt dE/dw along moves and strains.

@@ -163,14 +163,24 @@ void RepinitStage<T>::add_gradient(Model* gradient, Arena& arena) const {
 // ---- the stage
 
 template <class T>
-RepinitStage<T>::RepinitStage(const Workspace& w, const Weights<T>& types, Gradients<Real<T>>* gradients)
+RepinitStage<T>::RepinitStage(const Workspace& w, const Weights<T>& types)
     : model_(w.model),
       types_(types),
       keeps_moments_(!w.low_memory || !w.model.is_dpa2),
       np_(padded(w.model.repinit.ng, lanes<T>())),
-      tables_(w.model, w.threads, gradients) {
+      tables_(w.model, w.threads) {
   prepare();
-  if (!gradients) return;
+}
+
+template <class T>
+RepinitStage<T>::RepinitStage(const Workspace& w, const Weights<T>& types, const RepinitStage<Real<T>>& plain,
+                              Gradients<Real<T>>* gradients)
+    : model_(w.model),
+      types_(types),
+      keeps_moments_(true),
+      np_(plain.np_),
+      tables_(w.model, w.threads, plain.tables_, gradients) {
+  prepare();
   const Embedding& e = model_.repinit;
   net_gradient_.prepare(e.net, gradients);
   if (e.strip) gate_gradient_ = gradients->sums(e.strip_table.data.size());

@@ -15,12 +15,16 @@ template <class T>
 class RepinitStage {
  public:
   // types (ntypes, tebd): the type embedding.
-  RepinitStage(const Workspace& w, const Weights<T>& types, Gradients<Real<T>>* gradients = nullptr);
+  RepinitStage(const Workspace& w, const Weights<T>& types);
+  // On dual numbers, with the tables of the stage on plain ones.
+  RepinitStage(const Workspace& w, const Weights<T>& types, const RepinitStage<Real<T>>& plain,
+               Gradients<Real<T>>* gradients);
   void prepare();
   // Adds to the model's gradient.
   void add_gradient(Model* gradient, Arena& arena) const;
   void build_tables(const std::vector<char>& types) { tables_.build(types); }
   void follow_tables(const std::vector<char>& types, Arena& arena) { tables_.follow(types, arena); }
+  void adopt_tables() { tables_.adopt(); }
   void plan(const Workspace& w, MemoryPlan* to);
 
   // Computes D of the atoms; keeps their M if memory suffices.
@@ -32,6 +36,8 @@ class RepinitStage {
   void descriptor(int i, double* out) const;
 
  private:
+  template <class>
+  friend class RepinitStage;
   struct Atom;
   T* kept_moment(int i) { return moment_.data() + static_cast<std::size_t>(i) * 4 * np_; }
   void through_net(const Workspace& w, const Env<T>& env, int i, bool tape, Atom* s) const;

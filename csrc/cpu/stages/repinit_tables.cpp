@@ -31,12 +31,19 @@ Weights<T> coefficients_by_power(const Embedding& e) {
 }  // namespace
 
 template <class T>
-RepinitTables<T>::RepinitTables(const Model& m, int threads, Gradients<Real<T>>* gradients)
-    : model_(m), threads_(threads) {
-  if (gradients) {
-    table_gradient_ = gradients->tables();
-    if (m.repinit.strip) gate_gradient_ = gradients->sums(m.repinit.strip_table.data.size());
-  }
+RepinitTables<T>::RepinitTables(const Model& m, int threads, const RepinitTables<Real<T>>& plain,
+                                Gradients<Real<T>>* gradients)
+    : model_(m), threads_(threads), tables_(plain.tables_), node_tables_(plain.node_tables_) {
+  table_gradient_ = gradients->tables();
+  if (m.repinit.strip) gate_gradient_ = gradients->sums(m.repinit.strip_table.data.size());
+}
+
+template <class T>
+RepinitTables<T>::RepinitTables(const Model& m, int threads)
+    : model_(m),
+      threads_(threads),
+      tables_(std::make_shared<Tables<Real<T>>>()),
+      node_tables_(std::make_shared<NodeTables>()) {
   if (m.repinit.table.empty()) return;
   compressed_ = coefficients_by_power<T>(m.repinit);
   make_room_for_units(0);
@@ -50,30 +57,35 @@ void RepinitTables<T>::prepare() {
 template <class T>
 void RepinitTables<T>::build(const std::vector<char>& types) {
   const int nt = model_.ntypes();
-  tables_.start(nt, model_.repinit.ng, lanes<T>());
+  tables_->start(nt, model_.repinit.ng, lanes<T>());
   for (const RepinitTable& made : tabulate_repinit(model_, types, table_tolerance(sizeof(Real<T>) == 4))) {
-    const Table<Real<T>>* table = tables_.add(made.table);
+    const Table<Real<T>>* table = tables_->add(made.table);
     for (int b = 0; b < nt; ++b) {
-      if (made.neighbor < 0 || made.neighbor == b) tables_.set(made.center, b, table);
+      if (made.neighbor < 0 || made.neighbor == b) tables_->set(made.center, b, table);
     }
   }
-  make_room_for_units(tables_.units());
+  make_room_for_units(tables_->units());
 }
 
 template <class T>
 void RepinitTables<T>::follow(const std::vector<char>& types, Arena& arena) {
   const int nt = model_.ntypes();
-  tables_.start(nt, model_.repinit.ng, lanes<T>());
-  node_tables_.make(model_.repinit.net, model_.type_embedding, repinit_ranges(model_, types), false, false,
-                    arena);
-  for (const NodeTable& made : node_tables_.tables()) {
-    const Table<Real<T>>* table = tables_.add(made.table);
+  tables_->start(nt, model_.repinit.ng, lanes<T>());
+  node_tables_->make(model_.repinit.net, model_.type_embedding, repinit_ranges(model_, types), false, false,
+                     arena);
+  for (const NodeTable& made : node_tables_->tables()) {
+    const Table<Real<T>>* table = tables_->add(made.table);
     for (int b = 0; b < nt; ++b) {
-      if (made.range.b < 0 || made.range.b == b) tables_.set(made.range.a, b, table);
+      if (made.range.b < 0 || made.range.b == b) tables_->set(made.range.a, b, table);
     }
   }
-  make_room_for_units(tables_.units());
-  if (table_gradient_) table_gradient_->resize(tables_.units(), 2 * tables_.padded_channels());
+  make_room_for_units(tables_->units());
+}
+
+template <class T>
+void RepinitTables<T>::adopt() {
+  make_room_for_units(tables_->units());
+  table_gradient_->resize(tables_->units(), 2 * tables_->padded_channels());
 }
 
 // For an embedding's tables, and for a compressed model's own.
@@ -119,7 +131,7 @@ TablePlace<T>* RepinitTables<T>::places(const Workspace& w, const Env<T>& env, i
   const int n = w.pairs().repinit.count[i];
   if (w.pairs().center_type[i] < 0) return nullptr;
   TablePlace<T>* places = w.arena().template take<TablePlace<T>>(n);
-  bool inside = !tables_.empty();
+  bool inside = !tables_->empty();
   for (int j = 0; inside && j < n; j += lanes<T>()) inside = places_lanes(w, env, i, j, slopes, places);
   if (inside) return places;
   if (compressed_.empty()) return nullptr;
@@ -133,7 +145,7 @@ template <class T>
 bool RepinitTables<T>::places_lanes(const Workspace& w, const Env<T>& env, int i, int j, bool slopes,
                                     TablePlace<T>* places) const {
   constexpr int W = lanes<T>();
-  const int n = std::min(W, w.pairs().repinit.count[i] - j), np = tables_.padded_channels();
+  const int n = std::min(W, w.pairs().repinit.count[i] - j), np = tables_->padded_channels();
   const std::int32_t* type = w.pairs().type.data() + w.pairs().repinit.first[i] + j;
   const T* em = env.em.data() + 4 * (env.row(w, i) + j);
   const Table<Real<T>>* table[W];
@@ -144,7 +156,7 @@ bool RepinitTables<T>::places_lanes(const Workspace& w, const Env<T>& env, int i
   Plain inverse_width{};
   Ints first{}, cells{};
   for (int k = 0; k < n; ++k) {
-    const Table<Real<T>>* t = table[k] = tables_(w.pairs().center_type[i], type[k]);
+    const Table<Real<T>>* t = table[k] = (*tables_)(w.pairs().center_type[i], type[k]);
     if (!t || !t->covers(value_of(em[4 * k]))) return false;
     x[k] = em[4 * k], inverse_width[k] = t->inverse_width, first[k] = t->first, cells[k] = t->cells;
   }
@@ -420,10 +432,10 @@ void RepinitTables<T>::add_gradients([[maybe_unused]] const Workspace& w, [[mayb
 template <class T>
 void RepinitTables<T>::add_gradient(Model* gradient, Arena& arena) const {
   if (gate_gradient_) add_to(gate_gradient_->total, &gradient->repinit.strip_table);
-  if (!table_gradient_ || tables_.empty()) return;
-  node_tables_.add_gradient(model_.repinit.net, model_.type_embedding, table_gradient_->total,
-                            tables_.padded_channels(), &gradient->repinit.net, &gradient->type_embedding,
-                            arena);
+  if (!table_gradient_ || tables_->empty()) return;
+  node_tables_->add_gradient(model_.repinit.net, model_.type_embedding, table_gradient_->total,
+                             tables_->padded_channels(), &gradient->repinit.net, &gradient->type_embedding,
+                             arena);
 }
 
 template class RepinitTables<float>;

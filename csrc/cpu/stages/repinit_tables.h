@@ -6,6 +6,8 @@
 // (tables.h).
 #pragma once
 
+#include <memory>
+
 #include "cpu/gradients.h"
 #include "cpu/node_tables.h"
 #include "cpu/stages/env_mat.h"
@@ -18,12 +20,17 @@ namespace DPA2MD_ISA {
 template <class T>
 class RepinitTables {
  public:
-  RepinitTables(const Model& model, int threads, Gradients<Real<T>>* gradients = nullptr);
+  RepinitTables(const Model& model, int threads);
+  // On dual numbers, with the tables of those on plain ones.
+  RepinitTables(const Model& model, int threads, const RepinitTables<Real<T>>& plain,
+                Gradients<Real<T>>* gradients);
   void prepare();
   // Builds the tables for these types (ntypes).
   void build(const std::vector<char>& types);
   // The same from a net that moves, fast, and for gradients (node_tables.h).
   void follow(const std::vector<char>& types, Arena& arena);
+  // On dual numbers: the tables on plain ones have changed.
+  void adopt();
 
   // Places of all neighbours in their tables; null when there is none or one of them lies outside.
   TablePlace<T>* places(const Workspace& w, const Env<T>& env, int i, bool slopes) const;
@@ -42,6 +49,8 @@ class RepinitTables {
   __attribute__((noinline)) const Real<T>* gate(int center, int neighbor) const;
 
  private:
+  template <class>
+  friend class RepinitTables;
   struct Units;
   void compressed_place(T x, TablePlace<T>* p) const;
   bool places_lanes(const Workspace& w, const Env<T>& env, int i, int j, bool slopes,
@@ -61,10 +70,10 @@ class RepinitTables {
 
   const Model& model_;
   int threads_;
-  Tables<Real<T>> tables_;
-  Weights<T> compressed_;   // (rows, 6, padded ng): DeePMD-kit's table in place of the net
-  Weights<T> gate_;         // (nt or 1, nt, padded ng)
-  NodeTables node_tables_;  // of follow()
+  std::shared_ptr<Tables<Real<T>>> tables_;
+  Weights<T> compressed_;                    // (rows, 6, padded ng): DeePMD-kit's table in place of the net
+  Weights<T> gate_;                          // (nt or 1, nt, padded ng)
+  std::shared_ptr<NodeTables> node_tables_;  // of follow()
   TableGradient<Real<T>>* table_gradient_ = nullptr;  // (units, 2, padded ng), dual numbers only
   GroupSums* gate_gradient_ = nullptr;                // strip_table
   mutable std::vector<int> unit_slot_;                // (threads, unit_count_) scratch of units(), full of -1

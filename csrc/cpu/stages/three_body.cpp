@@ -13,10 +13,20 @@ constexpr int kColumns = 256;  // about as many columns as keep the nets' arrays
 }  // namespace
 
 template <class T>
-ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Weights<T>& types, Gradients<Real<T>>* gradients)
-    : model_(m), types_(types) {
+ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Weights<T>& types)
+    : model_(m),
+      types_(types),
+      tables_(std::make_shared<Tables<Real<T>>>()),
+      node_tables_(std::make_shared<NodeTables>()) {
   prepare();
-  if (!m.has_three_body || !gradients) return;
+}
+
+template <class T>
+ThreeBodyStage<T>::ThreeBodyStage(const Model& m, const Weights<T>& types,
+                                  const ThreeBodyStage<Real<T>>& plain, Gradients<Real<T>>* gradients)
+    : model_(m), types_(types), tables_(plain.tables_), node_tables_(plain.node_tables_) {
+  prepare();
+  if (!m.has_three_body) return;
   const Embedding& e = m.three_body;
   net_gradient_.prepare(e.net, gradients);
   table_gradient_ = gradients->tables();

@@ -3,6 +3,8 @@
 // over all ordered pairs of neighbours, j = k too.
 #pragma once
 
+#include <memory>
+
 #include "cpu/node_tables.h"
 #include "cpu/stages/env_mat.h"
 #include "cpu/tables.h"
@@ -15,13 +17,18 @@ template <class T>
 class ThreeBodyStage {
  public:
   // types (ntypes, tebd): the type embedding.
-  ThreeBodyStage(const Model& model, const Weights<T>& types, Gradients<Real<T>>* gradients = nullptr);
+  ThreeBodyStage(const Model& model, const Weights<T>& types);
+  // On dual numbers, with the tables of the stage on plain ones.
+  ThreeBodyStage(const Model& model, const Weights<T>& types, const ThreeBodyStage<Real<T>>& plain,
+                 Gradients<Real<T>>* gradients);
   void prepare();
   void add_gradient(Model* gradient, Arena& arena) const;
   // Builds the tables of g(c) for these types (ntypes).
   void build_tables(const std::vector<char>& types);
   // The same from a net that moves.
   void follow_tables(const std::vector<char>& types, Arena& arena);
+  // On dual numbers: those of `plain` have changed.
+  void adopt_tables(const ThreeBodyStage<Real<T>>& plain);
 
   // out[k] (ng) of the k-th atom
   void forward(const Workspace& w, const Env<T>& env, Range atoms, Rows<T> out);
@@ -29,6 +36,8 @@ class ThreeBodyStage {
   void backward(const Workspace& w, Env<T>* env, Range atoms, Rows<T> dout);
 
  private:
+  template <class>
+  friend class ThreeBodyStage;
   struct Atom;
   struct Row;
   Atom atom(const Workspace& w, const Env<T>& env, int i) const;
@@ -74,8 +83,8 @@ class ThreeBodyStage {
   NetGradient<Real<T>> net_gradient_;    // dual numbers only, as the next two
   GroupSums* gate_gradient_ = nullptr;   // strip_table
   GroupSums* types_gradient_ = nullptr;  // (ntypes, tebd)
-  Tables<Real<T>> tables_;
-  NodeTables node_tables_;                            // of follow_tables()
+  std::shared_ptr<Tables<Real<T>>> tables_;
+  std::shared_ptr<NodeTables> node_tables_;           // of follow_tables()
   TableGradient<Real<T>>* table_gradient_ = nullptr;  // dual numbers only
   double reach_ = 0;                                  // largest |c| of the tables
   Weights<T> gate_;                                   // strip mode: (nt, nt, padded ng)

@@ -13,13 +13,13 @@ void ThreeBodyStage<T>::build_tables(const std::vector<char>& types) {
   const int nt = model_.ntypes();
   const ThreeBodyTables made = tabulate_three_body(model_, types, table_tolerance(sizeof(Real<T>) == 4));
   reach_ = made.reach;
-  tables_.start(made.tables.empty() ? 0 : nt, model_.three_body.ng, kTripleLanes);
+  tables_->start(made.tables.empty() ? 0 : nt, model_.three_body.ng, kTripleLanes);
   for (const ThreeBodyTable& m : made.tables) {
-    const Table<Real<T>>* table = tables_.add(m.table);
+    const Table<Real<T>>* table = tables_->add(m.table);
     for (int a = 0; a < nt && m.a < 0; ++a) {
-      for (int b = 0; b < nt; ++b) tables_.set(a, b, table);
+      for (int b = 0; b < nt; ++b) tables_->set(a, b, table);
     }
-    if (m.a >= 0) tables_.set(m.a, m.b, table), tables_.set(m.b, m.a, table);
+    if (m.a >= 0) tables_->set(m.a, m.b, table), tables_->set(m.b, m.a, table);
   }
 }
 
@@ -29,18 +29,23 @@ void ThreeBodyStage<T>::follow_tables(const std::vector<char>& types, Arena& are
   const int nt = model_.ntypes();
   std::vector<TableRange> ranges = three_body_ranges(model_, types);
   reach_ = ranges.empty() ? 0 : ranges.front().upper;
-  node_tables_.make(model_.three_body.net, model_.type_embedding, std::move(ranges), true, true, arena);
-  const bool any = !node_tables_.tables().empty() && !node_tables_.tables().front().table.empty();
-  tables_.start(any ? nt : 0, model_.three_body.ng, kTripleLanes);
-  for (const NodeTable& m : node_tables_.tables()) {
+  node_tables_->make(model_.three_body.net, model_.type_embedding, std::move(ranges), true, true, arena);
+  const bool any = !node_tables_->tables().empty() && !node_tables_->tables().front().table.empty();
+  tables_->start(any ? nt : 0, model_.three_body.ng, kTripleLanes);
+  for (const NodeTable& m : node_tables_->tables()) {
     if (!any) break;
-    const Table<Real<T>>* table = tables_.add(m.table);
+    const Table<Real<T>>* table = tables_->add(m.table);
     for (int a = 0; a < nt && m.range.a < 0; ++a) {
-      for (int b = 0; b < nt; ++b) tables_.set(a, b, table);
+      for (int b = 0; b < nt; ++b) tables_->set(a, b, table);
     }
-    if (m.range.a >= 0) tables_.set(m.range.a, m.range.b, table), tables_.set(m.range.b, m.range.a, table);
+    if (m.range.a >= 0) tables_->set(m.range.a, m.range.b, table), tables_->set(m.range.b, m.range.a, table);
   }
-  if (table_gradient_) table_gradient_->resize(tables_.units(), 2 * tables_.padded_channels());
+}
+
+template <class T>
+void ThreeBodyStage<T>::adopt_tables(const ThreeBodyStage<Real<T>>& plain) {
+  reach_ = plain.reach_;
+  table_gradient_->resize(tables_->units(), 2 * tables_->padded_channels());
 }
 
 // The three-body gate summed over both orders of two types, rows padded for the tables.
@@ -63,7 +68,7 @@ void ThreeBodyStage<T>::prepare_both() {
 
 template <class T>
 bool ThreeBodyStage<T>::in_reach(const Atom& s) const {
-  if (tables_.empty()) return false;
+  if (tables_->empty()) return false;
   Real<T> longest = 0;
   for (int j = 0; j < s.n; ++j) {
     const T* e = s.em + 4 * j;
@@ -89,7 +94,7 @@ template <bool VALUES, bool SLOPES>
 void ThreeBodyStage<T>::places(const Atom& s, int j, Row* row) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const Table<Real<T>>& any = *tables_(s.type[0], s.type[0]);  // all have the same cells
+  const Table<Real<T>>& any = *(*tables_)(s.type[0], s.type[0]);  // all have the same cells
   const int np = row->np;
   const T *x = row->direction, *y = x + np, *z = y + np;
   for (int k = j / W * W; k < np; k += W) {
@@ -103,8 +108,8 @@ template <class T>
 const Real<T>* ThreeBodyStage<T>::node(const Atom& s, const Row& row, int j, int k, const T* from,
                                        T* w) const {
   for (int q = 0; q < 5; ++q) w[q] = from[q * row.np + k];
-  const Table<Real<T>>& table = *tables_(s.type[j], s.type[k]);
-  return table.node.data() + static_cast<std::size_t>(row.cell[k]) * 4 * tables_.padded_channels();
+  const Table<Real<T>>& table = *(*tables_)(s.type[j], s.type[k]);
+  return table.node.data() + static_cast<std::size_t>(row.cell[k]) * 4 * tables_->padded_channels();
 }
 
 template <class T>
@@ -112,7 +117,7 @@ template <bool STRIP>
 void ThreeBodyStage<T>::looked_up(const Atom& s, T* out, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
-  const int ng = model_.three_body.ng, np = tables_.padded_channels();
+  const int ng = model_.three_body.ng, np = tables_->padded_channels();
   const Real<T> factor = norm();
   Row row;
   row_buffers(s, arena, &row);
@@ -141,7 +146,7 @@ template <bool STRIP>
 void ThreeBodyStage<T>::looked_up_backward(const Atom& s, const T* dout, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
-  const int ng = model_.three_body.ng, np = tables_.padded_channels();
+  const int ng = model_.three_body.ng, np = tables_->padded_channels();
   const Real<T> factor = norm();
   Row row;
   row_buffers(s, arena, &row);
@@ -203,7 +208,7 @@ void ThreeBodyStage<T>::looked_up_backward(const Atom& s, const T* dout, Arena& 
 template <class T>
 const Real<T>* ThreeBodyStage<T>::both(int a, int b) const {
   const std::size_t row = static_cast<std::size_t>(a) * model_.ntypes() + b;
-  return both_.data() + row * tables_.padded_channels();
+  return both_.data() + row * tables_->padded_channels();
 }
 
 // ---- dual numbers: the weights of all triples are added up for every row of the tables, which then meet the
@@ -222,7 +227,7 @@ typename ThreeBodyStage<T>::RowWeights ThreeBodyStage<T>::row_weights(const Atom
   const bool strip = model_.three_body.strip;
   const int nt = model_.ntypes();
   RowWeights w;
-  w.rows = 2 * tables_.units(), w.sets = 1;
+  w.rows = 2 * tables_->units(), w.sets = 1;
   std::int32_t *a = arena.take<std::int32_t>(strip ? s.n * s.n : 0),
                *b = arena.take<std::int32_t>(strip ? s.n * s.n : 0);
   int* set_of = arena.zeros<int>(strip ? nt * nt : 0);
@@ -247,7 +252,7 @@ typename ThreeBodyStage<T>::RowWeights ThreeBodyStage<T>::row_weights(const Atom
     for (int k = j; k < s.n; ++k) {
       T x[5];
       for (int q = 0; q < 5; ++q) x[q] = row.value[q * row.np + k];
-      const std::size_t first = 2 * tables_(s.type[j], s.type[k])->first_unit + 4 * row.cell[k];
+      const std::size_t first = 2 * (*tables_)(s.type[j], s.type[k])->first_unit + 4 * row.cell[k];
       const T half = T(k == j ? 0.5 : 1.0);
       add(w.of + first, x, strip ? half + half : half);
       if (strip)
@@ -262,7 +267,7 @@ template <class T>
 void ThreeBodyStage<T>::from_rows(const Atom& s, T* out, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
-  const int ng = model_.three_body.ng, np = tables_.padded_channels();
+  const int ng = model_.three_body.ng, np = tables_->padded_channels();
   const RowWeights w = row_weights(s, arena);
   T* sum = arena.zeros<T>(np);
   for (int m = 0; m < np; m += W) {
@@ -280,7 +285,7 @@ template <class T>
 void ThreeBodyStage<T>::add_row_gradients(const Atom& s, int group, const T* dout, Arena& arena) const {
   constexpr int W = kTripleLanes;
   using V = typename Vector<T, W>::type;
-  const int ng = model_.three_body.ng, np = tables_.padded_channels(), nt = model_.ntypes();
+  const int ng = model_.three_body.ng, np = tables_->padded_channels(), nt = model_.ntypes();
   const RowWeights w = row_weights(s, arena);
   T* d = arena.zeros<T>(np);
   for (int m = 0; m < ng; ++m) d[m] = norm() * dout[m];
@@ -310,9 +315,9 @@ void ThreeBodyStage<T>::add_row_gradients(const Atom& s, int group, const T* dou
 template <class T>
 template <class F>
 void ThreeBodyStage<T>::each_row(const T* weight, const F& f) const {
-  const int np = tables_.padded_channels();
+  const int np = tables_->padded_channels();
   int row = 0;
-  tables_.each([&](const Table<Real<T>>& t) {
+  tables_->each([&](const Table<Real<T>>& t) {
     for (int k = 0; k < 4 * (t.cells + 1); ++k, ++row) {
       if (value_of(weight[row]) != 0 || tangent_of(weight[row]) != 0)
         f(weight[row], t.node.data() + static_cast<std::size_t>(k) * np, row);
@@ -342,15 +347,16 @@ void ThreeBodyStage<T>::from_tables_backward(const Atom& s, [[maybe_unused]] int
 }
 template <class T>
 void ThreeBodyStage<T>::add_table_gradient(Model* gradient, Arena& arena) const {
-  if (!table_gradient_ || tables_.empty()) return;
-  node_tables_.add_gradient(model_.three_body.net, model_.type_embedding, table_gradient_->total,
-                            tables_.padded_channels(), &gradient->three_body.net, &gradient->type_embedding,
-                            arena);
+  if (!table_gradient_ || tables_->empty()) return;
+  node_tables_->add_gradient(model_.three_body.net, model_.type_embedding, table_gradient_->total,
+                             tables_->padded_channels(), &gradient->three_body.net, &gradient->type_embedding,
+                             arena);
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                      \
   template void ThreeBodyStage<T>::build_tables(const std::vector<char>&);                         \
   template void ThreeBodyStage<T>::follow_tables(const std::vector<char>&, Arena&);                \
+  template void ThreeBodyStage<T>::adopt_tables(const ThreeBodyStage<Real<T>>&);                   \
   template void ThreeBodyStage<T>::prepare_both();                                                 \
   template bool ThreeBodyStage<T>::in_reach(const Atom&) const;                                    \
   template void ThreeBodyStage<T>::from_tables(const Atom&, T*, Arena&) const;                     \
