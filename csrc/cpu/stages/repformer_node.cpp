@@ -148,14 +148,15 @@ void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const
   if (a.gg1) gemm(n, width, k, plain(left, k), dproduct, width, d->gg1, width, false);
 
   for (int j = 0; j < n; ++j) {
-    T sum[4];  // d h2 w and, from conv, d sw
-    products_along(a, j, f.has_drrd ? ds1 : nullptr, ds2, dleft + j * kq, sum);
     const T sw = a.sw[j], *g = dleft + j * kq, *h = left + j * k + kq;
     T* out = d->g2 + j * kq;
 #pragma omp simd
     for (int c = 0; c < kq; ++c) {
       out[c] += sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
     }
+    if (!wants_geometry()) continue;
+    T sum[4];  // d h2 w and, from conv, d sw
+    products_along(a, j, f.has_drrd ? ds1 : nullptr, ds2, dleft + j * kq, sum);
     d->sw[j] += sum[3];
     for (int x = 0; x < 3; ++x) {
       d->h2[kH2Row * j + x] += sum[x] * sw;

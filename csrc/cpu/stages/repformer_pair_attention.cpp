@@ -207,6 +207,20 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
   }
   T* dsw = arena.zeros<T>(np);
   const T* slope = value_of(s.level) > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
+  if (!wants_geometry()) {
+    for (int h = 0; h < heads; ++h) {
+      for (int j = 0; j < n; ++j) {
+        const V middle = spread<W>(mean[h * np + j]);
+        for (int k = 0; k < np; k += W) {
+          const std::size_t at = static_cast<std::size_t>(j) * np + k, there = h * s.square() + at;
+          const V taken = slope ? middle * vec(slope + there) : middle;
+          const V dz = vec(s.prob + there) * (vec(dmap + there) * vec(s.map_factor + at) - taken);
+          put(dmap + there, dz * vec(s.logit_factor + at));
+        }
+      }
+    }
+    return;
+  }
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
     const T *h2 = a.h2 + kH2Row * j, swj = s.sw[j];

@@ -129,6 +129,8 @@ class Repformers {
   Neighborhood neighborhood(int l, int i, bool with_g1, Arena& arena);
   Neighborhood node_neighborhood(int l, int i, bool slopes, Arena& arena);
   bool node_reads_gg1() const { return rep().has_conv || rep().has_drrd || rep().has_g1_attn; }
+  // Whether gradients of h2 and sw lead anywhere: to forces, or to weights that update h2.
+  bool wants_geometry() const { return !is_dual<T> || rep().update_h2; }
   bool any_reads_gg1() const { return node_reads_gg1() || rep().has_g1g1; }
   T* product_left(const Neighborhood& a, Arena& arena);
   T* moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena);
