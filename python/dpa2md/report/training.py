@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
+
 from ..train.curve import read_curve
 from .plots import new_figure, save_figure
 
@@ -47,7 +49,7 @@ def plot_curve(curve: str | os.PathLike, path: str | os.PathLike) -> Path:
     panels: dict[str, list[str]] = {}
     for name in columns:
         kind = name.split("_")[1]
-        if kind in _LABELS:
+        if kind in _LABELS and np.isfinite(columns[name]).any():
             panels.setdefault(kind, []).append(name)
     figure, axes = new_figure(len(panels) + (rate is not None))
     for axis, (kind, names) in zip(axes, panels.items(), strict=False):
