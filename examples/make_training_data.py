@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             virial,
         )
         for column, values in zip(rows.values(), frame, strict=True):
-            column.append(np.ravel(values))
+            column.append(np.array(values).ravel())  # a copy: positions move on
     last = args.frames - args.frames // 5
     for name, part in (("training", slice(0, last)), ("held_out", slice(last, None))):
         write(

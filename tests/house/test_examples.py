@@ -123,6 +123,10 @@ def test_training(example, tmp_path, monkeypatch):
     """The data that the example makes are those that its input names."""
     monkeypatch.chdir(tmp_path)
     example("make_training_data")(["data", "--frames", "5", "--every", "1", "--threads", "1"])
+    for frame in read_structures(str(tmp_path / "data" / "training")):
+        found = dpa2md.evaluate(WATER, [frame])[0]
+        # the model runs in float32, and so it did when it labelled
+        np.testing.assert_allclose(found["forces"], frame.get_forces(), atol=1e-3)
     settings = json.loads((EXAMPLES / "train_dpa1.json").read_text())
     settings["training"] |= {"numb_steps": 2, "disp_freq": 1}
     path = train(settings, threads=1)

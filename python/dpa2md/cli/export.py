@@ -9,9 +9,9 @@ from .options import new_parser, refuse_to_replace
 
 _EXAMPLES = """\
 examples:
-  dpa2md export model.ckpt-4000.pt model.dp    for dp convert-backend, other tools
+  dpa2md export model.ckpt-4000.pt model.dp    for dp convert-backend
   dpa2md export model.ckpt-4000.pt model.yaml
-  dpa2md export both.pt water.pt --head Water  a checkpoint of one head
+  dpa2md export both.pt water.pt --head Water
 """
 
 

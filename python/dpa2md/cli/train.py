@@ -25,8 +25,8 @@ examples:
   dpa2md train input.json --init-model old.pt
   dpa2md train input.json --finetune big.pt --head Water --use-pretrain-script
 
-The input is DeePMD-kit's, and so are lcurve.out and the checkpoints, which dp
---pt reads, too. Ctrl-C ends a training after a step and writes a checkpoint. The
+The input is DeePMD-kit's, and so are lcurve.out and the checkpoints, which
+dp --pt reads, too. Ctrl-C ends a training after a step, with a checkpoint. The
 exit status is 0 at the end, 130 after Ctrl-C, and 2 with one sentence about
 what is wrong.
 """
