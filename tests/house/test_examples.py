@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from dpa2md.conversion import load_records
 from dpa2md.engine import Engine
+from dpa2md.reading import read_structures
 from dpa2md.structures import equilibrated_water, water_box
+from dpa2md.train import train
 
 from tests.support.paths import ROOT
 from tests.support.selection import skip_or_fail
@@ -114,3 +117,21 @@ def test_path_integrals(example, tmp_path):
     assert potential[0] == pytest.approx(atoms.get_potential_energy(), rel=1e-7)
     # 1 meV an atom and bead: the integrator's, from beads that start at one point
     assert abs(conserved - conserved[0]).max() < 1e-3 * 2 * len(atoms)
+
+
+def test_training(example, tmp_path, monkeypatch):
+    """The data that the example makes are those that its input names."""
+    monkeypatch.chdir(tmp_path)
+    example("make_training_data")(["data", "--frames", "5", "--every", "1", "--threads", "1"])
+    for frame in read_structures(str(tmp_path / "data" / "training")):
+        found = dpa2md.evaluate(WATER, [frame])[0]
+        # the model runs in float32, and so it did when it labelled
+        np.testing.assert_allclose(found["forces"], frame.get_forces(), atol=1e-3)
+    settings = json.loads((EXAMPLES / "train_dpa1.json").read_text())
+    settings["training"] |= {"numb_steps": 2, "disp_freq": 1}
+    path = train(settings, threads=1)
+    # after two steps the energy is little more than the bias: within 1 eV an atom
+    (frame,) = read_structures(str(tmp_path / "data" / "held_out"))
+    label = np.load(tmp_path / "data" / "held_out" / "set.000" / "energy.npy").item()
+    found = Engine(path, threads=1).compute_atoms([frame])[0].energy
+    assert found == pytest.approx(label, abs=1.0 * len(frame))

@@ -47,7 +47,9 @@ def repelling(frames: int = 4, seed: int = 0, strength: float = 1.0) -> Example:
         force = (pair[..., None] * d).sum(1)  # -d/dx of the sum over pairs i < j
         rows["energy"].append(pair.sum() / 2 - 12 * 3.0)
         rows["force"].append(force)
-        rows["virial"].append((d[..., :, None] * (pair[..., None] * d)[..., None, :]).sum((0, 1)) / 2)
+        rows["virial"].append(
+            (d[..., :, None] * (pair[..., None] * d)[..., None, :]).sum((0, 1)) / 2
+        )
     arrays = {name: np.array(values) for name, values in rows.items()}
     return Example(elements, {"coord": coord, "box": np.tile(box, (frames, 1, 1)), **arrays})
 
@@ -62,15 +64,15 @@ def single(folder: Path, descriptor: dict[str, Any] = DPA1, **training: Any) -> 
     """An input of one task, and its data in the folder."""
     write_anew(folder / "data", repelling())
     write_anew(folder / "held_out", repelling(2, seed=9))
-    return {
-        "model": {"type_map": ["H", "C", "O"], "descriptor": deepcopy(descriptor),
+    return deepcopy({
+        "model": {"type_map": ["H", "C", "O"], "descriptor": descriptor,
                   "fitting_net": FITTING},
         "learning_rate": {"type": "exp", "start_lr": 0.02, "stop_lr": 1e-4, "decay_steps": 10},
         "loss": LOSS,
         "training": {"training_data": {"systems": ["data"], "batch_size": 2},
                      "validation_data": {"systems": ["held_out"], "batch_size": 1, "numb_btch": 2},
                      "numb_steps": 60, "seed": 3, "disp_freq": 5, "save_freq": 20} | training,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def double(folder: Path, **training: Any) -> dict[str, Any]:
@@ -82,11 +84,11 @@ def double(folder: Path, **training: Any) -> dict[str, Any]:
         name: {"training_data": {"systems": [name], "batch_size": 2}} for name in ("weak", "strong")
     }
     data["weak"]["validation_data"] = {"systems": ["weak"], "batch_size": 1}
-    return {
-        "model": {"shared_dict": {"map": ["H", "C", "O"], "common": deepcopy(DPA1)},
-                  "model_dict": {"weak": deepcopy(head), "strong": deepcopy(head)}},
+    return deepcopy({
+        "model": {"shared_dict": {"map": ["H", "C", "O"], "common": DPA1},
+                  "model_dict": {"weak": head, "strong": head}},
         "learning_rate": {"type": "exp", "start_lr": 0.02, "stop_lr": 1e-4, "decay_steps": 10},
         "loss_dict": {"weak": LOSS, "strong": LOSS},
         "training": {"data_dict": data, "numb_steps": 120, "seed": 3, "disp_freq": 5,
                      "save_freq": 40} | training,
-    }  # fmt: skip
+    })  # fmt: skip

@@ -21,7 +21,7 @@ DEEPMD = """\
 # If there is no available reference data, rmse_*_{val,trn} will print nan
       1      1.76e+01    1.19e+01      4.69e-01    6.98e-01      5.56e-01    3.74e-01    1.0e-03
      50      1.15e+01    1.19e+01      4.99e-01    5.68e-01      3.67e-01    3.79e-01    9.5e-04
-"""  # noqa: W291
+"""
 
 
 def row(step: int, values: list[float], rate: float) -> Row:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dpa2md.train.optimizer import Optimizer, clip_factor
+from dpa2md.train.optimizer import Adam, Optimizer, clip_factor
 from dpa2md.train.schedule import read_schedule
 
 from .reference_cases import OPTIMIZER_SCHEDULE, OPTIMIZERS, OptimizerCase
@@ -66,6 +66,38 @@ def test_settings_as_deepmd(name):
     s = settings_of(OPTIMIZERS[name])
     found = [s.beta1, s.beta2, s.weight_decay, s.epsilon]
     assert found == list(REFERENCES[f"optimizer/{name}/settings"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_adam_takes_these_steps(name):
+    """In place and in pieces of a vector, with the formulas above."""
+    case = OPTIMIZERS[name]
+    settings = settings_of(case)
+    schedule = read_schedule(OPTIMIZER_SCHEDULE, case.steps, "learning_rate")
+    start = case.start()
+    vector = np.concatenate([[7.0], *(x.ravel() for x in start.values()), [8.0]])
+    part = slice(1, len(vector) - 1)
+    adam = Adam(settings, len(vector))
+    for step, gradients in enumerate(case.gradients()):
+        gradient = np.concatenate([gradients[key].ravel() for key in start])
+        gradient = clip_factor(np.linalg.norm(gradient), case.max_norm) * gradient
+        adam.step(vector, part, gradient, schedule.rate(step), step + 1)
+        wanted = [REFERENCES[f"optimizer/{name}/{key}"][step].ravel() for key in start]
+        np.testing.assert_allclose(vector[part], np.concatenate(wanted), rtol=1e-12, atol=1e-13)
+    assert (vector[0], vector[-1]) == (7.0, 8.0)
+
+
+def test_long_vectors():
+    """Longer than what is done at a time: every entry as if it were alone."""
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=(2, 40000))
+    settings = Optimizer("AdamW", 0.9, 0.999, 0.1)
+    one = Moments(x.copy())
+    adam = Adam(settings, len(x))
+    for count in (1, 2):
+        one.reference_step(settings, g, 0.1)
+        adam.step(x, slice(0, len(x)), g.copy(), 0.1, count)
+    np.testing.assert_allclose(x, one.x, rtol=1e-12, atol=1e-13)
 
 
 def test_clip_factor():

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from dpa2md.errors import InputError
 from dpa2md.train.data_settings import BatchRule, Block, Weights
-from dpa2md.train.model_settings import auto_sels, with_counted_sels
-from dpa2md.train.sections import without_comments
 from dpa2md.train.loss_settings import read_loss
+from dpa2md.train.model_settings import auto_sels, with_counted_sels
 from dpa2md.train.optimizer import Optimizer
+from dpa2md.train.sections import without_comments
 from dpa2md.train.settings import Length, read_settings, settings_of
 
 from tests.golden import training_inputs

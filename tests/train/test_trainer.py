@@ -151,12 +151,16 @@ def test_killed_at_any_time(folder):
 
 def test_old_checkpoints_go(folder):
     train(single(folder, save_freq=10, max_ckpt_keep=2, save_dir="kept"), threads=1)
-    assert sorted(p.name for p in Path("kept").iterdir()) == ["model.ckpt-50.pt", "model.ckpt-60.pt"]
+    assert sorted(p.name for p in Path("kept").iterdir()) == [
+        "model.ckpt-50.pt",
+        "model.ckpt-60.pt",
+    ]
     assert Path("checkpoint").read_text() == "kept/model.ckpt-60.pt"
 
 
 def test_settings_of_a_run(folder):
     """The seed decides; one that is not given is said; the bias is changed after the last step."""
+
     def trained(**training: Any) -> np.ndarray:
         data = single(folder, numb_steps=3, **training)
         return state_of(train(data, threads=1), data)["vector"]

@@ -17,7 +17,7 @@ from dpa2md.train.parameters import TrainableModel
 from dpa2md.train.settings import settings_of
 
 from tests.support.deepmd_kit import run_deepmd
-from tests.support.tiny_training import DPA1, DPA2, single
+from tests.support.tiny_training import DPA1, DPA2, double, single
 
 
 def deepmd_train(folder: Path, data: dict[str, Any], *options: str) -> None:
@@ -59,3 +59,19 @@ def test_the_same_steps(tmp_path, monkeypatch, descriptor, training):
     data["training"] |= {"numb_steps": 8, "save_ckpt": "back"}
     deepmd_train(tmp_path, data, "--restart", str(path))
     assert Path("back-8.pt").exists()
+
+
+@pytest.mark.parametrize("make", [single, double])
+def test_deepmd_goes_on_from_float32(tmp_path, monkeypatch, make):
+    """What we keep in float64 beside the model does not disturb it; nor two tasks' own counts."""
+    monkeypatch.chdir(tmp_path)
+    data = make(tmp_path, numb_steps=6, save_freq=3)
+    path = train(data, threads=1)
+    data["training"] |= {"numb_steps": 9, "save_ckpt": "theirs"}
+    deepmd_train(tmp_path, data, "--restart", str(path))
+    state = read_state("theirs-9.pt", settings_of(data).optimizer, make is double)
+    # it repeats our last step
+    assert state.step == 10
+    # and we go on from its own
+    data["training"] |= {"numb_steps": 12, "save_ckpt": "ours"}
+    assert train(data, restart="theirs-9.pt", threads=1) == Path("ours-12.pt")

@@ -18,11 +18,13 @@ from . import (
     devi,
     doctor,
     eval,
+    export,
     info,
     lammps,
     md,
     phonons,
     relax,
+    train,
 )
 
 # In the order of the help.
@@ -36,6 +38,8 @@ _MODULES = (
     relax,
     phonons,
     md,
+    train,
+    export,
     bench,
     lammps,
     doctor,
@@ -47,6 +51,7 @@ examples:
   dpa2md info model.dpa2                   what is in it
   dpa2md eval model.dpa2 frames.xyz        energies, forces, errors by labels
   dpa2md md model.dpa2 water.xyz --ensemble nvt --temperature 300 --steps 10000
+  dpa2md train input.json                  a model from DeePMD-kit's input
 """
 
 

@@ -42,7 +42,7 @@ class Progress:
         self._table, self._bar = table, bar
         self._began: float | None = None
         self._drawn = 0.0
-        self._line = _Line()
+        self._line = Line()
 
     def report(self, step: int, row: Mapping[str, float] | None) -> None:
         """Show `step`; `row` is the thermo row where there is one."""
@@ -81,7 +81,7 @@ class Progress:
         needed, rates = [f"{step}/{self._last}"], self._rates(step)
         if rates and self._began is not None:
             seconds = time.perf_counter() - self._began
-            needed.append(f"ETA {_clock(seconds / (step - self._first) * (self._last - step))}")
+            needed.append(f"ETA {clock(seconds / (step - self._first) * (self._last - step))}")
         return needed, rates
 
     def _print_row(self, row: Mapping[str, float] | None) -> None:
@@ -112,7 +112,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         To be called with the number of things that are done.
     """
     began = drawn = time.perf_counter()
-    line = _Line()
+    line = Line()
 
     def show(done: int) -> None:
         nonlocal drawn
@@ -120,7 +120,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         if not sys.stderr.isatty() or now - began < _PATIENCE or now - drawn < 0.2:
             return
         left = (now - began) * (total - done) / max(done, 1)
-        line.draw(done, total, [f"{done}/{total} {what}", f"ETA {_clock(left)}"])
+        line.draw(done, total, [f"{done}/{total} {what}", f"ETA {clock(left)}"])
         drawn = now
 
     try:
@@ -129,7 +129,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         line.wipe()
 
 
-class _Line:
+class Line:
     """A line on stderr that is drawn again in its place, and never longer than the terminal is wide."""
 
     def __init__(self) -> None:
@@ -165,7 +165,8 @@ def _columns(stream: TextIO) -> int:
     return columns or shutil.get_terminal_size().columns
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

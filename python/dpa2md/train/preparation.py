@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..conversion import list_heads
 from ..errors import InputError
+from ..importer.source import named_file, open_source
 from .core_model import CoreModel
 from .data import TrainingData, count_neighbors
 from .energy_bias import EnergyBias, change_energy_bias, set_energy_bias
@@ -248,7 +251,7 @@ def _finetune(
     assert isinstance(model, TrainableModel)
     head = start.head or settings.tasks[0].model.get("finetune_head")
     is_new = head == RANDOM
-    theirs = _first_head(file) if is_new else TrainableModel.read(file, head)
+    theirs = TrainableModel.read(file, _first_head(file) if is_new else head)
     _copy(model, theirs, file, without=_FITTING if is_new else "-")
     model.set_flat(model.flat())
     if is_new:
@@ -272,8 +275,29 @@ def fit_bias(model: TrainableModel, frames: Sequence[LabeledFrame], threads: int
     return change_energy_bias(model, frames, core.atom_energies(frames))
 
 
-def _first_head(file: str) -> TrainableModel:
-    from ..conversion import list_heads
+def pretrained_config(start: Start) -> dict[str, Any]:
+    """The model section of the file that a training starts from, without notes about its data.
 
+    Raises
+    ------
+    InputError, ModelError
+        When there is none, or it needs a head.
+    OSError
+        When the file can't be read.
+    """
+    file = start.finetune or start.init_model
+    if file is None:
+        raise InputError(
+            "--use-pretrain-script takes the model section of a pretrained model; add --finetune "
+            "or --init-model with its file."
+        )
+    head = _first_head(file) if start.head == RANDOM else start.head
+    path = Path(file)
+    with named_file(path), open_source(path) as contents:
+        config = contents.choose(head).config
+    return {key: value for key, value in config.items() if key not in ("info", "resuming")}
+
+
+def _first_head(file: str) -> str | None:
     heads = list_heads(file)
-    return TrainableModel.read(file, heads[0] if heads else None)
+    return heads[0] if heads else None

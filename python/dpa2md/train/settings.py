@@ -110,8 +110,13 @@ class Settings:
         return {"model_dict": models, "shared_dict": self.shared}
 
 
-def read_settings(path: str | os.PathLike) -> Settings:
+def read_settings(path: str | os.PathLike, model: Mapping[str, Any] | None = None) -> Settings:
     """The settings in an input file of DeePMD-kit's PyTorch trainer, JSON or YAML.
+
+    Parameters
+    ----------
+    model
+        What is taken in the place of its section model, as a pretrained model's.
 
     Raises
     ------
@@ -119,7 +124,10 @@ def read_settings(path: str | os.PathLike) -> Settings:
         When the file can't be read, or for a key that is unknown, missing, wrong or not supported;
         one sentence that names the key.
     """
-    return settings_of(_read(Path(path)), os.fspath(path))
+    data = _read(Path(path))
+    if model is not None:
+        data = table(data, os.fspath(path)) | {"model": dict(model)}
+    return settings_of(data, os.fspath(path))
 
 
 def settings_of(data: Any, source: str = "input") -> Settings:

@@ -1,0 +1,190 @@
+"""The sub-command ``dpa2md train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .options import new_parser, refuse_to_replace
+
+if TYPE_CHECKING:
+    from ..report.training import LivePicture
+    from ..train.data import Source
+    from ..train.preparation import Start
+    from ..train.trainer import Trainer
+
+_EXAMPLES = """\
+examples:
+  dpa2md train input.json --dry-run        reads everything, trains nothing
+  dpa2md train input.json --threads 2      to model.dpa2, model.ckpt-*.pt
+  dpa2md train input.json --restart model.ckpt-2000.pt
+  dpa2md train input.json --init-model old.pt
+  dpa2md train input.json --finetune big.pt --head Water --use-pretrain-script
+
+The input is DeePMD-kit's, and so are lcurve.out and the checkpoints, which
+dp --pt reads, too. Ctrl-C ends a training after a step, with a checkpoint. The
+exit status is 0 at the end, 130 after Ctrl-C, and 2 with one sentence about
+what is wrong.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser's `subparsers`; its ``args.run`` is `run`."""
+    parser = new_parser(
+        subparsers,
+        "train",
+        "train a model from DeePMD-kit's input.json, without torch",
+        "Train DPA-2 and attention-free DPA-1 models on energies, forces and virials.",
+        _EXAMPLES,
+    )
+    add = parser.add_argument
+    add("input", metavar="INPUT", help="DeePMD-kit's training input, JSON or YAML")
+    start = parser.add_argument_group("start")
+    one = start.add_mutually_exclusive_group()
+    one.add_argument("-r", "--restart", metavar="CKPT", help="go on from this checkpoint")
+    one.add_argument("-i", "--init-model", metavar="FILE", help="start with its parameters")
+    one.add_argument(
+        "-t", "--finetune", metavar="FILE", help="the same, and fit energies of elements anew"
+    )
+    start.add_argument(
+        "--head", "--model-branch", metavar="NAME",
+        help="of the pretrained model; RANDOM: a new fitting net",
+    )  # fmt: skip
+    start.add_argument(
+        "--use-pretrain-script", action="store_true",
+        help="take the pretrained model's model section in place of the input's",
+    )  # fmt: skip
+    start.add_argument("--skip-neighbor-stat", action="store_true", help=argparse.SUPPRESS)
+    start.add_argument(
+        "--dry-run", action="store_true", help="read and check everything, then stop"
+    )
+    add("--threads", type=int, metavar="N", help="default: all cores")
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "-o", "--output", type=Path, default=Path("model.dpa2"), metavar="OUT.dpa2",
+        help="the trained model (default: model.dpa2); NAME.HEAD.dpa2 of several",
+    )  # fmt: skip
+    out.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="a picture of the curve, drawn as it grows"
+    )
+    out.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction,
+        help="a moving line (default: on a terminal)",
+    )  # fmt: skip
+    out.add_argument("--quiet", action="store_true", help="no table on the screen")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
+    from ..train.interrupt import ending_on_signals
+    from ..train.preparation import pretrained_config
+    from ..train.settings import read_settings
+    from ..train.trainer import Trainer
+    from .training_progress import TrainingProgress
+
+    _check(args)
+    start = _start(args)
+    start.check()
+    model = pretrained_config(start) if args.use_pretrain_script else None
+    trainer = Trainer(read_settings(args.input, model), start, args.threads or 0)
+    if not args.quiet or args.dry_run:
+        _introduce(trainer)
+    if args.dry_run:
+        return 0
+    bar = sys.stderr.isatty() if args.progress is None else args.progress
+    progress = TrainingProgress(
+        trainer.settings.multi_task, table=not args.quiet, bar=bar, picture=_picture(args, trainer)
+    )
+    began = time.perf_counter()
+    try:
+        with ending_on_signals(trainer.stop):
+            path = trainer.run(progress.report)
+    finally:
+        progress.finish()
+    step = trainer.state.step
+    if step < trainer.steps:
+        print(f"stopped after step {step}; to go on:")
+        print(f"dpa2md train {args.input} --restart {path}")
+        return 130
+    seconds = time.perf_counter() - began
+    print(f"{path}: step {step}, {seconds:.1f} s, {progress.speed()}")
+    for name, head in _outputs(args, trainer):
+        from ..conversion import convert
+
+        print(f"{convert(path, name, head=head)}: the trained model")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would fail at the end only."""
+    if args.output.suffix != ".dpa2":
+        raise InputError(
+            f"{args.output}: -o names the trained model; its name ends in .dpa2 (checkpoints are "
+            "named by training.save_ckpt)."
+        )
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"The number of threads is {args.threads}; give 1 or more.")
+    refuse_to_replace(args.output, allowed=True)
+    if args.plot is not None:
+        from ..report.plots import check_picture
+
+        refuse_to_replace(args.plot, allowed=True)
+        check_picture(args.plot)
+
+
+def _start(args: argparse.Namespace) -> Start:
+    from ..train.preparation import Start
+
+    return Start(args.restart, args.init_model, args.finetune, args.head)
+
+
+def _picture(args: argparse.Namespace, trainer: Trainer) -> LivePicture | None:
+    if args.plot is None:
+        return None
+    from ..report.training import LivePicture
+
+    return LivePicture(trainer.settings.run.curve_file, args.plot)
+
+
+def _outputs(args: argparse.Namespace, trainer: Trainer) -> list[tuple[Path, str | None]]:
+    """The files of trained models, with the heads that they are of."""
+    if not trainer.settings.multi_task:
+        return [(args.output, None)]
+    names = [task.name for task in trainer.settings.tasks]
+    return [(args.output.with_suffix(f".{name}.dpa2"), name) for name in names]
+
+
+def _introduce(trainer: Trainer) -> None:
+    """What is trained, on what, for how long, and what should be known."""
+    from ..train.shares import heads_of
+
+    heads = heads_of(trainer.state.model)
+    for task, source in zip(trainer.settings.tasks, trainer.data.tasks, strict=True):
+        of = f" {task.name}" if trainer.settings.multi_task else ""
+        kind, elements = task.model["descriptor"]["type"], task.model["type_map"]
+        shown = " ".join(elements) if len(elements) <= 12 else f"{len(elements)} elements"
+        precision = heads[task.name].model.descriptor.precision
+        print(f"model{of}: {kind}, {precision}, {shown}")
+        print(f"data{of}: {_count(source.training)}")
+        if source.validation is not None:
+            print(f"held out{of}: {_count(source.validation)}")
+    left = trainer.steps - trainer.state.step
+    first, last = (trainer.schedule.rate(k) for k in (trainer.state.step, trainer.steps - 1))
+    print(f"parameters: {trainer.parameters}")
+    print(f"run: {left} steps, learning rate {first:.1e} to {last:.1e}")
+    for note in trainer.notes:
+        print(f"note: {note}")
+
+
+def _count(source: Source) -> str:
+    """Systems, frames and atoms of a frame, as text."""
+    atoms = [system.natoms for system in source.systems]
+    span = f"{min(atoms)} to {max(atoms)}" if min(atoms) < max(atoms) else f"{atoms[0]}"
+    frames = sum(map(len, source.systems))
+    return f"{len(atoms)} systems, {frames} frames of {span} atoms"
