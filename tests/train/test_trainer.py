@@ -261,3 +261,41 @@ def test_finetuning_shifts_the_energy(folder):
         if name.endswith(".matrix"):
             same = np.array_equal(tensor, new.state.model.tensors[name])
             assert same == (".descriptor." in name), name
+
+
+def test_parameters_of_frames_and_atoms(folder):
+    """An energy that only fparam tells is learnt; elements that no frame has disturb nothing."""
+    data = single(folder, numb_steps=300, disp_freq=100, validation_data=None)
+    frames = repelling()
+    fparam = np.arange(4.0)[:, None]
+    shifted = frames.arrays["energy"] + 2.0 * fparam[:, 0]
+    aparam = np.random.default_rng(0).normal(size=(4, 12, 1))
+    write_anew(folder / "data", frames.having(energy=shifted, fparam=fparam, aparam=aparam))
+    data["model"]["fitting_net"] |= {"numb_fparam": 1, "numb_aparam": 1}
+    data["model"]["type_map"] = ["Na", "O", "C", "Cl", "H"]
+    data["loss"] |= {"start_pref_e": 100.0, "limit_pref_e": 100.0}
+    path = train(data, threads=1)
+    # the spread of 2 eV times fparam is 2.2 eV, 0.19 eV an atom
+    assert read_curve("lcurve.out")["rmse_e_trn"][-1] < 0.02
+    tensors = read_state(path, settings_of(data).optimizer, False).model.tensors
+    assert tensors["atomic_model.fitting_net.fparam_avg"] == pytest.approx(1.5)
+
+
+def test_losses_of_all_kinds(folder):
+    """Atomic energies, absolute and Huber's costs, wsd with a warmup: each falls."""
+    frames = repelling()
+    energies = np.repeat(frames.arrays["energy"][:, None] / 12, 12, axis=1)
+    for extra in ({"start_pref_ae": 1.0, "limit_pref_ae": 1.0}, {"loss_func": "mae"},
+                  {"use_huber": True, "huber_delta": 0.05}):  # fmt: skip
+        data = single(folder, numb_steps=200, disp_freq=100)
+        for name in ("data", "held_out"):
+            write_anew(folder / name, frames.having(atom_ener=energies))
+        data["loss"] |= extra
+        data["learning_rate"] = {"type": "wsd", "start_lr": 0.01, "stop_lr": 1e-4,
+                                 "warmup_steps": 10}  # fmt: skip
+        losses: list[float] = []
+        train(data, threads=1, callback=lambda step, seen=losses: seen.append(step.loss))
+        assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10]), extra
+        first = Path("lcurve.out").read_text().splitlines()[0]
+        assert ("mae_f_trn" in first) == ("loss_func" in extra)
+        assert ("rmse_ae_val" in first) == ("start_pref_ae" in extra)
