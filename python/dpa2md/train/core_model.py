@@ -35,7 +35,7 @@ class CoreModel:
         with tempfile.TemporaryDirectory(prefix="dpa2md-") as folder:
             file = Path(folder) / "model.dpa2"
             write_model(file, model.records())
-            self._core = Engine(str(file), "", threads, "cpu", False)
+            self._core = Engine(str(file), "", threads, "cpu")
         layout = self._core.parameter_layout()
         self._numbers = np.empty(sum(math.prod(shape) for _, shape in layout))
         self._records: dict[str, np.ndarray] = {}  # places in the vector above
