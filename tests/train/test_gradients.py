@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from dpa2md import _core
 from dpa2md.model_file import write_model
 from dpa2md.train.parameters import TrainableModel
+
 from tests.golden.projections import loss_factors, project
 from tests.golden.suite import MODELS, STRUCTURES
 
