@@ -40,6 +40,11 @@ LISTED = (
 )
 # Layers of all kinds; three-body terms and updated h2; DPA-1; parameters of the fitting net; shares of slots.
 MEASURED = ("medium", "full", "res_residual_h2", "se_atten_v2", "fparam_aparam_case", "graph")
+# All blocks, updated h2, gates and empty slots in strip mode, DPA-1 of both kinds, parameters, vacuum.
+TRAINED = (
+    *("medium", "full", "res_residual_h2", "davg_strip", "three_body_strip_skips", "not_smooth"),
+    *("dpa1", "se_atten_v2", "fparam_aparam_case", "atom_ener"),
+)
 DAMAGED = ("full", "strip", "se_atten_v2", "fparam_aparam_case")
 
 
@@ -54,6 +59,8 @@ def names() -> list[str]:
 def arguments(name: str, evaluate) -> list[str]:
     if name == "test_exchange":
         return [str(evaluate.path(MODELS[model])) for model in EXCHANGED]
+    if name == "test_gradients":
+        return [str(evaluate.path(MODELS[model])) for model in TRAINED]
     if name == "test_gpu_pairs":
         return [str(evaluate.path(MODELS[model])) for model in LISTED]
     if name == "test_gpu_memory":

@@ -178,7 +178,7 @@ def test_frames_add_up(name, trainable):
 def test_weights_move(trainable):
     """set_parameters changes results as another file would, and the gradient with them."""
     golden, structure = MODELS["medium"], STRUCTURES["molecule"]
-    model, path = trainable("medium")
+    _, path = trainable("medium")
     engine = _core.Engine(str(path), "float64", 1)
     loss = loss_factors(structure.name, len(structure))
 
