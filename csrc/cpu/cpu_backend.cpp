@@ -170,6 +170,7 @@ void CpuBackend<T>::reserve() {
     gradients_.plan(pairs().natoms, (pairs().natoms + work_.group_atoms - 1) / work_.group_atoms, &plan);
   check_memory(plan.needed(), plan.held(), static_cast<std::int64_t>(n), work_.low_memory);
   plan.resize();
+  step_bytes_ = plan.needed();
   if constexpr (is_dual<T>) gradients_.clear(work_);
 }
 

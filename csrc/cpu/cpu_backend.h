@@ -57,6 +57,7 @@ class CpuBackend final : public Backend {
   void* g1_gradient_rows(int layer) override { return dg1(layer); }
   bool single() const override { return sizeof(Real<T>) == 4; }
   std::string description() const override;
+  std::size_t step_bytes() const override { return step_bytes_; }
   void prepare() override;
   std::unique_ptr<Backend> make_gradient_backend() override;
   void add_gradient(Model* to) override;
@@ -103,7 +104,8 @@ class CpuBackend final : public Backend {
   FittingStage<T> fitting_;
   int embedded_width_;              // of [D | three-body], D with ng running fastest
   Buffer<T> embedded_, dembedded_;  // (blocks, embedded_width_)
-  std::vector<char> tabulated_;     // (nt) types that the tables know
+  std::size_t step_bytes_ = 0;
+  std::vector<char> tabulated_;  // (nt) types that the tables know
 
   Repformers<T> repformers_;
 };

@@ -16,6 +16,11 @@ constexpr int kFewestCells = 32, kMostCells = 1024;
 // Of the largest value and slope. x net(x) is largest at the ends of its range, where triples are rare.
 constexpr double kTolerance = 1e-8, kTimesTolerance = 2e-9, kSlopes = 100;
 
+// Whether pieces of fifth order fit: not where a derivative jumps.
+bool smooth(const Activation& a) {
+  return a.kind != Activation::kRelu && a.kind != Activation::kRelu6 && a.kind != Activation::kSilut;
+}
+
 std::vector<double> inputs(const Tensor& types, const std::vector<int>& of) {
   const int width = static_cast<int>(types.shape[1]);
   std::vector<double> out;
@@ -166,6 +171,7 @@ void NodeTables::make(const Net& net, const Tensor& types, std::vector<TableRang
   times_x_ = times_x;
   tables_.clear();
   for (TableRange& r : ranges) tables_.push_back({std::move(r), {}});
+  if (!smooth(net.act)) return;
   bool all = false;
   for (int cells = kFewestCells; cells <= kMostCells && !all; cells *= 2) {
     all = true;

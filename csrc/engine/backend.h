@@ -109,6 +109,8 @@ class Backend {
   virtual bool build_pairs(const Atoms& /*atoms*/, bool /*forces*/, bool /*once*/, PairList* /*out*/) {
     return false;
   }
+  // The bytes of the buffers of the last step, but for scratch; 0 on a device.
+  virtual std::size_t step_bytes() const { return 0; }
   // Takes the weights anew from the model, whose shapes are the same.
   virtual void prepare() {}
   // A backend with the same weights whose sweeps, with StepInput::along, give gradients by these and nothing

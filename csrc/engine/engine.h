@@ -81,6 +81,10 @@ class Engine {
   // compute and with its fparam, aparam, frame and frame_start (Smith et al., arXiv 2006.05475, with exact
   // tangents). Throws Error on another device than the CPU, and for compressed models.
   void gradient(const StepInput& given, double* flat);
+  // The bytes of all buffers of the last compute and, if there was one, the last gradient, but for scratch.
+  std::size_t step_bytes() const {
+    return backend_->step_bytes() + (gradients_ ? gradients_->step_bytes() : 0);
+  }
   // The last compute's pair list; without the pairs themselves if a device built it.
   const PairList& pairs() const { return pairs_; }
 

@@ -270,6 +270,7 @@ PYBIND11_MODULE(_core, module) {
       .def("parameters", &ArrayEngine::parameters)
       .def("set_parameters", &ArrayEngine::set_parameters, py::arg("flat"))
       .def("gradient", &ArrayEngine::gradient, py::arg("denergies"), py::arg("dforces"), py::arg("dvirials"))
+      .def_property_readonly("step_bytes", [](const ArrayEngine& e) { return e.engine().step_bytes(); })
       .def("forget_neighbors", &ArrayEngine::forget_neighbors, py::call_guard<py::gil_scoped_release>())
       .def("device_memory", &ArrayEngine::device_memory, py::arg("natoms"))
       .def("measure_stages", &ArrayEngine::measure_stages)
