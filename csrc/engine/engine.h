@@ -79,7 +79,8 @@ class Engine {
   void set_parameters(const double* flat);
   // For every weight w, sum_i seeds_i de_i/dw + d/dt dE/dw along given.along, at the atoms of the last
   // compute and with its fparam, aparam, frame and frame_start (Smith et al., arXiv 2006.05475, with exact
-  // tangents). Throws Error on another device than the CPU, and for compressed models.
+  // tangents). From then on, as after set_parameters, embeddings come from tables that follow the weights
+  // (float32) or from the nets. Throws Error on another device than the CPU, and for compressed models.
   void gradient(const StepInput& given, double* flat);
   // The bytes of all buffers of the last compute and, if there was one, the last gradient, but for scratch.
   std::size_t step_bytes() const {

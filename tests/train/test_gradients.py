@@ -175,6 +175,31 @@ def test_frames_add_up(name, trainable):
         np.testing.assert_allclose(found, expected, atol=1e-12 * norm(together))
 
 
+@pytest.mark.parametrize("name", ["medium", "davg_strip", "dpa1_davg"])
+def test_virtual_atoms_give_nothing(name, trainable):
+    """An atom of type -1 has no energy, and is nobody's neighbour: no weight feels it."""
+    golden, structure = MODELS[name], STRUCTURES["molecule"]
+    _, path = trainable(name)
+    loss = loss_factors(structure.name, len(structure))
+    found = []
+    for extra in (0, 1):
+        engine = _core.Engine(str(path), "float64", 1)
+        n = len(structure) + extra
+        engine.compute(
+            np.concatenate([structure.positions, np.full((extra, 3), 0.3)]),
+            np.concatenate([golden.types(structure), np.full(extra, -1)]),
+            np.array([0, n]),
+            np.zeros((1, 3, 3)),
+            np.zeros((1, 3), int),
+            skin=0.0,
+        )
+        energies = np.concatenate([loss.energies, np.ones(extra)])
+        forces = np.concatenate([loss.forces, np.ones((extra, 3))])
+        found.append(engine.gradient(energies, forces, loss.virial.reshape(1, 3, 3)))
+    # sums of the same numbers in other blocks
+    np.testing.assert_allclose(found[1], found[0], atol=1e-12 * np.linalg.norm(found[0]))
+
+
 def test_weights_move(trainable):
     """set_parameters changes results as another file would, and the gradient with them."""
     golden, structure = MODELS["medium"], STRUCTURES["molecule"]

@@ -279,7 +279,8 @@ void RepinitStage<T>::backward(const Workspace& w, Env<T>* env, Range range, Row
   const std::size_t size = 4 * static_cast<std::size_t>(np_);
   Arena& a = w.arena();
   for (int i = range.begin; i < range.end; ++i) {
-    if (w.pairs().repinit.count[i] == 0 && (!is_dual<T> || empty_.empty())) continue;
+    const bool virtual_atom = w.pairs().center_type[i] < 0;  // empty slots of others meet weights
+    if (w.pairs().repinit.count[i] == 0 && (!is_dual<T> || empty_.empty() || virtual_atom)) continue;
     Arena::Scope scope(a);
     T* moment = keeps_moments_ ? kept_moment(i) : a.take<T>(size);
     if (!keeps_moments_) moments(w, *env, i, moment);
