@@ -177,6 +177,10 @@ def _introduce(trainer: Trainer) -> None:
     left = trainer.steps - trainer.state.step
     first, last = (trainer.schedule.rate(k) for k in (trainer.state.step, trainer.steps - 1))
     print(f"parameters: {trainer.parameters}")
+    size, atoms = trainer.memory()
+    print(
+        f"memory: {size / 1e6:.0f} MB for a step of {atoms} atoms, {size / atoms / 1e3:.0f} kB an atom"
+    )
     print(f"run: {left} steps, learning rate {first:.1e} to {last:.1e}")
     for note in trainer.notes:
         print(f"note: {note}")

@@ -68,6 +68,14 @@ class CoreModel:
         virial = found["virial"] if virials else np.zeros((len(batch), 3, 3))
         return BatchResults(found["energies"], found["forces"], virial)
 
+    def memory(self, batch: Batch) -> int:
+        """Bytes of the core's buffers after a step of this batch, but for scratch."""
+        self.compute(batch, False)
+        atoms = len(batch.types)
+        zeros = np.zeros(atoms), np.zeros((atoms, 3)), np.zeros((len(batch), 3, 3))
+        self._core.gradient(*zeros)
+        return self._core.step_bytes
+
     def gradient(self, loss: LossResult) -> np.ndarray:
         """The gradient by the model's flat vector, of the batch that was computed last."""
         flat = self._core.gradient(loss.denergies, loss.dforces, loss.dvirial)

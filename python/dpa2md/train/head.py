@@ -97,6 +97,12 @@ class Head:
         training, index = self.source.training, self._state.steps[self.name]
         return self._evaluate(training.batch(index), rate, training, index).shown
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes that the core holds for a step of the next batch, but for scratch; and its atoms."""
+        batch = self.source.training.batch(self._state.steps[self.name])
+        self._load()
+        return self._core.memory(batch), len(batch.types)
+
     def validate(self, rate: float, number: int) -> dict[str, float] | None:
         """Those of held-out frames, in the mean by atoms as in DeePMD-kit; None without such."""
         source = self.source

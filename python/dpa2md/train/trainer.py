@@ -140,6 +140,10 @@ class Trainer:
         """The numbers that are trained."""
         return self.state.model.size
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes that a step takes in the core, but for scratch, and its atoms: of the largest first batch."""
+        return max(head.memory() for head in self._heads)
+
     def stop(self) -> None:
         """End after the step that is being made, with a checkpoint; for signal handlers."""
         self._stopped = True
