@@ -98,8 +98,8 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
   work_.input = input;
   work_.output = output;
   work_.block = block_size(pairs().natoms);
-  const int groups = std::min(kGroups, (pairs().natoms + work_.block - 1) / work_.block);
-  work_.group_atoms = groups ? (pairs().natoms / work_.block + groups) / groups * work_.block : work_.block;
+  const int blocks = (pairs().natoms + work_.block - 1) / work_.block;
+  work_.group_atoms = std::max(1, (blocks + kGroups - 1) / kGroups) * work_.block;
   build_tables();
   env_.begin(work_, span_blocks());
   repformers_.begin(span_blocks());

@@ -62,7 +62,10 @@ class RowGradient {
   // After the sweep: some rows of `weight`, for each of the panels; and the bias. `block`: atoms of a stage
   // call.
   int panels() const { return (in_ + kPanel - 1) / kPanel; }
-  void begin_sums() { weight.resize(static_cast<std::size_t>(in_) * out_), bias.assign(out_, 0); }
+  void begin_sums() {
+    weight.resize(static_cast<std::size_t>(in_) * out_);  // sum_panel() assigns
+    bias.assign(out_, 0);
+  }
   void sum_panel(int panel, Arena& arena);
   void sum_bias(int block);
 
@@ -86,6 +89,7 @@ void RowGradient<R>::sum_panel(int panel, Arena& arena) {
   R* product = arena.take<R>(static_cast<std::size_t>(count) * out_);
   R* x = arena.take<R>(static_cast<std::size_t>(stretch) * count);  // the panel's columns side by side
   double* to = weight.data() + static_cast<std::size_t>(first) * out_;
+  std::fill_n(to, natoms_ == 0 ? static_cast<std::size_t>(count) * out_ : 0, 0.0);
   for (int r = 0; r < 2 * natoms_; r += stretch) {
     const int rows = std::min(stretch, 2 * natoms_ - r);
     for (int k = 0; k < rows; ++k)
