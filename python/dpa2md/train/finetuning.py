@@ -37,6 +37,8 @@ _SOURCE = "fine-tuning"  # what the settings are called in messages
 # Of energies and forces as in the pretraining of DPA-2; forces alone spoil an energy that is right.
 _LOSS = {"start_pref_e": 0.2, "limit_pref_e": 20, "start_pref_f": 100, "limit_pref_f": 60}
 _VIRIAL = {"start_pref_v": 0.02, "limit_pref_v": 1}
+# Adam's first steps are of the full rate in every parameter, and undo a model that is nearly right.
+_WARMUP = 0.1  # part of the steps; the first rate is that part of the highest
 _CURVE_LINES = 20
 _SAVE_STEPS = 500
 _TRAINABLE = ("trainable", "trainable_ln")  # --freeze says it instead
@@ -317,6 +319,8 @@ def _settings(request: Request, start: Start) -> Settings:
                 "start_lr": request.start_lr,
                 "stop_lr": request.last_rate,
                 "decay_steps": request.steps // 100 + 1,
+                "warmup_ratio": _WARMUP,
+                "warmup_start_factor": _WARMUP,
             },
             "loss": dict(_LOSS),
             "training": {

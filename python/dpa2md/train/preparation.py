@@ -34,6 +34,11 @@ from .systems import LabeledFrame
 
 RANDOM = "RANDOM"  # DeePMD-kit's name of a fitting net that is new
 _FITTING = "atomic_model.fitting_net."
+# What DeePMD-kit's classes are given besides the keys of an input; .dp and .yaml files repeat it.
+_ARGUMENTS = {
+    "descriptor": ("ntypes", "type_map"),
+    "fitting_net": ("ntypes", "type_map", "var_name", "dim_descrpt", "dim_out", "mixed_types"),
+}
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,21 @@ def pretrained_config(start: Start) -> dict[str, Any]:
     refuse_converted(path)
     with named_file(path), open_source(path) as contents:
         config = contents.choose(head).config
-    return {key: value for key, value in config.items() if key not in ("info", "resuming")}
+    out = {key: value for key, value in config.items() if key not in ("info", "resuming")}
+    for part, arguments in _ARGUMENTS.items():
+        if isinstance(section := out.get(part), dict):
+            out[part] = {
+                k: v for k, v in section.items() if k not in arguments and not _unset(k, v)
+            }
+    fitting = out.get("fitting_net")
+    if isinstance(fitting, dict) and fitting.get("exclude_types") == out.get("atom_exclude_types"):
+        fitting.pop("exclude_types", None)  # the same once more
+    return out
+
+
+def _unset(key: str, value: Any) -> bool:
+    """Whether a key of a file says that there is nothing, as an input does by leaving it out."""
+    return value is None or (key in ("exclude_types", "tot_ener_zero") and not value)
 
 
 def _first_head(file: str) -> str | None:
