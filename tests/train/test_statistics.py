@@ -17,7 +17,6 @@ from dpa2md.train.initial import initial_tensors
 from dpa2md.train.multi_task import MultiTaskModel
 from dpa2md.train.parameters import TrainableModel
 from dpa2md.train.statistics import (
-    observed_elements,
     set_parameter_statistics,
     set_shared_statistics,
     set_statistics,
@@ -139,12 +138,6 @@ def test_rmse_and_ambiguity():
     # an element that is told apart stays out of the list
     mixed = [*water, replace(water[0], types=np.append(water[0].types, 2), energy=-99.0)]
     assert set_energy_bias(model, mixed).ambiguous == ["O", "H"]
-
-
-def test_observed_elements():
-    model = new_model("dpa2").model
-    assert observed_elements(model, ALL) == ["H", "O", "Na"]
-    assert observed_elements(model, systems()[2]) == ["H", "O"]
 
 
 def test_default_frame_parameters_fill_gaps():

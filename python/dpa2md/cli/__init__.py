@@ -19,6 +19,7 @@ from . import (
     doctor,
     eval,
     export,
+    finetune,
     info,
     lammps,
     md,
@@ -39,6 +40,7 @@ _MODULES = (
     phonons,
     md,
     train,
+    finetune,
     export,
     bench,
     lammps,
@@ -52,6 +54,7 @@ examples:
   dpa2md eval model.dpa2 frames.xyz        energies, forces, errors by labels
   dpa2md md model.dpa2 water.xyz --ensemble nvt --temperature 300 --steps 10000
   dpa2md train input.json                  a model from DeePMD-kit's input
+  dpa2md finetune big.pt frames.xyz -o tuned.dpa2
 """
 
 

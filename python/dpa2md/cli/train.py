@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     model = pretrained_config(start) if args.use_pretrain_script else None
     trainer = Trainer(read_settings(args.input, model), start, args.threads or 0)
     if not args.quiet or args.dry_run:
-        _introduce(trainer)
+        introduce(trainer)
     if args.dry_run:
         return 0
     bar = sys.stderr.isatty() if args.progress is None else args.progress
@@ -160,7 +160,7 @@ def _outputs(args: argparse.Namespace, trainer: Trainer) -> list[tuple[Path, str
     return [(args.output.with_suffix(f".{name}.dpa2"), name) for name in names]
 
 
-def _introduce(trainer: Trainer) -> None:
+def introduce(trainer: Trainer) -> None:
     """What is trained, on what, for how long, and what should be known."""
     from ..train.shares import heads_of
 

@@ -30,7 +30,6 @@ from .schedule import Schedule
 from .shares import AnyModel, heads_of, steps_of_parameters, stretches
 
 _ENTRY = "dpa2md"
-_POINTER = "checkpoint"  # DeePMD-kit's name of the file that names the newest one
 _VECTORS = ("parameters", "mean", "square")
 
 
@@ -64,14 +63,24 @@ class Checkpoints:
         Of the files with numbers; None: that of the prefix.
     keep
         How many of the run's stay. Those of other runs are not touched, unlike in DeePMD-kit.
+    pointer
+        The file that names the newest; None: none is written.
     after
         Of a run that goes on: its step, up to which files are its own; None: a new run.
     """
 
-    def __init__(self, prefix: str, folder: str | None, keep: int, after: int | None = None):
+    def __init__(
+        self,
+        prefix: str,
+        folder: str | None,
+        keep: int,
+        pointer: str | None,
+        after: int | None = None,
+    ):
         self._prefix = Path(prefix)
         self._folder = Path(folder) if folder is not None else self._prefix.parent
         self._keep = keep
+        self._pointer = pointer
         self._own = [] if after is None else [step for step in self._found() if step <= after]
 
     def prepare(self) -> None:
@@ -96,8 +105,9 @@ class Checkpoints:
         path = self.path(state.step)
         write_state(state, path, schedule)
         _link(path, self._prefix.with_name(self._prefix.name + ".pt"))
-        with whole_file(_POINTER) as temporary:
-            temporary.write_text(str(path), encoding="utf-8")
+        if self._pointer is not None:
+            with whole_file(self._pointer) as temporary:
+                temporary.write_text(str(path), encoding="utf-8")
         self._own = sorted({*self._own, state.step})
         while len(self._own) > self._keep:
             self.path(self._own.pop(0)).unlink(missing_ok=True)

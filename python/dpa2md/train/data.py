@@ -16,6 +16,7 @@ from .data_checks import check_frames, count_neighbors, doubts
 from .data_settings import BatchRule, DataSettings, Weights
 from .deepmd_systems import DeepmdSystem
 from .draws import Draws, order
+from .parts import part_of
 from .settings import Length, Settings, Task
 from .structure_systems import StructureSystem
 from .systems import Batch, LabeledFrame, Needs, System
@@ -44,6 +45,8 @@ def open_systems(settings: DataSettings, needs: Needs, named: bool = False) -> l
     systems: list[System] = []
     for name in settings.systems:
         systems += _open(name, settings.patterns, needs, named)
+    if settings.part is not None:
+        systems = part_of(systems, settings.part)
     if settings.batch.rule != "filter":
         return systems
     kept = [system for system in systems if system.natoms <= settings.batch.atoms]

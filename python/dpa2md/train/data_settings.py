@@ -66,6 +66,15 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of two parts of all frames, which are told apart at random."""
+
+    fraction: float  #: of the frames that are held out, between 0 and 1; one frame at least
+    seed: int
+    held_out: bool  #: whether it is these, or the others
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """The data of one task, for training or for validation."""
 
@@ -77,6 +86,7 @@ class DataSettings:
     batch: BatchRule
     weights: Weights
     batches: int = 1  #: drawn for one validation
+    part: Part | None = None  #: None: all frames
 
 
 def read_data(section: Any, where: str, validation: bool = False) -> DataSettings:

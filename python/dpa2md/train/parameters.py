@@ -8,7 +8,7 @@ records, type embedding and strip tables, are small nets of the elements and hav
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -93,16 +93,8 @@ class TrainableModel:
             for name, array in tensors.items()
         }
         is_trained = _trained(config)
-        trained = [p for p in places.values() if is_trained(p.name)]
-        own = _places({p.name: p.shape for p in trained})
-        self.parameters: tuple[Parameter, ...] = tuple(own.values())
-        self.size = sum(p.end - p.offset for p in self.parameters)
-        # where in the vector of all parameters each entry of the flat one is
-        self._chosen: Any = slice(None)
-        if self.size < len(self._all):
-            self._chosen = np.concatenate(
-                [np.arange(p.offset, p.end) for p in trained] or [np.zeros(0, dtype=np.int64)]
-            )
+        self._places = places
+        self._train([p for p in places.values() if is_trained(p.name)])
         self._trace(places)
         records = self.records()
         self._tables = {
@@ -129,11 +121,7 @@ class TrainableModel:
             When the file can't be read.
         """
         path = Path(path)
-        if path.suffix.lower() == ".dpa2":
-            raise ModelError(
-                f"{path}: a .dpa2 file holds what the tensors were evaluated to, which can't be "
-                "trained; give the file that it was converted from."
-            )
+        refuse_converted(path)
         with named_file(path), open_source(path) as contents:
             return cls.from_source(contents.choose(head))
 
@@ -158,6 +146,28 @@ class TrainableModel:
         return cls(source.config, tensors, source.head, source.all_neighbors)
 
     # ---- the flat vector
+
+    def freeze(self, names: Collection[str]) -> None:
+        """Leave tensors out of `parameters`, besides those that are left out already."""
+        kept = [p.name for p in self.parameters if p.name not in names]
+        self._train([self._places[name] for name in kept])
+
+    @property
+    def frozen_size(self) -> int:
+        """How many numbers of parameters are not in the flat vector."""
+        return len(self._all) - self.size
+
+    def _train(self, chosen: Sequence[Parameter]) -> None:
+        """Make the flat vector of these parameters, by their places in the vector of all."""
+        own = _places({p.name: p.shape for p in chosen})
+        self.parameters: tuple[Parameter, ...] = tuple(own.values())
+        self.size = sum(p.end - p.offset for p in self.parameters)
+        # where in the vector of all parameters each entry of the flat one is
+        self._chosen: Any = slice(None)
+        if self.size < len(self._all):
+            self._chosen = np.concatenate(
+                [np.arange(p.offset, p.end) for p in chosen] or [np.zeros(0, dtype=np.int64)]
+            )
 
     def flat(self) -> np.ndarray:
         """All trained numbers, float64 (size,): a copy."""
@@ -297,6 +307,15 @@ class TrainableModel:
 
     def _present(self, present: Sequence[int] | None) -> np.ndarray:
         return np.arange(len(self.model.elements)) if present is None else np.unique(present)
+
+
+def refuse_converted(path: Path) -> None:
+    """Raise ModelError for a `.dpa2` file."""
+    if path.suffix.lower() == ".dpa2":
+        raise ModelError(
+            f"{path}: a .dpa2 file holds what the tensors were evaluated to, which can't be "
+            "trained; give the file that it was converted from."
+        )
 
 
 def _places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Parameter]:

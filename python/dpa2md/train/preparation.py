@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..conversion import list_heads
+from ..conversion import list_heads, trained_elements
 from ..errors import InputError
+from ..importer.config import observed_types
 from ..importer.source import named_file, open_source
 from .core_model import CoreModel
 from .data import TrainingData, count_neighbors
 from .energy_bias import EnergyBias, change_energy_bias, set_energy_bias
+from .freezing import Frozen
 from .initial import initial_tensors
 from .layout import precision_of
 from .model_settings import SINGLE, auto_sels, with_counted_sels
 from .multi_task import MultiTaskModel
-from .parameters import TrainableModel
+from .parameters import TrainableModel, refuse_converted
 from .settings import Settings
 from .shares import AnyModel, heads_of
 from .statistics import (
-    observed_elements,
     set_parameter_statistics,
     set_shared_statistics,
     set_statistics,
@@ -33,6 +34,11 @@ from .systems import LabeledFrame
 
 RANDOM = "RANDOM"  # DeePMD-kit's name of a fitting net that is new
 _FITTING = "atomic_model.fitting_net."
+# What DeePMD-kit's classes are given besides the keys of an input; .dp and .yaml files repeat it.
+_ARGUMENTS = {
+    "descriptor": ("ntypes", "type_map"),
+    "fitting_net": ("ntypes", "type_map", "var_name", "dim_descrpt", "dim_out", "mixed_types"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Start:
     init_model: str | None = None  #: a model of the same shape, for its parameters
     finetune: str | None = None  #: the same; the energy bias is that of the new data
     head: str | None = None  #: of a pretrained model with several; RANDOM: a new fitting net
+    frozen: Frozen | None = None  #: parameters that keep their values; None: none
 
     def check(self) -> None:
         """Refuse what contradicts itself. InputError."""
@@ -51,6 +58,8 @@ class Start:
             raise InputError(f"A training starts from one file; leave out {' or '.join(given)}.")
         if self.head and not self.finetune:
             raise InputError("A head is chosen for fine-tuning; add the pretrained model.")
+        if self.frozen is not None and not self.finetune:
+            raise InputError("Parameters are frozen for fine-tuning; add the pretrained model.")
 
 
 @dataclass
@@ -61,8 +70,15 @@ class Prepared:
     notes: list[str] = field(default_factory=list)  #: sentences
 
 
-def prepare(settings: Settings, data: TrainingData, start: Start, seed: int) -> Prepared:
+def prepare(
+    settings: Settings, data: TrainingData, start: Start, seed: int, threads: int = 0
+) -> Prepared:
     """A new model with its statistics, or the given one for these data.
+
+    Parameters
+    ----------
+    threads
+        Of the core, where the given model is evaluated; 0: one for each processor.
 
     Raises
     ------
@@ -83,7 +99,7 @@ def prepare(settings: Settings, data: TrainingData, start: Start, seed: int) -> 
     if start.init_model:
         _take_over(model, start.init_model)
     elif start.finetune:
-        _finetune(settings, prepared, start, frames[SINGLE])
+        _finetune(settings, prepared, start, frames[SINGLE], threads)
     else:
         _set_statistics(model, frames, dict(zip(frames, data.task_probabilities, strict=True)))
         for name, head in heads_of(model).items():
@@ -245,7 +261,11 @@ def _copy(mine: TrainableModel, theirs: TrainableModel, file: str, without: str 
 
 
 def _finetune(
-    settings: Settings, prepared: Prepared, start: Start, frames: Sequence[LabeledFrame]
+    settings: Settings,
+    prepared: Prepared,
+    start: Start,
+    frames: Sequence[LabeledFrame],
+    threads: int,
 ) -> None:
     model, file = prepared.model, str(start.finetune)
     assert isinstance(model, TrainableModel)
@@ -253,18 +273,27 @@ def _finetune(
     is_new = head == RANDOM
     theirs = TrainableModel.read(file, _first_head(file) if is_new else head)
     _copy(model, theirs, file, without=_FITTING if is_new else "-")
-    model.set_flat(model.flat())
+    if start.frozen is not None:
+        model.freeze(start.frozen.choose([p.name for p in model.parameters]))
     if is_new:
         model.tensors["atomic_model.out_bias"][...] = 0.0
         set_parameter_statistics(model, frames)
         found = set_energy_bias(model, frames)
     else:
-        found = fit_bias(model, frames, 0)
+        found = fit_bias(model, frames, threads)
     prepared.notes += _about_bias(found, "")
-    known = set((theirs.config.get("info") or {}).get("observed_type") or model.model.elements)
-    new = [e for e in observed_elements(model.model, frames) if e not in known]
+    known = _pretrained_elements(theirs)
+    new = [name for name in model.config["info"]["observed_type"] if name not in known]
     if new:
         prepared.notes.append(f"{file} was not trained on {', '.join(new)}.")
+
+
+def _pretrained_elements(model: TrainableModel) -> list[str]:
+    """The elements that the data of a model had; all where nobody knows."""
+    records = model.records()
+    if observed := observed_types(model.config):
+        records["meta.observed_types"] = "\n".join(observed)
+    return trained_elements(records) or model.model.elements
 
 
 def fit_bias(model: TrainableModel, frames: Sequence[LabeledFrame], threads: int) -> EnergyBias:
@@ -293,9 +322,24 @@ def pretrained_config(start: Start) -> dict[str, Any]:
         )
     head = _first_head(file) if start.head == RANDOM else start.head
     path = Path(file)
+    refuse_converted(path)
     with named_file(path), open_source(path) as contents:
         config = contents.choose(head).config
-    return {key: value for key, value in config.items() if key not in ("info", "resuming")}
+    out = {key: value for key, value in config.items() if key not in ("info", "resuming")}
+    for part, arguments in _ARGUMENTS.items():
+        if isinstance(section := out.get(part), dict):
+            out[part] = {
+                k: v for k, v in section.items() if k not in arguments and not _unset(k, v)
+            }
+    fitting = out.get("fitting_net")
+    if isinstance(fitting, dict) and fitting.get("exclude_types") == out.get("atom_exclude_types"):
+        fitting.pop("exclude_types", None)  # the same once more
+    return out
+
+
+def _unset(key: str, value: Any) -> bool:
+    """Whether a key of a file says that there is nothing, as an input does by leaving it out."""
+    return value is None or (key in ("exclude_types", "tot_ener_zero") and not value)
 
 
 def _first_head(file: str) -> str | None:

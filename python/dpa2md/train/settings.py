@@ -55,6 +55,9 @@ class Run:
     checkpoint_ratio: float | None  #: in place of max_checkpoints: part of all that the run writes
     max_gradient: float  #: longer gradients are cut to this norm; 0: none is
     change_bias: bool  #: fit the energy bias anew after the last step
+    pointer: str | None = (
+        "checkpoint"  #: the file that names the newest checkpoint; None: none does
+    )
 
     def checkpoints_kept(self, steps: int) -> int:
         """How many checkpoints stay, for a run of that many steps."""

@@ -14,7 +14,6 @@ import numpy as np
 from .._core import neighbor_list
 from ..errors import InputError
 from ..importer.config import Model
-from ..importer.econf import ELEMENTS
 from .multi_task import MultiTaskModel
 from .parameters import TrainableModel
 
@@ -159,13 +158,6 @@ def _shared(model: MultiTaskModel, end: str) -> list[tuple[str, str, str]]:
             stem = name.removesuffix("_avg").removesuffix(".mean")
             found.append((head, owner, stem.split(".")[-1]))
     return found
-
-
-def observed_elements(model: Model, frames: Sequence[Sample]) -> list[str]:
-    """The elements that occur, by their atomic numbers: DeePMD-kit's `info.observed_type`."""
-    seen = sorted({int(kind) for frame in frames for kind in np.unique(frame.types)})
-    number = {name: index for index, name in enumerate(ELEMENTS)}
-    return sorted((model.elements[k] for k in seen), key=lambda name: number.get(name, 1000))
 
 
 def environment_moments(model: Model, frames: Sequence[Sample]) -> dict[str, Moments]:

@@ -86,7 +86,7 @@ class Trainer:
         self.steps = self.data.steps
         self.schedule = settings.schedule(self.steps)
         if state is None:
-            prepared = prepare(settings, self.data, start, seed)
+            prepared = prepare(settings, self.data, start, seed, threads)
             model = prepared.model
             self.notes += prepared.notes
             adam = Adam(settings.optimizer, model.size)
@@ -106,6 +106,7 @@ class Trainer:
             run.save_prefix,
             run.save_dir,
             run.checkpoints_kept(self.steps),
+            run.pointer,
             state.step if self._restarted else None,
         )
         self._stopped = False
