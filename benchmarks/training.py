@@ -25,7 +25,7 @@ from dpa2md.bench import machine
 from dpa2md.cli.options import print_table
 from provenance import commit, write_tables
 
-QUIET = {"disp_freq": 1000000, "save_freq": 1000000}
+QUIET = {"disp_freq": 20, "save_freq": 1000000}
 
 
 def shortened(path: Path, steps: int) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Head:
         index = self._state.steps[self.name]
         found = self._evaluate(batch, rate, training, index)
         gradient = self._core.gradient(found)
-        square = float(np.dot(gradient, gradient))
+        # not np.dot: threads of a BLAS would wait actively beside those of the core
+        square = float(np.einsum("i,i->", gradient, gradient))
         if not (math.isfinite(found.value) and math.isfinite(square)):
             what = "gradient" if math.isfinite(found.value) else "loss"
             raise self._not_finite(what, training, index)
