@@ -116,7 +116,7 @@ def test_names_are_the_same_everywhere():
             if not action.option_strings and action.dest in ("model", "structure", "structures"):
                 assert action.metavar in ("MODEL", "STRUCTURE", "STRUCTURES", "IN"), name
         present = {action.dest for action in parser._actions}
-        if name != "train":  # in the model's own precision, on the CPU
+        if name not in ("train", "finetune"):  # in the model's own precision, on the CPU
             assert ("precision" in present) == ("device" in present) == ("threads" in present), name
 
 

@@ -23,7 +23,7 @@ examples:
 First the energies of the elements are fitted to the new data, then all
 parameters are trained on energies and forces, and on virials where frames have
 them. The learning rate falls to its last value in the steps that there are:
-give more steps where there is time. Ctrl-C ends the steps early, with all files.
+give more steps where there is time. Ctrl-C ends them early, with all files.
 
 Next to tuned.dpa2 come tuned.json, the errors of all held-out frames before
 and after, tuned.lcurve.out, and tuned.pt, the last checkpoint, for
