@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import new_parser, print_table, refuse_to_replace
+from .options import add_progress_option, new_parser, print_table, refuse_to_replace
 
 if TYPE_CHECKING:
     from ..train.finetuning import Finetuning, Report, Request
@@ -56,10 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="the tuned model; other files next to it get its name",
     )  # fmt: skip
     out.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    out.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction,
-        help="a moving line (default: on a terminal)",
-    )  # fmt: skip
+    add_progress_option(out)
     out.add_argument("--quiet", action="store_true", help="the result only on the screen")
     parser.set_defaults(run=run)
     return parser

@@ -13,6 +13,7 @@ from .options import (
     add_dispersion_options,
     add_engine_options,
     add_model,
+    add_progress_option,
     add_structure,
     load_calculator,
     load_structure,
@@ -94,11 +95,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     out.add_argument(
         "--rdf", metavar="A-B", help="elements of that (default: O-O, or the commonest)"
     )
-    out.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="a moving line (default: on a terminal)",
-    )
+    add_progress_option(out)
     out.add_argument("--quiet", action="store_true", help="no table on the screen")
     parser.set_defaults(run=run)
     return parser

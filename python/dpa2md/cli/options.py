@@ -197,3 +197,12 @@ def _finite(value: Any) -> Any:
 def cell_text(value: Any) -> str:
     """A value as it stands in a table."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def add_progress_option(group: argparse._ArgumentGroup) -> None:
+    """`--progress` and `--no-progress` of long work."""
+    group.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="a moving line (default: on a terminal)",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import new_parser, refuse_to_replace
+from .options import add_progress_option, new_parser, refuse_to_replace
 
 if TYPE_CHECKING:
     from ..report.training import LivePicture
@@ -71,10 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     out.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="a picture of the curve, drawn as it grows"
     )
-    out.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction,
-        help="a moving line (default: on a terminal)",
-    )  # fmt: skip
+    add_progress_option(out)
     out.add_argument("--quiet", action="store_true", help="no table on the screen")
     parser.set_defaults(run=run)
     return parser
