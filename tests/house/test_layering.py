@@ -146,6 +146,7 @@ PYTHON_FLOORS = {
             "calculator",
             "ase_plugin check deviation dpdata_plugin phonons verification",
             "report",
+            "workflow",
             "cli",
             "__init__ __main__ demo",
         )
