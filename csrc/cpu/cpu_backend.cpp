@@ -48,7 +48,7 @@ CpuBackend<T>::CpuBackend(CpuBackend<R>& plain)
       repinit_(work_, types_, plain.repinit_, &gradients_),
       three_body_(model_, types_, plain.three_body_, &gradients_),
       transform_(model_, plain.transform_, &gradients_),
-      fitting_(model_, types_, plain.fitting_, &gradients_),
+      fitting_(model_, plain.fitting_, &gradients_),
       embedded_width_(plain.embedded_width_),
       repformers_(work_, &env_.repformer, plain.repformers_, &gradients_) {}
 
@@ -57,6 +57,8 @@ std::unique_ptr<Backend> CpuBackend<T>::make_gradient_backend() {
   if constexpr (is_dual<T>) {
     return nullptr;
   } else {
+    begin_moving();
+    fitting_.keep_values();
     return std::make_unique<CpuBackend<Dual<T>>>(*this);
   }
 }
@@ -111,8 +113,6 @@ void CpuBackend<T>::begin(const StepInput& input, const StepOutput& output) {
 template <class T>
 void CpuBackend<T>::build_tables() {
   if constexpr (is_dual<T>) {
-    plain_->begin_moving();
-    plain_->build_tables(pairs().types_present);
     if (!use_tables_ || !single()) return;
     repinit_.adopt_tables();
     if (model_.has_three_body) three_body_.adopt_tables(plain_->three_body_);
@@ -163,6 +163,7 @@ void CpuBackend<T>::reserve() {
   env_.plan(work_, &plan);
   repinit_.plan(work_, &plan);
   transform_.plan(pairs().natoms, &plan);
+  fitting_.plan(work_, &plan);
   plan.add(&embedded_, blocks * embedded_width_);
   plan.add(&dembedded_, work_.input.forces ? blocks * embedded_width_ : 0);
   repformers_.plan(&plan);

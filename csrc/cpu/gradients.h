@@ -52,12 +52,15 @@ class RowGradient {
     to->add(&x_, 2 * static_cast<std::size_t>(natoms) * in_);
     to->add(&dy_, 2 * static_cast<std::size_t>(natoms) * out_);
   }
-  // Keeps the block's x (rows, in) and dy (rows, out).
-  void keep_x(Range a, const Dual<R>* x, int ldx) {
-    split_dual(Halves::kValueFirst, a.size(), in_, x, ldx, at(&x_, a, in_));
+  // The block's x, (2 rows, in): values, then tangents; and dy, (2 rows, out): tangents, then values.
+  R* x(Range a) { return x_.data() + 2 * static_cast<std::size_t>(a.begin) * in_; }
+  R* dy(Range a) { return dy_.data() + 2 * static_cast<std::size_t>(a.begin) * out_; }
+  // Keeps x (rows, in) and dy (rows, out).
+  void keep_x(Range a, const Dual<R>* from, int ldx) {
+    split_dual(Halves::kValueFirst, a.size(), in_, from, ldx, x(a));
   }
-  void keep_dy(Range a, const Dual<R>* dy, int ldy) {
-    split_dual(Halves::kTangentFirst, a.size(), out_, dy, ldy, at(&dy_, a, out_));
+  void keep_dy(Range a, const Dual<R>* from, int ldy) {
+    split_dual(Halves::kTangentFirst, a.size(), out_, from, ldy, dy(a));
   }
   // After the sweep: some rows of `weight`, for each of the panels; and the bias. `block`: atoms of a stage
   // call.
@@ -73,9 +76,6 @@ class RowGradient {
 
  private:
   static constexpr int kPanel = 32;
-  static R* at(Buffer<R>* b, Range a, int width) {
-    return b->data() + 2 * static_cast<std::size_t>(a.begin) * width;
-  }
   int in_, out_, natoms_ = 0;
   Buffer<R> x_, dy_;
 };

@@ -59,6 +59,11 @@ void Linear<R>::forward(int rows, const T* x, int ldx, T* y, int ldy) const {
 }
 
 template <class R>
+void Linear<R>::forward_tangents(int rows, const R* x, int ldx, R* y, int ldy) const {
+  w.multiply(rows, x, ldx, y, ldy, false);
+}
+
+template <class R>
 template <class T>
 void Linear<R>::backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const {
   wt.multiply(rows, dy, ldy, dx, ldx, add);

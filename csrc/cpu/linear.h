@@ -35,6 +35,8 @@ struct Linear {
   // y (rows, out) = x (rows, in) w + b
   template <class T>
   void forward(int rows, const T* x, int ldx, T* y, int ldy) const;
+  // the same without b: of tangents
+  void forward_tangents(int rows, const R* x, int ldx, R* y, int ldy) const;
   // dx (rows, in) [+]= dy (rows, out) w^T
   template <class T>
   void backward(int rows, const T* dy, int ldy, T* dx, int ldx, bool add) const;

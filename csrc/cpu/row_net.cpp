@@ -2,30 +2,11 @@
 
 #include <algorithm>
 
+#include "cpu/vector/activate.h"
 #include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
-
-template <class R>
-void RowNetGradient<R>::prepare(const Net& net, Gradients<R>* to) {
-  for (const Layer& l : net.layers)
-    layers.push_back({to->rows(l.in(), l.out()), l.idt.empty() ? nullptr : to->sums(l.out())});
-}
-
-template <class R>
-void RowNetGradient<R>::add_gradient(Net* net, const std::vector<int>& order) const {
-  for (std::size_t k = 0; k < layers.size(); ++k) {
-    Layer& to = net->layers[k];
-    if (k == 0 && !order.empty()) {
-      add_in_file_order(order, layers[k].rows->weight, &to.w);
-    } else {
-      add_to(layers[k].rows->weight, &to.w);
-    }
-    if (!to.b.empty()) add_to(layers[k].rows->bias, &to.b);
-    if (layers[k].idt) add_to(layers[k].idt->total, &to.idt);
-  }
-}
 
 template <class R>
 void RowNetWeights<R>::prepare(const Net& net, const std::vector<int>& order) {
@@ -41,82 +22,91 @@ void RowNetWeights<R>::prepare(const Net& net, const std::vector<int>& order) {
   }
 }
 
-template <class T>
-T* RowNet<T>::forward(int rows, const T* x, Arena& arena, Tape* tape) const {
-  T* y = nullptr;
-  const std::vector<L>& layers = weights_->layers;
+template <class R>
+void RowNetValues<R>::plan(const RowNetWeights<R>& weights, int natoms, MemoryPlan* to) {
+  layers.resize(weights.layers.size());
+  const std::size_t n = natoms;
   for (std::size_t k = 0; k < layers.size(); ++k) {
-    const L& l = layers[k];
+    const int out = weights.layers[k].out;
+    to->add(&layers[k].before, n * out);
+    to->add(&layers[k].dy, n * out);
+  }
+  to->add(&dx, n * weights.layers[0].in);
+}
+
+namespace {
+
+template <class R>
+void keep(Range atoms, int width, const R* rows, Buffer<R>* to) {
+  std::copy_n(rows, static_cast<std::size_t>(atoms.size()) * width,
+              to->data() + static_cast<std::size_t>(atoms.begin) * width);
+}
+
+}  // namespace
+
+template <class R>
+R* RowNet<R>::forward(Range atoms, const R* x, Arena& arena, Tape* tape, RowNetValues<R>* values) const {
+  const int rows = atoms.size();
+  R* y = nullptr;
+  for (std::size_t k = 0; k < weights_->layers.size(); ++k) {
+    const auto& l = weights_->layers[k];
     const std::size_t size = static_cast<std::size_t>(rows) * l.out;
-    y = arena.take<T>(size);
+    y = arena.take<R>(size);
     l.linear.forward(rows, x, l.in, y, l.out);
-    T *slope = nullptr, *activated = nullptr;
-    if (!(weights_->linear_last && k + 1 == layers.size())) {
-      if (tape) slope = arena.take<T>(size);
+    if (values) keep(atoms, l.out, y, &values->layers[k].before);
+    R* slope = nullptr;
+    if (!weights_->is_linear(k)) {
+      if (tape) slope = arena.take<R>(size);
       activate_array(weights_->act, size, y, slope);
     }
-    if (is_dual<T> && tape && !l.idt.empty()) {
-      activated = arena.take<T>(size);
-      std::copy(y, y + size, activated);
-    }
     for (int r = 0; r < rows; ++r) {
-      T* row = y + static_cast<std::size_t>(r) * l.out;
+      R* row = y + static_cast<std::size_t>(r) * l.out;
       for (int c = 0; c < l.out && !l.idt.empty(); ++c) row[c] *= l.idt[c];
       for (int c = 0; c < l.out && slope && !l.idt.empty(); ++c) slope[r * l.out + c] *= l.idt[c];
       for (int copy = 0; copy < l.skip; ++copy) {
         for (int c = 0; c < l.in; ++c) row[copy * l.in + c] += x[static_cast<std::size_t>(r) * l.in + c];
       }
     }
-    if (tape) tape->slope.push_back(slope), tape->x.push_back(x), tape->activated.push_back(activated);
+    if (tape) tape->push_back(slope);
     x = y;
   }
   return y;
 }
 
-template <class T>
-T* RowNet<T>::backward(int rows, T* dy, const Tape& tape, bool want_dx, Arena& arena,
-                       [[maybe_unused]] const RowNetGradient<Real<T>>* to, [[maybe_unused]] Range atoms,
-                       [[maybe_unused]] int group) const {
+template <class R>
+R* RowNet<R>::backward(Range atoms, R* dy, const Tape& tape, Arena& arena, RowNetValues<R>* values) const {
+  const int rows = atoms.size();
   for (std::size_t k = weights_->layers.size(); k-- > 0;) {
-    const L& l = weights_->layers[k];
+    const auto& l = weights_->layers[k];
     const std::size_t size = static_cast<std::size_t>(rows) * l.out;
-    T* dx = k == 0 && !want_dx ? nullptr : arena.zeros<T>(static_cast<std::size_t>(rows) * l.in);
-    for (int r = 0; r < rows && dx; ++r) {
+    if (values) keep(atoms, l.out, dy, &values->layers[k].dy);
+    R* dx = arena.zeros<R>(static_cast<std::size_t>(rows) * l.in);
+    for (int r = 0; r < rows; ++r) {
       for (int copy = 0; copy < l.skip; ++copy) {
         for (int c = 0; c < l.in; ++c)
           dx[static_cast<std::size_t>(r) * l.in + c] +=
               dy[static_cast<std::size_t>(r) * l.out + copy * l.in + c];
       }
     }
-    if constexpr (is_dual<T>) {
-      if (to->layers[k].idt)
-        add_row_dot(rows, l.out, dy, l.out, tape.activated[k], l.out, to->layers[k].idt->of(group));
-    }
-    if (tape.slope[k]) {
-      const T* slope = tape.slope[k];
+    if (const R* slope = tape[k]) {
 #pragma omp simd
       for (std::size_t s = 0; s < size; ++s) dy[s] *= slope[s];
     } else if (!l.idt.empty()) {
       for (std::size_t s = 0; s < size; ++s) dy[s] *= l.idt[s % l.out];
     }
-    if constexpr (is_dual<T>) {
-      to->layers[k].rows->keep_x(atoms, tape.x[k], l.in);
-      to->layers[k].rows->keep_dy(atoms, dy, l.out);
-    }
-    if (dx) l.linear.backward(rows, dy, l.out, dx, l.in, true);
+    l.linear.backward(rows, dy, l.out, dx, l.in, true);
     dy = dx;
   }
+  if (values) keep(atoms, weights_->layers[0].in, dy, &values->dx);
   return dy;
 }
 
-template struct RowNetGradient<float>;
-template struct RowNetGradient<double>;
 template struct RowNetWeights<float>;
 template struct RowNetWeights<double>;
+template struct RowNetValues<float>;
+template struct RowNetValues<double>;
 template class RowNet<float>;
 template class RowNet<double>;
-template class RowNet<Dual<float>>;
-template class RowNet<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

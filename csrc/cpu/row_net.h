@@ -3,34 +3,17 @@
 #pragma once
 
 #include <memory>
-#include <utility>
 #include <vector>
 
-#include "cpu/gradients.h"
 #include "cpu/linear.h"
-#include "cpu/vector/activate.h"
+#include "cpu/memory_plan.h"
 #include "cpu/vector/memory.h"
+#include "engine/stages.h"
 #include "model/model.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// The gradient of a net on rows.
-template <class R>
-struct RowNetGradient {
-  struct L {
-    RowGradient<R>* rows;
-    GroupSums* idt;  // null: the layer has none
-  };
-  std::vector<L> layers;
-
-  void prepare(const Net& net, Gradients<R>* to);
-  // Adds to the tensors of `net`, which holds a gradient.
-  // order: of the rows of the first weight.
-  void add_gradient(Net* net, const std::vector<int>& order) const;
-};
-
-// Weights that nets on plain and on dual numbers share.
 template <class R>
 struct RowNetWeights {
   struct L {
@@ -44,29 +27,36 @@ struct RowNetWeights {
 
   // order: of the rows of the first layer's weight, as in Linear::prepare
   void prepare(const Net& net, const std::vector<int>& order);
+  bool is_linear(std::size_t layer) const { return linear_last && layer + 1 == layers.size(); }
 };
 
-template <class T>
+// What both sweeps leave for those of the tangents (row_net_tangents.h), of all atoms.
+template <class R>
+struct RowNetValues {
+  struct L {
+    Buffer<R> before, dy;  // (natoms, out): what the activation met; the gradient by the layer's output
+  };
+  std::vector<L> layers;
+  Buffer<R> dx;  // (natoms, in)
+
+  void plan(const RowNetWeights<R>& weights, int natoms, MemoryPlan* to);
+};
+
+template <class R>
 class RowNet {
  public:
-  explicit RowNet(std::shared_ptr<RowNetWeights<Real<T>>> weights) : weights_(std::move(weights)) {}
+  explicit RowNet(std::shared_ptr<const RowNetWeights<R>> weights) : weights_(std::move(weights)) {}
 
-  // What the forward sweep keeps for the reverse one, in the arena; of every layer.
-  struct Tape {
-    std::vector<T*> slope;      // act'(pre) * idt; null for a linear layer
-    std::vector<const T*> x;    // dual numbers only: what the layer reads,
-    std::vector<T*> activated;  // and before the factor idt; null without one
-  };
-  // x (rows, in) -> y (rows, out) in the arena; tape may be null.
-  T* forward(int rows, const T* x, Arena& arena, Tape* tape) const;
-  // dy (rows, out), overwritten -> d x (rows, in) in the arena, or null if not wanted. Dual numbers: adds to
-  // the gradient `to` of the atoms' group.
-  T* backward(int rows, T* dy, const Tape& tape, bool want_dx, Arena& arena,
-              const RowNetGradient<Real<T>>* to = nullptr, Range atoms = {}, int group = 0) const;
+  // What the forward sweep keeps for the reverse one, in the arena: of every layer act'(before) idt, null for
+  // a linear one.
+  using Tape = std::vector<R*>;
+  // x (rows, in) -> y (rows, out) in the arena. Null: no tape, no values.
+  R* forward(Range atoms, const R* x, Arena& arena, Tape* tape, RowNetValues<R>* values) const;
+  // dy (rows, out), overwritten -> d x (rows, in) in the arena
+  R* backward(Range atoms, R* dy, const Tape& tape, Arena& arena, RowNetValues<R>* values) const;
 
  private:
-  using L = typename RowNetWeights<Real<T>>::L;
-  std::shared_ptr<RowNetWeights<Real<T>>> weights_;
+  std::shared_ptr<const RowNetWeights<R>> weights_;
 };
 
 }  // namespace DPA2MD_ISA

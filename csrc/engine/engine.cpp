@@ -108,11 +108,12 @@ void Engine::compute(const Atoms& atoms, const StepInput& given, Exchange* excha
   do {
     list_pairs(atoms, input.forces, exchange != nullptr);
     check_parameters(input, atoms.natoms);
-    to = with_own_arrays(atoms, input, wanted);
+    to = with_own_arrays(input, wanted);
     backend_->begin(input, to);
     if (exchange) backend_->set_sent_rows(exchange->sent_rows());
     Sweep(model_, backend_.get(), clock_.get()).run(pairs_.natoms, input.forces, exchange);
   } while (!backend_->finish(&pairs_));
+  kept_ = gradients_ && input.forces;
   if (!backend_->results_by_finish()) add_up(input, atoms, to);
   check_finite(input, atoms, to);
 }
@@ -138,9 +139,9 @@ void Engine::check_parameters(const StepInput& input, int natoms) const {
 
 // Adds the engine's own arrays for missing outputs: energies, forces and the frames' sums, which are checked;
 // virials if the backend needs them.
-StepOutput Engine::with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to) {
+StepOutput Engine::with_own_arrays(const StepInput& input, StepOutput to) {
   const bool adds = !backend_->results_by_finish();
-  const std::size_t n = atoms.natoms, rows = input.forces ? atoms.nrows : 0, frames = input.frames();
+  const std::size_t n = pairs_.natoms, rows = input.forces ? pairs_.nrows : 0, frames = input.frames();
   const auto own = [](double** array, std::vector<double>* instead, std::size_t size, bool zeros) {
     if (!*array) {
       instead->resize(size);
@@ -181,6 +182,7 @@ void Engine::set_parameters(const double* flat) {
   dpa2md::set_parameters(flat, &model_);
   backend_->prepare();
   if (gradients_) gradients_->prepare();
+  kept_ = false;
 }
 
 void Engine::gradient(const StepInput& given, double* flat) {
@@ -194,10 +196,12 @@ void Engine::gradient(const StepInput& given, double* flat) {
     throw Error("gradients by weights are computed on the device cpu only: train with device cpu.");
   StepInput input = given;
   input.pairs = &pairs_, input.forces = true;
-  unwanted_.energy.resize(pairs_.natoms);
-  StepOutput output;
-  output.energy = unwanted_.energy.data();
-  gradients_->begin(input, output);
+  if (!kept_) {
+    backend_->begin(input, with_own_arrays(input, {}));
+    Sweep(model_, backend_.get(), clock_.get()).run(pairs_.natoms, true, nullptr);
+    kept_ = true;
+  }
+  gradients_->begin(input, {});
   Sweep(model_, gradients_.get(), clock_.get()).run(pairs_.natoms, true, nullptr);
   clear_parameters(&gradient_);
   gradients_->add_gradient(&gradient_);

@@ -92,13 +92,14 @@ class Engine {
  private:
   void list_pairs(const Atoms& atoms, bool forces, bool once);
   void check_parameters(const StepInput& input, int natoms) const;
-  StepOutput with_own_arrays(const Atoms& atoms, const StepInput& input, StepOutput to);
+  StepOutput with_own_arrays(const StepInput& input, StepOutput to);
 
   Model model_;
   EngineOptions options_;  // precision and threads as they are used
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Backend> gradients_;  // once there was a gradient
   Model gradient_;                      // whose weights are the gradient
+  bool kept_ = false;                   // what gradients_ needs of the last compute
   std::unique_ptr<StageClock> clock_;   // once stages are measured
   double pairs_seconds_ = 0;
   std::vector<char> expected_types_;

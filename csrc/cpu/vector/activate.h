@@ -56,5 +56,25 @@ void activate_array(const Activation& a, std::size_t n, Dual<R>* x, Dual<R>* slo
   });
 }
 
+// Dual numbers whose values and tangents lie apart.
+template <class R>
+struct Parted {
+  R *value = nullptr, *tangent = nullptr;
+};
+// The same of such numbers. x: the values; y: holds the tangents.
+template <class R>
+void activate_array(const Activation& a, std::size_t n, const R* x, Parted<R> y, Parted<R> slope) {
+  dispatch(a, [&](auto kind) {
+    constexpr Activation::Kind K = decltype(kind)::value;
+#pragma omp simd
+    for (std::size_t i = 0; i < n; ++i) {
+      Dual<R> of, d;
+      activate<K>(a, Dual<R>(x[i], y.tangent[i]), &of, &d);
+      y.value[i] = of.value, y.tangent[i] = of.tangent;
+      slope.value[i] = d.value, slope.tangent[i] = d.tangent;
+    }
+  });
+}
+
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md
