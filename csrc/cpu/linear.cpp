@@ -14,9 +14,10 @@ void Panels<R>::pack(int rows, int columns, const F& element) {
   constexpr int panel = 2 * lanes<R>();
   in = rows, out = columns;
   w.resize(static_cast<std::size_t>(in) * out);
-  R* to = w.data();
+#pragma omp parallel for schedule(static) if (w.size() > 65536)
   for (int c = 0; c < out; c += panel) {
     const int end = std::min(out, c + panel);
+    R* to = w.data() + static_cast<std::size_t>(c) * in;
     for (int r = 0; r < in; ++r) {
       for (int k = c; k < end; ++k) *to++ = R(element(r, k));
     }
@@ -78,6 +79,7 @@ std::vector<int> backend_order(const Model& m, int rows) {
 
 void add_in_file_order(const std::vector<int>& order, const std::vector<double>& gradient, Tensor* weight) {
   const std::size_t width = static_cast<std::size_t>(weight->shape[1]);
+#pragma omp parallel for schedule(static) if (gradient.size() > 65536)
   for (std::size_t r = 0; r < order.size(); ++r) {
     double* to = &weight->data[order[r] * width];
     for (std::size_t c = 0; c < width; ++c) to[c] += gradient[r * width + c];

@@ -44,6 +44,14 @@ void visit_repformer_layer(const std::string& p, RepformerLayer* y, const Visit&
   visit(p + ".h2_residual", &y->h2_residual, f);
 }
 
+// Calls part(begin, end) for parts of 0 … n-1, in OpenMP's threads if n is large.
+template <class F>
+void in_parts(std::size_t n, const F& part) {
+  constexpr std::size_t most = 16384;
+#pragma omp parallel for schedule(static) if (n > 2 * most)
+  for (std::size_t k = 0; k < n; k += most) part(k, std::min(n, k + most));
+}
+
 }  // namespace
 
 void each_parameter(Model* m, const Visit& f) {
@@ -63,8 +71,11 @@ void each_parameter(Model* m, const Visit& f) {
 }
 
 void clear_parameters(Model* model) {
-  each_parameter(model,
-                 [](const std::string&, Tensor* t) { std::fill(t->data.begin(), t->data.end(), 0.0); });
+  each_parameter(model, [](const std::string&, Tensor* t) {
+    double* to = t->data.data();
+    in_parts(t->data.size(),
+             [=](std::size_t begin, std::size_t end) { std::fill(to + begin, to + end, 0.0); });
+  });
 }
 
 std::size_t parameter_count(const Model& model) {
@@ -75,13 +86,18 @@ std::size_t parameter_count(const Model& model) {
 
 void get_parameters(const Model& model, double* flat) {
   each_parameter(const_cast<Model*>(&model), [&](const std::string&, Tensor* t) {
-    flat = std::copy(t->data.begin(), t->data.end(), flat);
+    const double* from = t->data.data();
+    in_parts(t->data.size(),
+             [=](std::size_t begin, std::size_t end) { std::copy(from + begin, from + end, flat + begin); });
+    flat += t->data.size();
   });
 }
 
 void set_parameters(const double* flat, Model* model) {
   each_parameter(model, [&](const std::string&, Tensor* t) {
-    std::copy_n(flat, t->data.size(), t->data.begin());
+    double* to = t->data.data();
+    in_parts(t->data.size(),
+             [=](std::size_t begin, std::size_t end) { std::copy(flat + begin, flat + end, to + begin); });
     flat += t->data.size();
   });
 }

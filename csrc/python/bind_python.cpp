@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "engine/devices.h"
 #include "engine/periodic_engine.h"
+#include "model/adam.h"
 #include "model/parameters.h"
 
 namespace py = pybind11;
@@ -57,7 +58,7 @@ class ArrayEngine {
   }
   Doubles parameters() {
     Doubles flat(static_cast<py::ssize_t>(parameter_count(engine().model())));
-    get_parameters(engine().model(), flat.mutable_data());
+    run_on_threads(1, [&] { get_parameters(engine().model(), flat.mutable_data()); });
     return flat;
   }
   void set_parameters(Doubles flat) {
@@ -224,6 +225,21 @@ py::tuple neighbor_list(Doubles positions, Doubles cell, Ints pbc, double rcut, 
                         py::array_t<std::int32_t>(size, c.atom.data()), vectors);
 }
 
+// Changes the vector and its moments in place, all (n).
+using InPlace = py::array_t<double, py::array::c_style>;
+void take_adam_step(InPlace vector, InPlace mean, InPlace square, Doubles gradient, double rate, double beta1,
+                    double beta2, double epsilon, double weight_decay, bool decoupled, double factor,
+                    int count, int threads) {
+  const py::ssize_t n = vector.size();
+  if (mean.size() != n || square.size() != n || gradient.size() != n)
+    throw Error("the arrays of adam_step() have different sizes.");
+  double *x = vector.mutable_data(), *m = mean.mutable_data(), *v = square.mutable_data();
+  const double* g = gradient.data();
+  const AdamStep step = {rate, beta1, beta2, epsilon, weight_decay, decoupled, factor, count};
+  py::gil_scoped_release release;
+  run_on_threads(checked_threads(threads), [&] { adam_step(step, n, x, m, v, g); });
+}
+
 }  // namespace
 }  // namespace dpa2md
 
@@ -251,6 +267,10 @@ PYBIND11_MODULE(_core, module) {
   });
   module.def("neighbor_list", &neighbor_list, py::arg("positions"), py::arg("cell"), py::arg("pbc"),
              py::arg("rcut"), py::arg("threads") = 1);
+  module.def("adam_step", &take_adam_step, py::arg("vector").noconvert(), py::arg("mean").noconvert(),
+             py::arg("square").noconvert(), py::arg("gradient"), py::arg("rate"), py::arg("beta1"),
+             py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"), py::arg("decoupled"),
+             py::arg("factor"), py::arg("count"), py::arg("threads"));
   py::class_<ArrayEngine>(module, "Engine")
       .def(py::init([](const std::string& path, const std::string& precision, int threads,
                        const std::string& device, bool tables, bool low_memory) {

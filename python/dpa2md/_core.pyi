@@ -16,6 +16,23 @@ def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, rcut: float, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
+# vector, mean and square (n) change in place
+def adam_step(
+    vector: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    gradient: np.ndarray,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+    factor: float,
+    count: int,
+    threads: int,
+) -> None: ...
+
 class Engine:
     def __init__(
         self,

@@ -7,8 +7,7 @@ namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <class R>
-FittingStage<Dual<R>>::FittingStage(const Model& model, const FittingStage<R>& plain,
-                                    Gradients<R>* gradients)
+FittingStage<Dual<R>>::FittingStage(const Model& model, const FittingStage<R>& plain, Gradients<R>* gradients)
     : model_(model), plain_(plain), net_(model.fitting.net, plain.weights_, &plain.values_, gradients) {
   if (model.concat_tebd) types_gradient_ = gradients->sums(model.type_embedding.data.size());
   if (model.fitting.vacuum) {

@@ -209,10 +209,12 @@ typename RepinitTables<T>::Units RepinitTables<T>::units(const Workspace& w, int
   const std::int32_t* type = w.pairs().type.data() + w.pairs().repinit.first[i];
   u.type = arena.take<int>(n);
   u.type_slot = arena.take<int>(n);
+  int* slot_of_type = arena.take<int>(model_.ntypes());
+  std::fill_n(slot_of_type, model_.ntypes(), -1);
   for (int j = 0; j < n; ++j) {
-    const int at = static_cast<int>(std::find(u.type, u.type + u.types, type[j]) - u.type);
-    if (at == u.types) u.type[u.types++] = type[j];
-    u.type_slot[j] = at;
+    int& slot = slot_of_type[type[j]];
+    if (slot < 0) u.type[slot = u.types++] = type[j];
+    u.type_slot[j] = slot;
   }
   return u;
 }

@@ -48,8 +48,7 @@ class CoreModel:
 
     def load(self) -> None:
         """Take over the parameters that the model has now."""
-        for name, values in self.model.trained_records(self._elements).items():
-            self._records[name][...] = values
+        self.model.write_records(self._records, self._elements)
         self._core.set_parameters(self._numbers)
 
     def compute(self, batch: Batch, virials: bool) -> BatchResults:

@@ -46,7 +46,7 @@ class Head:
         self._stretches = stretches(state.model)[self.name]
         self._core = CoreModel(self._model, sorted(source.elements), threads)
         self._excluded = np.array(self._model.model.atom_exclude, dtype=int)
-        self._own = np.empty(self._model.size)
+        self._threads = threads
 
     def train(
         self, batch: Batch, rate: float, max_gradient: float
@@ -83,13 +83,14 @@ class Head:
             what = "gradient" if math.isfinite(found.value) else "loss"
             raise self._not_finite(what, training, index)
         factor = clip_factor(math.sqrt(square), max_gradient)
-        if factor != 1:
-            gradient *= factor
         state = self._state
         state.steps[self.name] += 1
         for part in self._stretches:
             count = sum(state.steps[head] for head in part.heads)
-            state.adam.step(state.vector, part.whole, gradient[part.own], rate, count)
+            own = gradient[part.own]
+            state.adam.step(
+                state.vector, part.whole, own, rate, count, factor=factor, threads=self._threads
+            )
         return found.value, found.shown
 
     def errors(self, rate: float) -> dict[str, float]:
@@ -124,8 +125,7 @@ class Head:
     def _load(self) -> None:
         """Give the state's parameters to the core."""
         for part in self._stretches:
-            self._own[part.own] = self._state.vector[part.whole]
-        self._model.set_flat(self._own)
+            self._model.set_flat(self._state.vector[part.whole], part.own)
         self._core.load()
 
     def _evaluate(self, batch: Batch, rate: float, source: Source, index: int) -> LossResult:

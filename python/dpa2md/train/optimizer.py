@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_CHUNK = 16384
+from .._core import adam_step
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,17 @@ class Adam:
     def __init__(self, settings: Optimizer, size: int):
         self.settings = settings
         self.mean, self.square = np.zeros(size), np.zeros(size)
-        self._work = np.empty(_CHUNK), np.empty(_CHUNK)
 
     def step(
-        self, vector: np.ndarray, part: slice, gradient: np.ndarray, rate: float, count: int
+        self,
+        vector: np.ndarray,
+        part: slice,
+        gradient: np.ndarray,
+        rate: float,
+        count: int,
+        *,
+        factor: float = 1.0,
+        threads: int = 1,
     ) -> None:
         """Change a part of the vector, in place.
 
@@ -66,37 +73,29 @@ class Adam:
         part
             Those that are changed.
         gradient
-            By these, (part,). Its contents are lost.
+            By these, (part,).
         rate
             The learning rate.
         count
             How many steps these parameters have had, with this one.
+        factor
+            What the gradient is multiplied by first.
+        threads
+            0: one for each processor. The numbers are the same.
         """
-        for start in range(0, len(gradient), _CHUNK):  # what fits into the processor's cache
-            g = gradient[start : start + _CHUNK]
-            first = part.start + start
-            chunk = slice(first, first + len(g))
-            self._chunk(vector[chunk], self.mean[chunk], self.square[chunk], g, rate, count)
-
-    def _chunk(
-        self, x: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, rate: float, count: int
-    ) -> None:
         its = self.settings
-        a, b = (work[: len(x)] for work in self._work)
-        if its.weight_decay and its.kind == "AdamW":
-            x *= 1 - rate * its.weight_decay
-        elif its.weight_decay:
-            g += np.multiply(x, its.weight_decay, out=a)
-        np.multiply(g, g, out=a)
-        a *= 1 - its.beta2
-        v *= its.beta2
-        v += a
-        g *= 1 - its.beta1
-        m *= its.beta1
-        m += g
-        np.multiply(v, 1 / (1 - its.beta2**count), out=a)
-        np.sqrt(a, out=a)
-        a += its.epsilon
-        np.multiply(m, rate / (1 - its.beta1**count), out=b)
-        b /= a
-        x -= b
+        adam_step(
+            vector[part],
+            self.mean[part],
+            self.square[part],
+            gradient,
+            rate,
+            its.beta1,
+            its.beta2,
+            its.epsilon,
+            its.weight_decay,
+            its.kind == "AdamW",
+            factor,
+            count,
+            threads,
+        )

@@ -162,22 +162,24 @@ class TrainableModel:
         own = _places({p.name: p.shape for p in chosen})
         self.parameters: tuple[Parameter, ...] = tuple(own.values())
         self.size = sum(p.end - p.offset for p in self.parameters)
+        self._whole = self.size == len(self._all)
         # where in the vector of all parameters each entry of the flat one is
-        self._chosen: Any = slice(None)
-        if self.size < len(self._all):
-            self._chosen = np.concatenate(
-                [np.arange(p.offset, p.end) for p in chosen] or [np.zeros(0, dtype=np.int64)]
-            )
+        self._chosen = np.concatenate(
+            [np.arange(p.offset, p.end) for p in chosen] or [np.zeros(0, dtype=np.int64)]
+        )
 
     def flat(self) -> np.ndarray:
         """All trained numbers, float64 (size,): a copy."""
-        return np.array(self._all[self._chosen])
+        return self._all[self._chosen]
 
-    def set_flat(self, vector: np.ndarray) -> None:
-        """Replace all trained numbers by `vector`, (size,)."""
-        if vector.shape != (self.size,):
-            raise ValueError(f"the vector has the shape {vector.shape} and not ({self.size},)")
-        self._all[self._chosen] = vector
+    def set_flat(self, vector: np.ndarray, part: slice | None = None) -> None:
+        """Replace all trained numbers by `vector`, (size,), or this part of them."""
+        part = slice(0, self.size) if part is None else part
+        if vector.shape != (part.stop - part.start,):
+            raise ValueError(
+                f"the vector has the shape {vector.shape} and not ({part.stop - part.start},)"
+            )
+        self._all[part if self._whole else self._chosen[part]] = vector
 
     # ---- records
 
@@ -200,15 +202,26 @@ class TrainableModel:
             The elements (indices of the type map) that occur; None: all. Entries of strip tables
             for other elements keep the values that they had when they were computed last.
         """
-        found = {name: place.get(self._all).copy() for name, place in self._direct.items()}
-        tebd = self._type_embedding()
-        found[_TYPE_EMBEDDING] = tebd
+        shapes = {name: place.index.shape for name, place in self._direct.items()}
+        shapes[_TYPE_EMBEDDING] = self._type_embedding().shape
+        shapes |= {name: table.shape for name, table in self._tables.items()}
+        found = {name: np.empty(shape) for name, shape in shapes.items()}
+        self.write_records(found, present)
+        return found
+
+    def write_records(
+        self, into: Mapping[str, np.ndarray], present: Sequence[int] | None = None
+    ) -> None:
+        """Write what `trained_records` returns into arrays of the same shapes."""
+        for name, place in self._direct.items():
+            into[name][...] = place.get(self._all)
+        tebd = into[_TYPE_EMBEDDING]
+        tebd[...] = self._type_embedding()
         chosen = self._present(present)
         for net in self._strips:
             table = net.table(self._values(self._net_layers[net.record]), tebd[chosen])
             self._tables[net.record][_block(net, chosen)] = table
-            found[net.record] = self._tables[net.record].copy()
-        return found
+            into[net.record][...] = self._tables[net.record]
 
     def pull(
         self, gradients: Mapping[str, np.ndarray], present: Sequence[int] | None = None
@@ -228,14 +241,17 @@ class TrainableModel:
         array
             float64, (size,).
         """
-        total = np.zeros(len(self._all))
+        total = np.empty(len(self._all))
+        total[self._indirect] = 0
+        for name in self._direct.keys() - gradients.keys():
+            self._direct[name].set(total, 0)
         tebd = self._type_embedding()
         d_tebd = np.zeros_like(tebd)
         strips = {net.record: net for net in self._strips}
         chosen = self._present(present)
         for name, gradient in gradients.items():
             if name in self._direct:
-                self._direct[name].add(total, gradient)
+                self._direct[name].set(total, gradient)
             elif name in strips:
                 d_tebd[chosen] += self._pull_strip(
                     strips[name], gradient, tebd[chosen], chosen, total
@@ -247,7 +263,7 @@ class TrainableModel:
         layers = self._values(self._type_layers)
         found, _ = backward(layers, self._type_inputs, "linear", d_tebd)
         _add(total, self._type_layers, found)
-        return total[self._chosen]
+        return total if self._whole else total[self._chosen]
 
     def _pull_strip(
         self,
@@ -293,6 +309,11 @@ class TrainableModel:
             for name, array in records.items()
             if name not in evaluated and _is_traced(array)
         }
+        direct = np.zeros(len(self._all), dtype=int)
+        for place in self._direct.values():
+            direct[place.index] += 1
+        assert direct.max(initial=0) <= 1  # no number is in two records
+        self._indirect = np.flatnonzero(direct == 0)
         scope = weights.scope("atomic_model").scope("descriptor")
         elements = self.model.elements
         self._type_inputs = type_inputs(self.model.descriptor, elements)
@@ -388,13 +409,12 @@ class _Entries:
         first, strides = self.index.flat[0] * size, [step * size for step in self.steps]
         return np.ndarray(self.index.shape, vector.dtype, vector, first, strides)
 
-    def add(self, vector: np.ndarray, array: np.ndarray) -> None:
-        """Add to these entries of the vector."""
+    def set(self, vector: np.ndarray, values: np.ndarray | float) -> None:
+        """Replace these entries of the vector."""
         if self.steps is None:
-            vector[self.index] += array
+            vector[self.index] = values
         else:
-            view = self.get(vector)
-            view += array
+            self.get(vector)[...] = values
 
 
 def _as_index(array: np.ndarray) -> np.ndarray:
