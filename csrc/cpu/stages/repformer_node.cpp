@@ -35,8 +35,7 @@ T* Repformers<T>::product_left(const Neighborhood& a, Arena& arena) {
   for (int j = 0; j < a.n; ++j) {
     const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + kH2Row * j;
     T* out = left + j * k;
-#pragma omp simd
-    for (int c = 0; c < kq; ++c) out[c] = g2[c] * sw;
+    for_lanes<T>(kq, [&](int c, auto w) { store<w>(out + c, load<w>(g2 + c) * sw); });
     out[kq] = h2[0] * sw, out[kq + 1] = h2[1] * sw, out[kq + 2] = h2[2] * sw;
   }
   return left;
@@ -117,12 +116,14 @@ void Repformers<T>::conv_backward(int l, [[maybe_unused]] int i, const Neighborh
   T* scaled = arena.take<T>(static_cast<std::size_t>(n) * width);
   for (int c = 0; c < width; ++c) scale[c] = inv * dout.conv[c];
   for (int k = 0; k < kq; ++k) {
-#pragma omp simd
-    for (int c = 0; c < width; ++c) dproduct[k * width + c] = scale[c] * weight[k * width + c];
+    for_lanes<T>(width, [&](int c, auto w) {
+      store<w>(dproduct + k * width + c, load<w>(scale + c) * load<w>(weight + k * width + c));
+    });
   }
   for (int j = 0; j < n; ++j) {
-#pragma omp simd
-    for (int c = 0; c < width; ++c) scaled[j * width + c] = scale[c] * a.gg1[j * width + c];
+    for_lanes<T>(width, [&](int c, auto w) {
+      store<w>(scaled + j * width + c, load<w>(scale + c) * load<w>(a.gg1 + j * width + c));
+    });
   }
   gemm(n, kq, width, plain<T>(scaled, width), weight_t, kq, dleft, kq, false);
 }
@@ -150,10 +151,11 @@ void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const
   for (int j = 0; j < n; ++j) {
     const T sw = a.sw[j], *g = dleft + j * kq, *h = left + j * k + kq;
     T* out = d->g2 + j * kq;
-#pragma omp simd
-    for (int c = 0; c < kq; ++c) {
-      out[c] += sw * g[c] + h[0] * ds2[c] + h[1] * ds2[kq + c] + h[2] * ds2[2 * kq + c];
-    }
+    for_lanes<T>(kq, [&](int c, auto w) {
+      const T* s = ds2 + c;
+      add<w>(out + c, load<w>(g + c) * sw + load<w>(s) * h[0] + load<w>(s + kq) * h[1] +
+                          load<w>(s + 2 * kq) * h[2]);
+    });
     if (!wants_geometry()) continue;
     T sum[4];  // d h2 w and, from conv, d sw
     products_along(a, j, f.has_drrd ? ds1 : nullptr, ds2, dleft + j * kq, sum);

@@ -46,8 +46,10 @@ template <class T>
 inline void symmetrise(const T* s, int width, int axis, T* out) {
   for (int a = 0; a < axis; ++a) {
     const T x = s[a] / 3, y = s[width + a] / 3, z = s[2 * width + a] / 3;
-#pragma omp simd
-    for (int d = 0; d < width; ++d) out[a * width + d] = x * s[d] + y * s[width + d] + z * s[2 * width + d];
+    for_lanes<T>(width, [&](int d, auto w) {
+      store<w>(out + a * width + d,
+               load<w>(s + d) * x + load<w>(s + width + d) * y + load<w>(s + 2 * width + d) * z);
+    });
   }
 }
 

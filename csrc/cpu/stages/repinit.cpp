@@ -243,11 +243,11 @@ void RepinitStage<T>::squares(const T* moment, T* out) const {
   const int ng = model_.repinit.ng, axis = model_.repinit_axis, np = np_;
   for (int a = 0; a < axis; ++a) {
     const T x[4] = {moment[a], moment[np + a], moment[2 * np + a], moment[3 * np + a]};
-#pragma omp simd
-    for (int m = 0; m < ng; ++m) {
-      out[a * ng + m] =
-          x[0] * moment[m] + x[1] * moment[np + m] + x[2] * moment[2 * np + m] + x[3] * moment[3 * np + m];
-    }
+    for_lanes<T>(ng, [&](int m, auto w) {
+      const T* y = moment + m;
+      store<w>(out + a * ng + m, load<w>(y) * x[0] + load<w>(y + np) * x[1] + load<w>(y + 2 * np) * x[2] +
+                                     load<w>(y + 3 * np) * x[3]);
+    });
   }
 }
 

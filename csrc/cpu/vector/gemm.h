@@ -265,8 +265,12 @@ inline T sum(int n, const T* x) {
 // y += s x
 template <class S, class X, class T>
 inline void axpy(int n, S s, const X* x, T* y) {
+  if constexpr (is_dual<T>) {
+    for_lanes<T>(n, [&](int i, auto w) { store<w>(y + i, load<w>(y + i) + load<w>(x + i) * s); });
+  } else {
 #pragma omp simd
-  for (int i = 0; i < n; ++i) y[i] += s * x[i];
+    for (int i = 0; i < n; ++i) y[i] += s * x[i];
+  }
 }
 
 }  // namespace DPA2MD_ISA

@@ -123,5 +123,15 @@ DPA2MD_INLINE void add(T* p, typename Vector<T, W>::type x) {
   }
 }
 
+// Calls f(i, w) for vectors of w numbers from i on, and single ones at the end, of 0 … n-1; w is a constant.
+// For dual numbers: compilers make no vectors of `omp simd` loops over them.
+template <class T, class F>
+DPA2MD_INLINE void for_lanes(int n, const F& f) {
+  constexpr int W = lanes<T>();
+  int i = 0;
+  for (; i + W <= n; i += W) f(i, std::integral_constant<int, W>{});
+  for (; i < n; ++i) f(i, std::integral_constant<int, 1>{});
+}
+
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md
