@@ -153,8 +153,8 @@ void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const
     T* out = d->g2 + j * kq;
     for_lanes<T>(kq, [&](int c, auto w) {
       const T* s = ds2 + c;
-      add<w>(out + c, load<w>(g + c) * sw + load<w>(s) * h[0] + load<w>(s + kq) * h[1] +
-                          load<w>(s + 2 * kq) * h[2]);
+      add<w>(out + c,
+             load<w>(g + c) * sw + load<w>(s) * h[0] + load<w>(s + kq) * h[1] + load<w>(s + 2 * kq) * h[2]);
     });
     if (!wants_geometry()) continue;
     T sum[4];  // d h2 w and, from conv, d sw

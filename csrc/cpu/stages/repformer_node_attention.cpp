@@ -60,7 +60,8 @@ void Repformers<T>::local_softmax(const Neighborhood& a, T level, const T* u, T*
       top = std::max(top, prob[j]);
     }
     T total = empty ? T(empty) * math::exp(-shift - top) : T(0);
-    for_lanes<T>(n, [&](int j, auto w) { store<w>(prob + j, exp_lanes<w>(load<w>(prob + j) - spread<w>(top))); });
+    for_lanes<T>(
+        n, [&](int j, auto w) { store<w>(prob + j, exp_lanes<w>(load<w>(prob + j) - spread<w>(top))); });
     total += value_of(level) > 0 ? T(0) : sum(n, prob);
     for (int j = 0; value_of(level) > 0 && j < n; ++j)
       total += prob[j] * slot_term((logit[j] + shift) * a.sw[j], level * a.sw[j]).value;
