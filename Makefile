@@ -122,6 +122,6 @@ $(VENV)/.installed-test: $(VENV)/.installed-plot
 
 $(SANITIZED)/.built: $(VENV)/.builders CMakeLists.txt $(CPP_FILES) tests/cpp/CMakeLists.txt
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-	  -DDPA2MD_TESTS=ON -DDPA2MD_SANITIZE=ON -DDPA2MD_CUDA=OFF
+	  -DDPA2MD_TESTS=ON -DDPA2MD_SANITIZE=ON -DDPA2MD_ISAS=NATIVE -DDPA2MD_CUDA=OFF
 	$(BIN)/cmake --build $(SANITIZED)
 	@touch $@

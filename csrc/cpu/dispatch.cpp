@@ -5,6 +5,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "cpu/memory_limit.h"
@@ -18,45 +19,61 @@ namespace dpa2md {
                                         bool low_memory);                                          \
   }
 DPA2MD_DECLARE(cpu_portable)
-#ifdef DPA2MD_HAVE_X86
 DPA2MD_DECLARE(cpu_avx2)
 DPA2MD_DECLARE(cpu_avx512)
-#endif
 
 namespace {
 
+struct InstructionSet {
+  const char* name;
+  bool runs;  // on this processor
+  decltype(&cpu_portable::make_backend) make_backend;
+};
+
+// Those that were compiled, the best first.
+std::vector<InstructionSet> instruction_sets() {
+  [[maybe_unused]] bool avx2 = false, avx512 = false;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+  return {
+#ifdef DPA2MD_HAVE_avx512
+      {"avx512", avx512, cpu_avx512::make_backend},
+#endif
+#ifdef DPA2MD_HAVE_avx2
+      {"avx2", avx2, cpu_avx2::make_backend},
+#endif
+#ifdef DPA2MD_HAVE_portable
+      {"portable", true, cpu_portable::make_backend},
+#endif
+  };
+}
+
 // DPA2MD_ISA=portable|avx2|avx512 asks for a lower set than the processor has, for tests and for comparing.
-std::string choose_isa() {
+InstructionSet choose_isa() {
   const char* wanted = std::getenv("DPA2MD_ISA");
   const std::string ask = wanted ? wanted : "";
   if (!ask.empty() && ask != "portable" && ask != "avx2" && ask != "avx512") {
     throw Error("DPA2MD_ISA=" + ask + " is unknown: use portable, avx2 or avx512, or unset it.");
   }
-#ifdef DPA2MD_HAVE_X86
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  if ((ask == "avx512" && !avx512) || (ask == "avx2" && !avx2)) {
-    throw Error("DPA2MD_ISA=" + ask + " asks for instructions that this processor does not have: unset it.");
+  for (const InstructionSet& set : instruction_sets()) {
+    if (ask == set.name && !set.runs)
+      throw Error("DPA2MD_ISA=" + ask +
+                  " asks for instructions that this processor does not have: unset it.");
+    if (set.runs && (ask.empty() || ask == set.name)) return set;
   }
-  if (avx512 && (ask.empty() || ask == "avx512")) return "avx512";
-  if (avx2 && ask != "portable") return "avx2";
-#endif
-  return "portable";
+  throw Error("this build of dpa2md has no code for " + (ask.empty() ? "this processor" : ask) +
+              ": build it with -DDPA2MD_ISAS=\"portable;avx2;avx512\".");
 }
 
 }  // namespace
 
 std::unique_ptr<Backend> make_cpu_backend(const Model& model, Precision precision, int threads, bool tables,
                                           bool low_memory) {
-  const bool single = precision == Precision::kFloat32;
-  const std::string isa = choose_isa();
-#ifdef DPA2MD_HAVE_X86
-  if (isa == "avx512") return cpu_avx512::make_backend(model, single, threads, tables, low_memory);
-  if (isa == "avx2") return cpu_avx2::make_backend(model, single, threads, tables, low_memory);
-#endif
-  return cpu_portable::make_backend(model, single, threads, tables, low_memory);
+  return choose_isa().make_backend(model, precision == Precision::kFloat32, threads, tables, low_memory);
 }
 
 void check_memory(std::size_t bytes, std::size_t held, std::int64_t natoms, bool low_memory) {

@@ -9,23 +9,40 @@ import subprocess
 
 import pytest
 
+from tests.support.cpp_programs import run_all
+from tests.support.paths import ROOT
 from tests.support.selection import skip_or_fail
 
 # Their own copies: the namespaces of an instruction set, and clones that are chosen at run time.
 OWN = re.compile(r"cpu_avx2|cpu_avx512|\.arch_|_GLOBAL__sub_I_")
+OBJECT = "CMakeFiles/_core.dir/csrc/python/bind_python.cpp.o"
 
 
-@pytest.mark.timeout(1800)  # the first test builds
+def module_with_names(folder):
+    """The Python module as the last build linked it, but with the names of its functions."""
+    builds = [
+        path for path in ROOT.glob("build/*/libdpa2md_core.a") if (path.parent / OBJECT).exists()
+    ]
+    compiler = shutil.which("g++")
+    if not builds or not compiler:
+        skip_or_fail("cpp", "linking the module needs g++ and a build of it: make dev")
+    core = max(builds, key=lambda path: path.stat().st_mtime)
+    out = folder / "module.so"
+    run_all([compiler, "-shared", str(core.parent / OBJECT), str(core), "-fopenmp", "-o", str(out)])
+    return out
+
+
 @pytest.mark.skipif(
     platform.machine() != "x86_64", reason="other processors have one instruction set"
 )
-def test_shared_functions_run_on_every_processor(cpp_programs):
+def test_shared_functions_run_on_every_processor(tmp_path):
     """Templates that all sets use (std::vector, ...) are compiled for each: none of AVX may be left, or a
     processor without it would fail."""
     objdump = shutil.which("objdump")
     if not objdump:
         skip_or_fail("cpp", "reading programs needs objdump: apt install binutils")
-    command = [objdump, "--disassemble", "--no-show-raw-insn", str(cpp_programs / "evaluate")]
+    module = module_with_names(tmp_path)
+    command = [objdump, "--disassemble", "--no-show-raw-insn", str(module)]
     function, wide = "", set()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listing:
         for line in listing.stdout:
