@@ -19,5 +19,13 @@ class RunError(RuntimeError):
     """A molecular dynamics run can't start or be continued, or has exploded."""
 
 
+class Explosion(RunError):
+    """A molecular dynamics run has exploded: `step` (its number) and `reason` say where and why."""
+
+    def __init__(self, message: str, step: int, reason: str):
+        super().__init__(message)
+        self.step, self.reason = step, reason
+
+
 class InputError(ValueError):
     """The input or the data of a training can't be used."""

@@ -16,7 +16,7 @@ from ase.io import write
 from .base.files import whole_file
 from .base.interrupt import interruptible
 from .dynamics import BAR, Settings, draw_velocities
-from .errors import RunError
+from .errors import Explosion, RunError
 from .integrators import make_dynamics, set_targets
 from .run.checkpoint import load_checkpoint, restore_atoms, restore_dynamics, save_checkpoint
 from .run.outputs import ThermoLog, check_trajectory_name, frame_of, open_frames
@@ -31,6 +31,7 @@ class Outcome:
     last_step: int  #: the last step that was done
     seconds: float  #: of wall time
     interrupted: bool  #: stopped by Ctrl-C or SIGTERM
+    reason: str | None = None  #: why the watch ended the run; None: it didn't
 
     def __str__(self) -> str:
         return f"steps {self.first_step} to {self.last_step} in {self.seconds:.1f} s"
@@ -38,6 +39,8 @@ class Outcome:
 
 # Called after every step with the step number, and with the thermo row at logged steps.
 Report = Callable[[int, "dict[str, float] | None"], None]
+# Called with the step number and the atoms at logged steps; a text ends the run and says why.
+Watch = Callable[[int, Atoms], "str | None"]
 
 
 def run_md(
@@ -51,6 +54,7 @@ def run_md(
     about: Mapping[str, Any] | None = None,
     restart: bool = False,
     report: Report | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Run molecular dynamics up to step ``settings.steps``.
 
@@ -69,12 +73,19 @@ def run_md(
         Continue from `checkpoint` if it exists.
     report
         Called as ``report(step, row)`` after every step; row is a dict at logged steps, else None.
+    watch
+        Called as ``watch(step, atoms)`` at logged steps, before anything is written of the step. A
+        text ends the run: it is the outcome's `reason`, the outputs end with the logged step
+        before, and the frame is saved beside the trajectory as after an explosion. Step 0 is not
+        asked about: it is what was given.
 
     Raises
     ------
     RunError
-        When the run can't start or be continued, or explodes; then the last frame is saved
-        beside the trajectory, or the table, where there is one.
+        When the run can't start or be continued.
+    Explosion
+        When the run explodes; then the last frame is saved beside the trajectory, or the table,
+        where there is one.
     """
     if trajectory is not None:
         check_trajectory_name(trajectory)
@@ -89,7 +100,7 @@ def run_md(
     dynamics = make_dynamics(atoms, settings, rng)
     if checkpoint is not None and arrays is not None and facts is not None:
         restore_dynamics(checkpoint, dynamics, rng, arrays, facts)
-    run = _Run(atoms, settings, dynamics, rng, checkpoint, report)
+    run = _Run(atoms, settings, dynamics, rng, checkpoint, report, watch)
     done = facts["step"] if facts and facts["step"] != _NOTHING_YET else None
     earlier = load_record(record) if record and facts else []
     if facts is None:
@@ -116,9 +127,10 @@ class _Run:
         rng: np.random.Generator,
         checkpoint: Path | None,
         report: Report | None,
+        watch: Watch | None,
     ):
         self.atoms, self.settings, self.dynamics, self.rng = atoms, settings, dynamics, rng
-        self.checkpoint, self.report = checkpoint, report
+        self.checkpoint, self.report, self.watch = checkpoint, report, watch
         self.outputs: dict[str, Any] = {}
         self.failed_frame: Path | None = None
 
@@ -151,6 +163,9 @@ class _Run:
             while step < self.settings.steps and not stop:
                 step += 1
                 self._step(step)
+                if reason := self._objection(step):
+                    self._save_failed()
+                    return Outcome(first, step, time.perf_counter() - began, False, reason)
                 row = self._log(step) if step % self.settings.interval == 0 else None
                 stop = interrupted.is_set()
                 last = stop or step == self.settings.steps
@@ -172,17 +187,27 @@ class _Run:
         if not temperature <= self.settings.limit:  # also when it is not a number
             self._explode(step, f"the temperature is {temperature:.0f} K")
 
+    def _objection(self, step: int) -> str | None:
+        """Why the watch wants the run to end here."""
+        if self.watch is None or step % self.settings.interval:
+            return None
+        return self.watch(step, self.atoms)
+
     def _explode(self, step: int, why: str) -> None:
-        saved = ""
+        self._save_failed()
+        saved = f"; the frame is in {self.failed_frame}" if self.failed_frame else ""
+        raise Explosion(
+            f"The run failed at step {step} ({why}){saved}: relax the structure first, or take a "
+            "smaller timestep.",
+            step,
+            why,
+        ) from None
+
+    def _save_failed(self) -> None:
         if self.failed_frame:
             frame = self.atoms.copy()  # without the calculator, whose results may be missing
             with whole_file(self.failed_frame) as temporary:
                 write(temporary, frame, format="extxyz")
-            saved = f"; the frame is in {self.failed_frame}"
-        raise RunError(
-            f"The run failed at step {step} ({why}){saved}: relax the structure first, or take a "
-            "smaller timestep."
-        ) from None
 
     def _log(self, step: int) -> dict[str, float]:
         row = thermo(self.atoms, step, self.settings.timestep)

@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.io import read, write
 from dpa2md import DPA2Calculator
 from dpa2md.dynamics import BAR, Settings, draw_velocities
-from dpa2md.errors import RunError
+from dpa2md.errors import Explosion, RunError
 from dpa2md.integrators import default_barostat
 from dpa2md.md import run_md, thermo
 from dpa2md.report.plots import plot_rdf, plot_thermo, radial_distribution
@@ -227,14 +227,37 @@ def test_interrupted_run_saves_its_step(number, start, files):
 
 def test_explosions_stop_the_run(start, files):
     names = files("run")
-    with pytest.raises(RunError, match=r"failed at step \d+ \(the temperature is \d+ K\)"):
+    with pytest.raises(Explosion, match=r"failed at step \d+ \(the temperature is \d+ K\)") as end:
         run_md(start(), Settings(steps=50, max_temperature=20.0), **names)
+    assert f"step {end.value.step} ({end.value.reason})" in str(end.value)
     frame = read(names["trajectory"].with_suffix(".failed.extxyz"))
     assert len(frame) == len(start())
     atoms = start()
     atoms.set_momenta(np.full((len(atoms), 3), np.nan))
     with pytest.raises(RunError, match="failed at step 1"):
         run_md(atoms, Settings(steps=50, ensemble="nve"), trajectory=names["trajectory"])
+
+
+def test_a_watch_ends_the_run(start, files):
+    """Before anything is written of the step; a continued run asks it again."""
+    names, settings = files("run", "xyz"), Settings(steps=20, interval=5)
+    asked = []
+
+    def watch(step: int, atoms: Atoms) -> str | None:
+        asked.append(step)
+        return "enough" if step == 15 else None
+
+    outcome = run_md(start(), settings, **names, watch=watch)
+    assert (outcome.last_step, outcome.reason, outcome.interrupted) == (15, "enough", False)
+    assert asked == [5, 10, 15]
+    assert list(columns(names["log"])["step"]) == [0, 5, 10]
+    assert [frame.info["step"] for frame in read(names["trajectory"], ":")] == [0, 5, 10]
+    assert names["trajectory"].with_suffix(".failed.extxyz").exists()
+    outcome = run_md(start(), settings, **names, watch=watch, restart=True)
+    assert (outcome.first_step, outcome.last_step, outcome.reason) == (10, 15, "enough")
+    outcome = run_md(start(), settings, **names, restart=True)
+    assert (outcome.first_step, outcome.last_step, outcome.reason) == (10, 20, None)
+    assert list(columns(names["log"])["step"]) == [0, 5, 10, 15, 20]
 
 
 def test_checkpoints_that_do_not_fit(start, files, path):

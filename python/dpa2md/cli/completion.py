@@ -64,4 +64,4 @@ def _complete_files(parser: argparse.ArgumentParser, completion: Mapping[str, An
             action.complete = completion  # type: ignore[attr-defined]
 
 
-_FILES = {"MODEL", "STRUCTURE", "STRUCTURES", "IN", "PYTHON"}
+_FILES = {"MODEL", "CALCULATOR", "STRUCTURE", "STRUCTURES", "IN", "PYTHON"}

@@ -121,7 +121,10 @@ def run(args: argparse.Namespace) -> int:
         outcome = run_md(
             atoms,
             settings,
-            **files,
+            trajectory=files["trajectory"],
+            log=files["log"],
+            checkpoint=files["checkpoint"],
+            record=files["record"],
             about=_about(args),
             restart=args.restart,
             report=progress.report,
