@@ -17,7 +17,7 @@ from dpa2md.train.parameters import TrainableModel
 from dpa2md.train.settings import settings_of
 
 from tests.support.deepmd_kit import run_deepmd
-from tests.support.tiny_training import DPA1, DPA2, double, single
+from tests.support.tiny_training import DPA1, DPA2, double, repelling, single, write_anew
 
 
 def deepmd_train(folder: Path, data: dict[str, Any], *options: str) -> None:
@@ -75,3 +75,34 @@ def test_deepmd_goes_on_from_float32(tmp_path, monkeypatch, make):
     # and we go on from its own
     data["training"] |= {"numb_steps": 12, "save_ckpt": "ours"}
     assert train(data, restart="theirs-9.pt", threads=1) == Path("ours-12.pt")
+
+
+def unchanged(data: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """The input with a learning rate that changes no number."""
+    rate = {"type": "exp", "start_lr": 1e-30, "stop_lr": 1e-31, "decay_steps": 5}
+    training = {"disp_freq": 1, "save_freq": 1, "numb_steps": 1} | training
+    return data | {"learning_rate": rate, "training": data["training"] | training}
+
+
+@pytest.mark.parametrize("descriptor", [DPA1, DPA2], ids=["dpa1", "dpa2"])
+def test_finetuning_with_another_type_map(tmp_path, monkeypatch, descriptor):
+    """The first model of both is the same in float64, but for random rows and what they change."""
+    monkeypatch.chdir(tmp_path)
+    data = in_float64(tmp_path, descriptor, numb_steps=4, save_ckpt="old")
+    old = train(data, threads=1)
+    rows = "type_embedding.embedding.embedding_net.layers.0.matrix"
+    for elements in (["O", "H", "C"], ["Na", "O", "C", "H"]):
+        write_anew(tmp_path / "data", repelling(4, seed=3, strength=1.5))
+        data["model"]["type_map"] = elements
+        given = unchanged(data, save_ckpt="theirs")
+        deepmd_train(tmp_path, given, "--finetune", str(old))
+        given["training"] |= {"save_ckpt": "ours", "disp_file": "ours.out"}
+        ours = TrainableModel.read(train(given, finetune=old, threads=1)).tensors
+        theirs = TrainableModel.read("theirs-1.pt").tensors
+        for name, tensor in ours.items():
+            if name.endswith("min_nbor_dist"):
+                continue
+            if name.endswith(rows) and "Na" in elements:
+                tensor, theirs[name] = tensor[1:], theirs[name][1:]
+            # sums in another order; energies of the least squares' matrix are -3 eV
+            assert tensor == pytest.approx(theirs[name], rel=1e-9, abs=1e-9), name
