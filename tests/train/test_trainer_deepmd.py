@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dpa2md.cli import main
 from dpa2md.train import train
 from dpa2md.train.checkpoint import read_state
+from dpa2md.train.multi_task import MultiTaskModel
 from dpa2md.train.parameters import TrainableModel
 from dpa2md.train.settings import settings_of
 
@@ -106,3 +108,57 @@ def test_finetuning_with_another_type_map(tmp_path, monkeypatch, descriptor):
                 tensor, theirs[name] = tensor[1:], theirs[name][1:]
             # sums in another order; energies of the least squares' matrix are -3 eV
             assert tensor == pytest.approx(theirs[name], rel=1e-9, abs=1e-9), name
+
+
+def several(folder: Path) -> dict[str, Any]:
+    """Two tasks in float64, all frames of each in one batch."""
+    data = double(folder)
+    for section in (data["model"]["shared_dict"]["common"],
+                    *(task["fitting_net"] for task in data["model"]["model_dict"].values())):  # fmt: skip
+        section["precision"] = "float64"
+    for section in data["training"]["data_dict"].values():
+        section["training_data"]["batch_size"] = 4
+    return data
+
+
+def links(model: MultiTaskModel) -> dict[Any, Any]:
+    """Those of tensors that have numbers."""
+    return {k: v for k, v in model.links.items() if model.heads[k[0]].tensors[k[1]].size}
+
+
+@pytest.mark.parametrize("options", [[], ["--use-pretrain-script"]], ids=["own", "pretrained"])
+def test_finetuning_of_several_tasks(tmp_path, monkeypatch, options):
+    """A task that goes on, one from another head, one with a new fitting net: the same tensors but
+    for those of the new net."""
+    monkeypatch.chdir(tmp_path)
+    data = several(tmp_path)
+    old = train(data | {"training": data["training"] | {"numb_steps": 6, "save_ckpt": "old"}})
+    write_anew(tmp_path / "strong", repelling(4, seed=5, strength=1.5))
+    tasks, sections = data["model"]["model_dict"], data["training"]["data_dict"]
+    tasks["other"] = tasks["strong"] | {"finetune_head": "weak"}
+    tasks["new"] = tasks.pop("strong")
+    sections["other"] = sections["new"] = sections.pop("strong")
+    data["loss_dict"] = dict.fromkeys(tasks, data["loss_dict"]["weak"])
+    data = unchanged(data, save_ckpt="theirs")
+    data["training"]["data_dict"] = {name: sections[name] for name in tasks}
+    deepmd_train(tmp_path, data, "--finetune", str(old), *options)
+    data["training"] |= {"save_ckpt": "ours", "disp_file": "ours.out"}
+    (tmp_path / "input.json").write_text(json.dumps(data))
+    command = ["train", "input.json", "--finetune", str(old), "--threads", "1", "-o", "o.dpa2"]
+    assert main([*command, *options]) == 0
+    before = MultiTaskModel.read(old).heads
+    ours, theirs = (MultiTaskModel.read(f"{name}-1.pt") for name in ("ours", "theirs"))
+    assert links(ours) == links(theirs)
+    for task, source in (("weak", "weak"), ("other", "weak"), ("new", "weak")):
+        for name, tensor in ours.heads[task].tensors.items():
+            if name.endswith("min_nbor_dist"):
+                continue
+            new = task == "new" and ".fitting_net." in name
+            if not new:
+                # sums in another order; energies of the least squares' matrix are -3 eV
+                expected = theirs.heads[task].tensors[name]
+                assert tensor == pytest.approx(expected, rel=1e-9, abs=1e-9), (task, name)
+            is_bias = task != "weak" and name.endswith(("out_bias", "out_std"))
+            same = np.array_equal(tensor, before[source].tensors[name])
+            moved = is_bias or (new and name.endswith(("matrix", ".bias", "idt")))
+            assert same != moved, (task, name)
