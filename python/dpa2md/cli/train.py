@@ -146,10 +146,10 @@ def _start(args: argparse.Namespace) -> Start:
 
 def _pretrained_section(start: Start) -> Callable[[Any], dict[str, Any]]:
     """What gives the input's model section the pretrained model's settings."""
-    from ..train.pretrained import pretrained_config, pretrained_section
+    from ..train.pretrained import merged_section, pretrained_config
 
     if start.finetune is not None:
-        return partial(pretrained_section, start.finetune, start.head)
+        return partial(merged_section, start.finetune, start.head)
     if start.init_model is not None:
         config = pretrained_config(start.init_model, None)
         return lambda section: config

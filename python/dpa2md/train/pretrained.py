@@ -96,7 +96,7 @@ def pretrained_config(file: str, head: str | None) -> dict[str, Any]:
         return _section(contents.choose(_choose(contents, None, head).head))
 
 
-def pretrained_section(file: str, head: str | None, given: Any) -> dict[str, Any]:
+def merged_section(file: str, head: str | None, given: Any) -> dict[str, Any]:
     """An input's model section with descriptors and fitting nets of a pretrained model.
 
     As in DeePMD-kit, other keys that the input has stay, its type map among them, and so does a
