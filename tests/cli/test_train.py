@@ -142,13 +142,37 @@ def test_finetuning_with_the_pretrained_models_section(folder, capsys):
     write(data)
     assert train("--quiet") == 0
     Path("model.ckpt-2.pt").rename("old.pt")
-    data["model"] = {"type_map": ["C"], "descriptor": {}, "fitting_net": {}}
+    del data["model"]
     write(data)
     assert train("--finetune", "old.pt", "--use-pretrain-script", "--quiet") == 0
     old, new = (TrainableModel.read(name) for name in ("old.pt", "model.ckpt-2.pt"))
     assert old.model == new.model
     moved = np.abs(old.flat() - new.flat()).max()
     assert 0 < moved < 0.1  # two steps of 0.02
+
+
+def test_the_inputs_type_map_stays(folder, capsys):
+    """As in DeePMD-kit; the input's other keys, too, but for descriptor and fitting net."""
+    data = single(folder, numb_steps=1)
+    data["model"]["pair_exclude_types"] = [[0, 1]]  # H and C
+    write(data)
+    assert train("--quiet") == 0
+    Path("model.ckpt-1.pt").rename("old.pt")
+    data["model"] = {"type_map": ["O", "Na", "H", "C"], "descriptor": {}, "data_stat_nbatch": 3}
+    write(data)
+    capsys.readouterr()
+    assert train("--finetune", "old.pt", "--use-pretrain-script") == 0
+    out = capsys.readouterr().out
+    assert "note: The type_map of old.pt lacks Na: the type embedding starts from random" in out
+    old, new = (TrainableModel.read(name) for name in ("old.pt", "model.ckpt-1.pt"))
+    assert new.model.elements == ["O", "Na", "H", "C"]
+    assert new.model.pair_exclude == [(2, 3)]
+    assert new.model.descriptor == old.model.descriptor and new.model.fitting == old.model.fitting
+    assert new.config["data_stat_nbatch"] == 3
+    data["model"] = {"type_map": ["H", "C"]}
+    write(data)
+    assert train("--finetune", "old.pt", "--use-pretrain-script", "--quiet") == 2
+    assert "O is no element of the model's type_map" in capsys.readouterr().err
 
 
 # ---- export

@@ -20,7 +20,10 @@ from dpa2md.train.export import export_model
 from dpa2md.train.finetuning import Report, finetune
 from dpa2md.train.freezing import Frozen
 from dpa2md.train.parameters import TrainableModel
+from dpa2md.train.settings import settings_of
 from dpa2md.train.systems import Needs
+from dpa2md.train.trainer import Trainer
+from dpa2md.train.type_maps import is_statistic, with_elements
 
 from tests.support.paths import ROOT
 from tests.support.tiny_training import DPA1, double, repelling, single, write_anew
@@ -200,6 +203,51 @@ def test_elements_that_the_pretrained_data_never_saw(folder):
     request = finetuning.Request(str(old), ("new",), Path("tuned.dpa2"), steps=1)
     notes = finetuning.Finetuning(request, 1).trainer.notes
     assert f"{old} was not trained on Na." in notes
+
+
+def test_another_type_map(folder, pretrained):
+    """A new element, and known ones in another order: only what is new is drawn anew."""
+    old = TrainableModel.read(pretrained)
+    new = labelled(4, seed=1)
+    new.elements[3] = "Na"
+    write_anew(folder / "new", new)
+    elements = ["O", "Na", "H", "C"]
+    request = finetuning.Request(
+        str(pretrained), ("new",), Path("tuned.dpa2"), type_map=tuple(elements), steps=1
+    )
+    trainer = finetuning.Finetuning(request, 1).trainer
+    assert any("lacks Na: the type embedding" in note for note in trainer.notes)
+    assert not any("was not trained on" in note for note in trainer.notes)
+    model = trainer.state.model
+    moved = with_elements(old, elements, request.seed, "Default")
+    fresh = single(folder)
+    fresh["model"]["type_map"] = elements
+    fresh["training"]["training_data"] = {"systems": ["new"], "batch_size": 4}
+    fresh["training"]["validation_data"] = None
+    statistics = Trainer(settings_of(fresh), threads=1).state.model.tensors
+    for name, tensor in model.tensors.items():
+        expected = moved[name]
+        if is_statistic(name):
+            assert np.array_equal(tensor[[0, 2, 3]], expected[[0, 2, 3]])
+            # a tenth of 4 frames is held out
+            assert tensor[1] == pytest.approx(statistics[name][1], rel=0.1)
+            assert not np.isclose(tensor[1, :, 0], 1.0).any() or name.endswith("mean")
+        elif "out_bias" not in name and "out_std" not in name:
+            assert np.array_equal(tensor, expected.astype(np.float32)), name
+    assert tune(str(pretrained), "new", "--type-map", "O,H,C", "-o", "tuned.dpa2") == 2
+
+
+def test_a_cut_type_map(folder, pretrained):
+    """The tuned model has what the data have; its forces before the first step stay."""
+    reports = [
+        finetune(pretrained, ["new"], f"{name}.dpa2", type_map=elements, steps=1, **FEW)
+        for name, elements in (("same", ()), ("turned", ("O", "C", "H")))
+    ]
+    # float32, sums of elements in another order
+    for name in vars(reports[0].before):
+        one, other = (getattr(report.before, name) for report in reports)
+        assert one == pytest.approx(other, rel=1e-4)
+    assert TrainableModel.read("turned.pt").model.elements == ["O", "C", "H"]
 
 
 # ---- the command

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..conversion import convert, list_heads, load_records, trained_elements
+from .options import element_names
 
 _EXAMPLES = """\
 examples:
@@ -58,14 +59,11 @@ def run(args: argparse.Namespace) -> int:
         heads = list_heads(args.model)
         print("\n".join(heads) if heads else "The model has a single head; no --head needed.")
         return 0
-    elements = None
-    if args.elements is not None:
-        elements = [name.strip() for name in args.elements.split(",")]
     output = convert(
         args.model,
         args.output,
         head=args.head,
-        elements=elements,
+        elements=element_names(args.elements),
         all_neighbors=args.all_neighbors,
     )
     print(f"{output}: {_summary(output)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import add_progress_option, new_parser, print_table, refuse_to_replace
+from .options import add_progress_option, element_names, new_parser, print_table, refuse_to_replace
 
 if TYPE_CHECKING:
     from ..train.finetuning import Finetuning, Report, Request
@@ -19,6 +19,7 @@ examples:
   dpa2md finetune big.pt data/ --new-head --steps 5000 -o tuned.dpa2
   dpa2md finetune old.dp data/ --validation held_out/ -o tuned.dpa2
   dpa2md finetune old.pt data/ --freeze '*descriptor*' -o tuned.dpa2
+  dpa2md finetune big.pt data/ --head Water --type-map H,O,Na -o tuned.dpa2
 
 First the energies of the elements are fitted to the new data, then all
 parameters are trained on energies and forces, and on virials where frames have
@@ -69,6 +70,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     head.add_argument(
         "--new-head", action="store_true", help="a new fitting net on the pretrained descriptor"
     )
+    group.add_argument(
+        "--type-map", metavar="H,O,Na",
+        help="elements of the tuned model (default: the pretrained model's)",
+    )  # fmt: skip
     group.add_argument(
         "--freeze", nargs="+", default=[], metavar="PATTERN",
         help="parameters that keep their values, by names as in '*descriptor*'",
@@ -135,6 +140,7 @@ def _request(args: argparse.Namespace) -> Request:
         output=args.output,
         head=args.head,
         new_head=args.new_head,
+        type_map=tuple(element_names(args.type_map) or ()),
         validation=tuple(args.validation),
         held_out=HELD_OUT if args.held_out is None else args.held_out,
         steps=args.steps,

@@ -120,7 +120,9 @@ def load_structure(name: str, elements: str | None = None) -> Atoms:
     from ..reading import read_last_structure
 
     shipped = _shipped(name)
-    return read_last_structure(name, elements=_names(elements)) if shipped is None else shipped
+    return (
+        read_last_structure(name, elements=element_names(elements)) if shipped is None else shipped
+    )
 
 
 def load_structures(
@@ -132,7 +134,7 @@ def load_structures(
     shipped = _shipped(name)
     if shipped is not None:
         return [shipped]
-    return read_structures(name, elements=_names(elements), labels=labels)
+    return read_structures(name, elements=element_names(elements), labels=labels)
 
 
 def _shipped(name: str) -> Atoms | None:
@@ -146,8 +148,8 @@ def _shipped(name: str) -> Atoms | None:
     return None
 
 
-def _names(text: str | None) -> list[str] | None:
-    """What ``--elements`` says."""
+def element_names(text: str | None) -> list[str] | None:
+    """What a list of elements with commas says."""
     return None if text is None else [name.strip() for name in text.split(",")]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .options import add_progress_option, new_parser, refuse_to_replace
@@ -52,11 +54,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     start.add_argument(
         "--head", "--model-branch", metavar="NAME",
-        help="of the pretrained model; RANDOM: a new fitting net",
+        help="of the pretrained model; RANDOM: a new fitting net; several tasks have "
+        "finetune_head in the input instead",
     )  # fmt: skip
     start.add_argument(
         "--use-pretrain-script", action="store_true",
-        help="take the pretrained model's model section in place of the input's",
+        help="take the pretrained model's descriptor and fitting net, and what else the input "
+        "leaves out of its model section",
     )  # fmt: skip
     start.add_argument("--skip-neighbor-stat", action="store_true", help=argparse.SUPPRESS)
     start.add_argument(
@@ -80,7 +84,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
     from ..train.interrupt import ending_on_signals
-    from ..train.preparation import pretrained_config
     from ..train.settings import read_settings
     from ..train.trainer import Trainer
     from .training_progress import TrainingProgress
@@ -88,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     start = _start(args)
     start.check()
-    model = pretrained_config(start) if args.use_pretrain_script else None
-    trainer = Trainer(read_settings(args.input, model), start, args.threads or 0)
+    change = _pretrained_section(start) if args.use_pretrain_script else None
+    trainer = Trainer(read_settings(args.input, change), start, args.threads or 0)
     if not args.quiet or args.dry_run:
         introduce(trainer)
     if args.dry_run:
@@ -139,6 +142,21 @@ def _start(args: argparse.Namespace) -> Start:
     from ..train.preparation import Start
 
     return Start(args.restart, args.init_model, args.finetune, args.head)
+
+
+def _pretrained_section(start: Start) -> Callable[[Any], dict[str, Any]]:
+    """What gives the input's model section the pretrained model's settings."""
+    from ..train.pretrained import merged_section, pretrained_config
+
+    if start.finetune is not None:
+        return partial(merged_section, start.finetune, start.head)
+    if start.init_model is not None:
+        config = pretrained_config(start.init_model, None)
+        return lambda section: config
+    raise InputError(
+        "--use-pretrain-script takes the model section of a pretrained model; add --finetune "
+        "or --init-model with its file."
+    )
 
 
 def _picture(args: argparse.Namespace, trainer: Trainer) -> LivePicture | None:

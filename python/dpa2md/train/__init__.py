@@ -40,7 +40,8 @@ def train(
     finetune
         The same, where the energies of the elements are fitted to the new data before.
     head
-        Which head of a multi-task model is fine-tuned; ``RANDOM``: with a new fitting net.
+        Which head of a multi-task model is fine-tuned; ``RANDOM``: with a new fitting net. Several
+        tasks have ``finetune_head`` in the input instead.
     threads
         0: one for each processor. Sums are in the same order for equal numbers of threads.
     callback

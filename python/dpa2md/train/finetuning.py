@@ -22,11 +22,13 @@ from .freezing import Frozen
 from .interrupt import ending_on_signals
 from .loss_settings import read_loss
 from .parameters import TrainableModel
-from .preparation import RANDOM, Start, pretrained_config
+from .preparation import Start
+from .pretrained import RANDOM, pretrained_config
 from .settings import Settings, settings_of
 from .shares import heads_of
 from .systems import Needs
 from .trainer import Callback, Trainer
+from .type_maps import config_with_elements
 
 STEPS = 1000
 START_LR = 1e-3
@@ -61,6 +63,9 @@ class Request:
         Of a pretrained model with several.
     new_head
         A new fitting net on the pretrained descriptor.
+    type_map
+        The tuned model's elements, which may lack some of the pretrained model's and have others;
+        empty: those of the pretrained model.
     validation
         Held-out data; none: `held_out` of the frames of `data`, one at least.
     stop_lr
@@ -76,6 +81,7 @@ class Request:
     output: Path
     head: str | None = None
     new_head: bool = False
+    type_map: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     held_out: float = HELD_OUT
     steps: int = STEPS
@@ -244,6 +250,7 @@ def finetune(
     *,
     head: str | None = None,
     new_head: bool = False,
+    type_map: Sequence[str] = (),
     validation: Sequence[str | os.PathLike] = (),
     held_out: float = HELD_OUT,
     steps: int = STEPS,
@@ -265,7 +272,7 @@ def finetune(
 
     Parameters
     ----------
-    pretrained, data, output, head, new_head, validation, held_out, steps, start_lr, stop_lr, batch, freeze, free, seed
+    pretrained, data, output, head, new_head, type_map, validation, held_out, steps, start_lr, stop_lr, batch, freeze, free, seed
         See `Request`.
     threads
         0: one for each processor.
@@ -292,6 +299,7 @@ def finetune(
         output=Path(output),
         head=head,
         new_head=new_head,
+        type_map=tuple(type_map),
         validation=tuple(os.fspath(name) for name in validation),
         held_out=held_out,
         steps=steps,
@@ -307,7 +315,9 @@ def finetune(
 
 def _settings(request: Request, start: Start) -> Settings:
     """The input of the training, as if it had been read from a file."""
-    given = pretrained_config(start)
+    given = pretrained_config(request.pretrained, start.head)
+    if request.type_map:
+        given = config_with_elements(given, request.type_map)
     model = _all_trained(given)
     section = {"systems": list(request.data), "batch_size": request.batch}
     held_out = section | {"systems": list(request.validation or request.data)}

@@ -47,6 +47,14 @@ def initial_tensors(config: dict[str, Any], seed: int, head: str = "") -> dict[s
     return make_tensors(model, make)
 
 
+def new_embedding(seed: int, head: str, element: str, width: int) -> np.ndarray:
+    """What the type embedding gives, (width,), for an element that a pretrained model lacks.
+
+    Uniform between 0 and 1, as in DeePMD-kit. `seed`, `head` and the element choose the numbers.
+    """
+    return _stream(seed, head, f"embedding of {element}").random(width)
+
+
 def _stream(seed: int, head: str, name: str) -> np.random.Generator:
     digest = hashlib.sha256(f"{seed}\n{head}\n{name}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

@@ -14,7 +14,7 @@ from .model_keys import DESCRIPTORS, FITTING, MODEL, REPFORMER, REPINIT
 from .sections import fill, shown, table
 
 SINGLE = "Default"  # what DeePMD-kit calls the only task of a model
-_SHAREABLE = ("type_map", "descriptor", "fitting_net")
+SHAREABLE = ("type_map", "descriptor", "fitting_net")  # by a name in shared_dict
 _LEVELS = {"type_map": (0,), "descriptor": (0, 1), "fitting_net": (0,)}
 _AUTO_RATIO = 1.1  # DeePMD-kit's, where sel is "auto" without a number
 
@@ -93,7 +93,7 @@ def read_model(section: Any, where: str) -> ModelSection:
 def _expand(model: dict[str, Any], shared: Mapping[str, Any], task: str, where: str) -> list[Share]:
     """Put what is in shared_dict in the place of its names."""
     shares = []
-    for part in _SHAREABLE:
+    for part in SHAREABLE:
         reference = model.get(part)
         if not isinstance(reference, str):
             continue

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..conversion import list_heads, trained_elements
+from ..conversion import trained_elements
 from ..errors import InputError
 from ..importer.config import observed_types
-from ..importer.source import named_file, open_source
 from .core_model import CoreModel
 from .data import TrainingData, count_neighbors
 from .energy_bias import EnergyBias, change_energy_bias, set_energy_bias
@@ -22,7 +20,8 @@ from .initial import initial_tensors
 from .layout import precision_of
 from .model_settings import SINGLE, auto_sels, with_counted_sels
 from .multi_task import MultiTaskModel
-from .parameters import TrainableModel, refuse_converted
+from .parameters import TrainableModel
+from .pretrained import Origin, read_origins
 from .settings import Settings
 from .shares import AnyModel, heads_of
 from .statistics import (
@@ -31,14 +30,10 @@ from .statistics import (
     set_statistics,
 )
 from .systems import LabeledFrame
+from .type_maps import is_statistic, with_elements
 
-RANDOM = "RANDOM"  # DeePMD-kit's name of a fitting net that is new
 _FITTING = "atomic_model.fitting_net."
-# What DeePMD-kit's classes are given besides the keys of an input; .dp and .yaml files repeat it.
-_ARGUMENTS = {
-    "descriptor": ("ntypes", "type_map"),
-    "fitting_net": ("ntypes", "type_map", "var_name", "dim_descrpt", "dim_out", "mixed_types"),
-}
+_CASE = _FITTING + "case_embd"
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,7 @@ def prepare(
         task.name: source.training.sample(task.model["data_stat_nbatch"])
         for task, source in zip(settings.tasks, data.tasks, strict=True)
     }
+    probabilities = dict(zip(frames, data.task_probabilities, strict=True))
     configs = complete_configs(settings, data)
     for name, config in configs.items():
         config["info"] = {"observed_type": _observed(config["type_map"], data, name)}
@@ -99,9 +95,9 @@ def prepare(
     if start.init_model:
         _take_over(model, start.init_model)
     elif start.finetune:
-        _finetune(settings, prepared, start, frames[SINGLE], threads)
+        _finetune(settings, prepared, start, frames, probabilities, seed, threads)
     else:
-        _set_statistics(model, frames, dict(zip(frames, data.task_probabilities, strict=True)))
+        _set_statistics(model, frames, probabilities)
         for name, head in heads_of(model).items():
             found = set_energy_bias(head, frames[name])
             prepared.notes += _about_bias(found, name if settings.multi_task else "")
@@ -238,54 +234,119 @@ def _take_over(model: AnyModel, file: str) -> None:
     for name, head in heads_of(model).items():
         if name not in theirs:
             raise InputError(f"{file} has no head {name}; its heads are {', '.join(theirs)}.")
-        _copy(head, theirs[name], file)
+        if head.model.elements != theirs[name].model.elements:
+            raise InputError(
+                f"{file} has another type_map; give the same one as model.type_map, or add "
+                "--use-pretrain-script."
+            )
+        _copy(head, theirs[name].tensors, head.tensors, file)
     model.set_flat(model.flat())
 
 
-def _copy(mine: TrainableModel, theirs: TrainableModel, file: str, without: str = "-") -> None:
-    if mine.model.elements != theirs.model.elements:
-        raise InputError(
-            f"{file} has another type_map; give the same one as model.type_map, or add "
-            "--use-pretrain-script."
-        )
-    for name, tensor in mine.tensors.items():
-        if name.startswith(without):
-            continue
-        found = theirs.tensors.get(name)
+def _copy(
+    mine: TrainableModel,
+    theirs: Mapping[str, np.ndarray],
+    names: Iterable[str],
+    file: str,
+    new: Collection[str] = (),
+) -> None:
+    """Take over tensors, but for the statistics of `new` elements."""
+    known = [k for k, element in enumerate(mine.model.elements) if element not in new]
+    for name in names:
+        tensor, found = mine.tensors[name], theirs.get(name)
         if found is None or found.shape != tensor.shape:
             raise InputError(
                 f"{file} has another model than the input: the tensor {name} differs in shape; "
                 "give the same model section, or add --use-pretrain-script."
             )
-        tensor[...] = found
+        rows: Any = known if is_statistic(name) else ...
+        tensor[rows] = found[rows]
 
 
 def _finetune(
     settings: Settings,
     prepared: Prepared,
     start: Start,
-    frames: Sequence[LabeledFrame],
+    frames: Mapping[str, Sequence[LabeledFrame]],
+    probabilities: Mapping[str, float],
+    seed: int,
     threads: int,
 ) -> None:
+    """Take over what each task starts from, and fit the energy biases."""
     model, file = prepared.model, str(start.finetune)
-    assert isinstance(model, TrainableModel)
-    head = start.head or settings.tasks[0].model.get("finetune_head")
-    is_new = head == RANDOM
-    theirs = TrainableModel.read(file, _first_head(file) if is_new else head)
-    _copy(model, theirs, file, without=_FITTING if is_new else "-")
+    wanted = {task.name: start.head or task.model.get("finetune_head") for task in settings.tasks}
+    origins = read_origins(file, wanted, settings.multi_task)
+    heads = heads_of(model)
+    if any(_lacking(head, origins[name]) for name, head in heads.items()):
+        _set_statistics(model, frames, probabilities)
+    for name in heads:
+        _take_origin(model, name, origins[name], file, seed)
+    model.set_flat(model.flat())
     if start.frozen is not None:
+        assert isinstance(model, TrainableModel)
         model.freeze(start.frozen.choose([p.name for p in model.parameters]))
-    if is_new:
-        model.tensors["atomic_model.out_bias"][...] = 0.0
-        set_parameter_statistics(model, frames)
-        found = set_energy_bias(model, frames)
-    else:
-        found = fit_bias(model, frames, threads)
-    prepared.notes += _about_bias(found, "")
-    known = _pretrained_elements(theirs)
-    new = [name for name in model.config["info"]["observed_type"] if name not in known]
+    for name, head in heads.items():
+        choice, task = origins[name].choice, name if settings.multi_task else ""
+        if choice.new_fitting:
+            found = _set_new_fitting(model, name, frames[name])
+            prepared.notes += _about_bias(found, task)
+        elif not choice.resumed:
+            prepared.notes += _about_bias(fit_bias(head, frames[name], threads), task)
+        prepared.notes += _about_origin(head, origins[name], file, task)
+
+
+def _take_origin(model: AnyModel, name: str, origin: Origin, file: str, seed: int) -> None:
+    """Copy what a head takes; what it shares with an earlier head is that one's."""
+    head = heads_of(model)[name]
+    theirs = with_elements(origin.model, head.model.elements, seed, name)
+    links = model.links if isinstance(model, MultiTaskModel) else {}
+    names = [
+        tensor
+        for tensor in head.tensors
+        if (name, tensor) not in links
+        and not (origin.choice.new_fitting and tensor.startswith(_FITTING))
+    ]
+    _copy(head, theirs, names, file, _lacking(head, origin))
+
+
+def _lacking(head: TrainableModel, origin: Origin) -> list[str]:
+    """The elements of the type map that the pretrained model doesn't have."""
+    return [name for name in head.model.elements if name not in origin.model.model.elements]
+
+
+def _set_new_fitting(model: AnyModel, name: str, frames: Sequence[LabeledFrame]) -> EnergyBias:
+    """Statistics and energy bias of a head with a new fitting net."""
+    head = heads_of(model)[name]
+    head.tensors["atomic_model.out_bias"][...] = 0.0
+    links = model.links if isinstance(model, MultiTaskModel) else {}
+    if _CASE in head.tensors:
+        head.tensors[_CASE][...] = 0.0  # as in DeePMD-kit, where only a new training has cases
+    if not any(key == name and tensor.startswith(_FITTING) for key, tensor in links):
+        set_parameter_statistics(head, frames)
+    return set_energy_bias(head, frames)
+
+
+def _about_origin(head: TrainableModel, origin: Origin, file: str, task: str) -> list[str]:
+    """What a task starts from, and which elements its start knows nothing of."""
+    notes = []
+    of = f"the head {origin.choice.head} of {file}" if origin.choice.head else file
+    if task and origin.choice.resumed:
+        notes.append(f"{task} goes on from {of}, with its energy bias.")
+    elif task and origin.choice.new_fitting:
+        notes.append(f"{task} has a new fitting net, and the descriptor of {of}.")
+    elif task:
+        notes.append(f"{task} starts from {of}, with another energy bias.")
+    lacking = _lacking(head, origin)
+    if lacking:
+        notes.append(
+            f"The type_map of {file} lacks {', '.join(lacking)}: the type embedding starts from "
+            "random numbers there, and statistics are those of the data."
+        )
+    known = [*_pretrained_elements(origin.model), *lacking]
+    new = [name for name in head.config["info"]["observed_type"] if name not in known]
     if new:
-        prepared.notes.append(f"{file} was not trained on {', '.join(new)}.")
+        notes.append(f"{file} was not trained on {', '.join(new)}.")
+    return notes
 
 
 def _pretrained_elements(model: TrainableModel) -> list[str]:
@@ -302,46 +363,3 @@ def fit_bias(model: TrainableModel, frames: Sequence[LabeledFrame], threads: int
     core = CoreModel(model, elements, threads)
     core.load()
     return change_energy_bias(model, frames, core.atom_energies(frames))
-
-
-def pretrained_config(start: Start) -> dict[str, Any]:
-    """The model section of the file that a training starts from, without notes about its data.
-
-    Raises
-    ------
-    InputError, ModelError
-        When there is none, or it needs a head.
-    OSError
-        When the file can't be read.
-    """
-    file = start.finetune or start.init_model
-    if file is None:
-        raise InputError(
-            "--use-pretrain-script takes the model section of a pretrained model; add --finetune "
-            "or --init-model with its file."
-        )
-    head = _first_head(file) if start.head == RANDOM else start.head
-    path = Path(file)
-    refuse_converted(path)
-    with named_file(path), open_source(path) as contents:
-        config = contents.choose(head).config
-    out = {key: value for key, value in config.items() if key not in ("info", "resuming")}
-    for part, arguments in _ARGUMENTS.items():
-        if isinstance(section := out.get(part), dict):
-            out[part] = {
-                k: v for k, v in section.items() if k not in arguments and not _unset(k, v)
-            }
-    fitting = out.get("fitting_net")
-    if isinstance(fitting, dict) and fitting.get("exclude_types") == out.get("atom_exclude_types"):
-        fitting.pop("exclude_types", None)  # the same once more
-    return out
-
-
-def _unset(key: str, value: Any) -> bool:
-    """Whether a key of a file says that there is nothing, as an input does by leaving it out."""
-    return value is None or (key in ("exclude_types", "tot_ener_zero") and not value)
-
-
-def _first_head(file: str) -> str | None:
-    heads = list_heads(file)
-    return heads[0] if heads else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,13 +113,15 @@ class Settings:
         return {"model_dict": models, "shared_dict": self.shared}
 
 
-def read_settings(path: str | os.PathLike, model: Mapping[str, Any] | None = None) -> Settings:
+def read_settings(
+    path: str | os.PathLike, change: Callable[[Any], dict[str, Any]] | None = None
+) -> Settings:
     """The settings in an input file of DeePMD-kit's PyTorch trainer, JSON or YAML.
 
     Parameters
     ----------
-    model
-        What is taken in the place of its section model, as a pretrained model's.
+    change
+        Gives the section model that is taken, from that of the file (or an empty one).
 
     Raises
     ------
@@ -128,8 +130,9 @@ def read_settings(path: str | os.PathLike, model: Mapping[str, Any] | None = Non
         one sentence that names the key.
     """
     data = _read(Path(path))
-    if model is not None:
-        data = table(data, os.fspath(path)) | {"model": dict(model)}
+    if change is not None:
+        data = dict(table(data, os.fspath(path)))
+        data["model"] = change(without_comments(data.get("model", {})))
     return settings_of(data, os.fspath(path))
 
 

@@ -53,7 +53,7 @@ def unknown_element(where: str, element: str, needs: Needs) -> InputError:
     """The error about an element that the model doesn't have."""
     return InputError(
         f"{where}: {element} is no element of the model's type_map ({', '.join(needs.type_map)}); "
-        "add it there, or leave such frames out: a pretrained model keeps its type_map."
+        "add it there (dpa2md finetune: --type-map), or leave such frames out."
     )
 
 

@@ -69,8 +69,11 @@ class Trainer:
     def __init__(self, settings: Settings, start: Start | None = None, threads: int = 0):
         start = start or Start()
         start.check()
-        if start.finetune and settings.multi_task:
-            raise InputError("Fine-tuning of several tasks at once is not supported; give one.")
+        if settings.multi_task and (start.head or start.frozen):
+            raise InputError(
+                "--head and --freeze are for one task; write finetune_head into the tasks of "
+                "model.model_dict."
+            )
         self.settings = settings
         self.threads = threads
         self.notes = list(settings.notes)
