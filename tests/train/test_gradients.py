@@ -79,7 +79,8 @@ def gradient(
     path, golden, structure, precision: str, threads: int = 1, moved: bool = False
 ) -> dict:
     """By record; `moved`: after the weights were set, when float32 uses the tables that follow them."""
-    engine = _core.Engine(str(path), precision, threads)
+    tables = precision == "float32"  # in float64 no gradient uses them, and they take long to make
+    engine = _core.Engine(str(path), precision, threads, tables=tables)
     if moved:
         engine.set_parameters(engine.parameters())
     evaluate(engine, golden, structure)
