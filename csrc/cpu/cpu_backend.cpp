@@ -80,8 +80,8 @@ template <class T>
 void CpuBackend<T>::add_gradient([[maybe_unused]] Model* to) {
   if constexpr (is_dual<T>) {
     gradients_.finish(work_);
-    repinit_.add_gradient(to, work_.arena());
-    three_body_.add_gradient(to, work_.arena());
+    repinit_.add_gradient(to, work_);
+    three_body_.add_gradient(to, work_);
     transform_.add_gradient(to);
     fitting_.add_gradient(to);
     repformers_.add_gradient(to);
@@ -126,8 +126,8 @@ void CpuBackend<T>::build_tables(const std::vector<char>& types) {
   if constexpr (!is_dual<T>) {
     if (!use_tables_ || (moving_ && !single()) || !add_types(types, &tabulated_)) return;
     if (moving_) {
-      repinit_.follow_tables(tabulated_, work_.arena());
-      if (model_.has_three_body) three_body_.follow_tables(tabulated_, work_.arena());
+      repinit_.follow_tables(tabulated_, work_);
+      if (model_.has_three_body) three_body_.follow_tables(tabulated_, work_);
       return;
     }
     repinit_.build_tables(tabulated_);

@@ -5,6 +5,7 @@
 
 #include "base/activation.h"
 #include "base/jet.h"
+#include "cpu/gradients.h"
 #include "cpu/vector/gemm.h"
 
 namespace dpa2md {
@@ -13,6 +14,7 @@ namespace DPA2MD_ISA {
 namespace {
 
 constexpr int kFewestCells = 32, kMostCells = 1024;
+constexpr int kPart = 64;  // nodes that a thread evaluates together
 // Of the largest value and slope. x net(x) is largest at the ends of its range, where triples are rare.
 constexpr double kTolerance = 1e-8, kTimesTolerance = 2e-9, kSlopes = 100;
 
@@ -48,6 +50,12 @@ using J = Jet<double>;
 J at(const double* row, int ld, int s) { return {row[s], row[ld + s], row[2 * ld + s]}; }
 void put(double* row, int ld, int s, const J& x) {
   row[s] = x.c[0], row[ld + s] = x.c[1], row[2 * ld + s] = x.c[2];
+}
+
+std::vector<double> nodes_of(const FunctionTable& t) {
+  std::vector<double> x(t.cells + 1);
+  for (int k = 0; k <= t.cells; ++k) x[k] = t.lower + k * t.width;
+  return x;
 }
 
 void activate_jets(const Activation& a, int rows, int ld, double* y, double* slope) {
@@ -106,25 +114,29 @@ void NodeTables::evaluate(const Net& net, int count, const double* x, const doub
 
 // The nodes of x net(x) or net(x), summed over the type inputs.
 FunctionTable NodeTables::sample(const Net& net, const Tensor& types, const TableRange& range, int cells,
-                                 Arena& arena) const {
-  Arena::Scope scope(arena);
+                                 const Workspace& w) const {
   FunctionTable t = table_cells(range.lower, range.upper, cells);
   if (t.empty()) return t;
   const int channels = t.channels = net.out(), count = t.cells + 1;
   t.node.assign(static_cast<std::size_t>(count) * 4 * channels, 0.0);
-  std::vector<double> x(count);
-  for (int k = 0; k < count; ++k) x[k] = t.lower + k * t.width;
-  for (const std::vector<int>& of : range.types) {
-    Jets jets;
-    evaluate(net, count, x.data(), inputs(types, of).data(), false, arena, &jets);
-    for (int m = 0; m < channels; ++m) {
-      const double* row = jets.y + static_cast<std::size_t>(m) * 3 * jets.ld;
-      for (int k = 0; k < count; ++k) {
-        const J y = times_x_ ? at(row, jets.ld, k) * J{x[k], 1, 0} : at(row, jets.ld, k);
-        double* node = &t.node[static_cast<std::size_t>(k) * 4 * channels + m];
-        node[0] += y.c[0];
-        node[2 * channels] += t.width * y.c[1];
-        node[3 * channels] += 2 * t.width * t.width * y.c[2];
+  const std::vector<double> x = nodes_of(t);
+#pragma omp parallel for schedule(dynamic) if (w.threads > 1)
+  for (int first = 0; first < count; first += kPart) {
+    Arena& arena = w.arena();
+    const int part = std::min(kPart, count - first);
+    for (const std::vector<int>& of : range.types) {
+      Arena::Scope scope(arena);
+      Jets jets;
+      evaluate(net, part, x.data() + first, inputs(types, of).data(), false, arena, &jets);
+      for (int m = 0; m < channels; ++m) {
+        const double* row = jets.y + static_cast<std::size_t>(m) * 3 * jets.ld;
+        for (int k = 0; k < part; ++k) {
+          const J y = times_x_ ? at(row, jets.ld, k) * J{x[first + k], 1, 0} : at(row, jets.ld, k);
+          double* node = &t.node[static_cast<std::size_t>(first + k) * 4 * channels + m];
+          node[0] += y.c[0];
+          node[2 * channels] += t.width * y.c[1];
+          node[3 * channels] += 2 * t.width * t.width * y.c[2];
+        }
       }
     }
   }
@@ -167,7 +179,7 @@ bool good(const FunctionTable& t, double tolerance) {
 }  // namespace
 
 void NodeTables::make(const Net& net, const Tensor& types, std::vector<TableRange> ranges, bool times_x,
-                      bool same_cells, Arena& arena) {
+                      bool same_cells, const Workspace& w) {
   times_x_ = times_x;
   tables_.clear();
   for (TableRange& r : ranges) tables_.push_back({std::move(r), {}});
@@ -177,7 +189,7 @@ void NodeTables::make(const Net& net, const Tensor& types, std::vector<TableRang
     all = true;
     for (NodeTable& t : tables_) {
       if (!t.table.empty() && !same_cells) continue;
-      t.table = sample(net, types, t.range, cells, arena);
+      t.table = sample(net, types, t.range, cells, w);
       if (good(t.table, times_x ? kTimesTolerance : kTolerance)) continue;
       all = false;
       if (!same_cells) t.table = {};
@@ -236,35 +248,80 @@ void NodeTables::backward(const Net& net, const Jets& jets, double* dy, Arena& a
   }
 }
 
+void NodeTables::add_part(const Net& net, const double* rest, const FunctionTable& t, const double* sums,
+                          int padded, Range nodes, Arena& arena, Net* net_gradient, double* drest) const {
+  Arena::Scope scope(arena);
+  const int n = t.channels;
+  const std::vector<double> x = nodes_of(t);
+  Jets jets;
+  evaluate(net, nodes.size(), x.data() + nodes.begin, rest, true, arena, &jets);
+  double* dy = arena.zeros<double>(static_cast<std::size_t>(n) * 3 * jets.ld);
+  for (int k = nodes.begin; k < nodes.end; ++k) {
+    const double* g = sums + static_cast<std::size_t>(k) * 4 * padded;
+    for (int m = 0; m < n; ++m) {
+      const double before = k > 0 ? g[m - 3 * padded] : 0.0, after = k < t.cells ? g[padded + m] : 0.0;
+      const J d = {2 * t.width * t.width * g[3 * padded + m], t.width * g[2 * padded + m],
+                   g[m] - after + before};
+      put(dy + static_cast<std::size_t>(m) * 3 * jets.ld, jets.ld, k - nodes.begin,
+          times_x_ ? d * J{x[k], 1, 0} : d);
+    }
+  }
+  backward(net, jets, dy, arena, net_gradient, drest);
+}
+
+namespace {
+
+// The gradient of some nodes.
+struct Part {
+  const FunctionTable* table;
+  const std::vector<int>* types;
+  const double* sums;  // of the table
+  Range nodes;
+  Net net;
+  std::vector<double> rest;
+};
+
+Net zeros_like(const Net& net) {
+  Net out = net;
+  for (Layer& l : out.layers) {
+    for (Tensor* t : {&l.w, &l.b, &l.idt}) std::fill(t->data.begin(), t->data.end(), 0.0);
+  }
+  return out;
+}
+
+}  // namespace
+
+// Parts do not depend on the number of threads.
 void NodeTables::add_gradient(const Net& net, const Tensor& types, const std::vector<double>& sums,
-                              int padded, Net* net_gradient, Tensor* type_gradient, Arena& arena) const {
+                              int padded, Net* net_gradient, Tensor* type_gradient,
+                              const Workspace& w) const {
+  std::vector<Part> parts;
   const double* from = sums.data();
   for (const NodeTable& made : tables_) {
-    const FunctionTable& t = made.table;
-    if (t.empty()) continue;
-    const int n = t.channels, count = t.cells + 1, width = static_cast<int>(types.shape[1]);
-    std::vector<double> x(count);
-    for (int k = 0; k < count; ++k) x[k] = t.lower + k * t.width;
+    const int count = made.table.empty() ? 0 : made.table.cells + 1;
     for (const std::vector<int>& of : made.range.types) {
-      Arena::Scope scope(arena);
-      Jets jets;
-      evaluate(net, count, x.data(), inputs(types, of).data(), true, arena, &jets);
-      double* dy = arena.zeros<double>(static_cast<std::size_t>(n) * 3 * jets.ld);
-      for (int k = 0; k < count; ++k) {
-        const double* g = from + static_cast<std::size_t>(k) * 4 * padded;
-        for (int m = 0; m < n; ++m) {
-          const double before = k > 0 ? g[m - 3 * padded] : 0.0, after = k < t.cells ? g[padded + m] : 0.0;
-          const J d = {2 * t.width * t.width * g[3 * padded + m], t.width * g[2 * padded + m],
-                       g[m] - after + before};
-          put(dy + static_cast<std::size_t>(m) * 3 * jets.ld, jets.ld, k, times_x_ ? d * J{x[k], 1, 0} : d);
-        }
-      }
-      std::vector<double> drest(net.in() - 1, 0.0);
-      backward(net, jets, dy, arena, net_gradient, drest.data());
-      for (std::size_t c = 0; c < drest.size(); ++c)
-        type_gradient->data[of[c / width] * width + c % width] += drest[c];
+      for (int first = 0; first < count; first += kPart)
+        parts.push_back({&made.table, &of, from, {first, std::min(count, first + kPart)}, {}, {}});
     }
     from += static_cast<std::size_t>(count) * 4 * padded;
+  }
+#pragma omp parallel for schedule(dynamic) if (w.threads > 1)
+  for (std::size_t k = 0; k < parts.size(); ++k) {
+    Part& p = parts[k];
+    p.net = zeros_like(net);
+    p.rest.assign(net.in() - 1, 0.0);
+    add_part(net, inputs(types, *p.types).data(), *p.table, p.sums, padded, p.nodes, w.arena(), &p.net,
+             p.rest.data());
+  }
+  const int width = static_cast<int>(types.shape[1]);
+  for (const Part& p : parts) {
+    for (std::size_t k = 0; k < net.layers.size(); ++k) {
+      const Layer& l = p.net.layers[k];
+      Layer& to = net_gradient->layers[k];
+      add_to(l.w.data, &to.w), add_to(l.b.data, &to.b), add_to(l.idt.data, &to.idt);
+    }
+    for (std::size_t c = 0; c < p.rest.size(); ++c)
+      type_gradient->data[(*p.types)[c / width] * width + c % width] += p.rest[c];
   }
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/vector/memory.h"
+#include "cpu/workspace.h"
 #include "model/embedding_tables.h"
 
 namespace dpa2md {
@@ -22,12 +23,12 @@ class NodeTables {
   // `times_x`, summed over a range's type inputs. `same_cells`: one number of cells for all. Empty tables
   // where `most_cells` do not suffice.
   void make(const Net& net, const Tensor& type_embedding, std::vector<TableRange> ranges, bool times_x,
-            bool same_cells, Arena& arena);
+            bool same_cells, const Workspace& w);
   const std::vector<NodeTable>& tables() const { return tables_; }
   // sums: gradients by the tables' nodes, ((cells + 1) 4, padded) of one table after another, of those that
   // are not empty. Adds to the gradients of the net and of the type embedding.
   void add_gradient(const Net& net, const Tensor& type_embedding, const std::vector<double>& sums, int padded,
-                    Net* net_gradient, Tensor* type_gradient, Arena& arena) const;
+                    Net* net_gradient, Tensor* type_gradient, const Workspace& w) const;
 
  private:
   struct Jets;
@@ -36,7 +37,10 @@ class NodeTables {
   static void backward(const Net& net, const Jets& jets, double* dy, Arena& arena, Net* gradient,
                        double* drest);
   FunctionTable sample(const Net& net, const Tensor& types, const TableRange& range, int cells,
-                       Arena& arena) const;
+                       const Workspace& w) const;
+  // of some nodes of a table; drest: by the inputs after x
+  void add_part(const Net& net, const double* rest, const FunctionTable& t, const double* sums, int padded,
+                Range nodes, Arena& arena, Net* net_gradient, double* drest) const;
 
   std::vector<NodeTable> tables_;
   bool times_x_ = false;

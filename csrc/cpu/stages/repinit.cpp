@@ -152,8 +152,8 @@ void RepinitStage<T>::empty_backward(const Workspace& w, int i, const T* dmoment
 }
 
 template <class T>
-void RepinitStage<T>::add_gradient(Model* gradient, Arena& arena) const {
-  tables_.add_gradient(gradient, arena);
+void RepinitStage<T>::add_gradient(Model* gradient, const Workspace& w) const {
+  tables_.add_gradient(gradient, w);
   net_gradient_.add_gradient(&gradient->repinit.net);
   if (gate_gradient_) add_to(gate_gradient_->total, &gradient->repinit.strip_table);
   if (types_gradient_) add_to(types_gradient_->total, &gradient->type_embedding);

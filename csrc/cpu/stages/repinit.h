@@ -21,9 +21,9 @@ class RepinitStage {
                Gradients<Real<T>>* gradients);
   void prepare();
   // Adds to the model's gradient.
-  void add_gradient(Model* gradient, Arena& arena) const;
+  void add_gradient(Model* gradient, const Workspace& w) const;
   void build_tables(const std::vector<char>& types) { tables_.build(types); }
-  void follow_tables(const std::vector<char>& types, Arena& arena) { tables_.follow(types, arena); }
+  void follow_tables(const std::vector<char>& types, const Workspace& w) { tables_.follow(types, w); }
   void adopt_tables() { tables_.adopt(); }
   void plan(const Workspace& w, MemoryPlan* to);
 

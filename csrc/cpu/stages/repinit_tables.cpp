@@ -68,11 +68,11 @@ void RepinitTables<T>::build(const std::vector<char>& types) {
 }
 
 template <class T>
-void RepinitTables<T>::follow(const std::vector<char>& types, Arena& arena) {
+void RepinitTables<T>::follow(const std::vector<char>& types, const Workspace& w) {
   const int nt = model_.ntypes();
   tables_->start(nt, model_.repinit.ng, lanes<T>());
   node_tables_->make(model_.repinit.net, model_.type_embedding, repinit_ranges(model_, types), false, false,
-                     arena);
+                     w);
   for (const NodeTable& made : node_tables_->tables()) {
     const Table<Real<T>>* table = tables_->add(made.table);
     for (int b = 0; b < nt; ++b) {
@@ -432,12 +432,12 @@ void RepinitTables<T>::add_gradients([[maybe_unused]] const Workspace& w, [[mayb
 }
 
 template <class T>
-void RepinitTables<T>::add_gradient(Model* gradient, Arena& arena) const {
+void RepinitTables<T>::add_gradient(Model* gradient, const Workspace& w) const {
   if (gate_gradient_) add_to(gate_gradient_->total, &gradient->repinit.strip_table);
   if (!table_gradient_ || tables_->empty()) return;
   node_tables_->add_gradient(model_.repinit.net, model_.type_embedding, table_gradient_->total,
                              tables_->padded_channels(), &gradient->repinit.net, &gradient->type_embedding,
-                             arena);
+                             w);
 }
 
 template class RepinitTables<float>;

@@ -28,7 +28,7 @@ class RepinitTables {
   // Builds the tables for these types (ntypes).
   void build(const std::vector<char>& types);
   // The same from a net that moves, fast, and for gradients (node_tables.h).
-  void follow(const std::vector<char>& types, Arena& arena);
+  void follow(const std::vector<char>& types, const Workspace& w);
   // On dual numbers: the tables on plain ones have changed.
   void adopt();
 
@@ -43,7 +43,7 @@ class RepinitTables {
   void add_gradients(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
                      const T* dmoment) const;
   // Adds the tables' gradients to those of the net and of the type embedding.
-  void add_gradient(Model* gradient, Arena& arena) const;
+  void add_gradient(Model* gradient, const Workspace& w) const;
   // Strip mode: T(t_j, t_i), (padded ng). Where it is inlined, GCC contracts the products around it in
   // another way, which changes the last bits of results.
   __attribute__((noinline)) const Real<T>* gate(int center, int neighbor) const;

@@ -44,8 +44,8 @@ void ThreeBodyStage<T>::prepare() {
 }
 
 template <class T>
-void ThreeBodyStage<T>::add_gradient(Model* gradient, Arena& arena) const {
-  add_table_gradient(gradient, arena);
+void ThreeBodyStage<T>::add_gradient(Model* gradient, const Workspace& w) const {
+  add_table_gradient(gradient, w);
   net_gradient_.add_gradient(&gradient->three_body.net);
   if (gate_gradient_) add_to(gate_gradient_->total, &gradient->three_body.strip_table);
   if (types_gradient_) add_to(types_gradient_->total, &gradient->type_embedding);

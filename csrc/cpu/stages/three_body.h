@@ -22,11 +22,11 @@ class ThreeBodyStage {
   ThreeBodyStage(const Model& model, const Weights<T>& types, const ThreeBodyStage<Real<T>>& plain,
                  Gradients<Real<T>>* gradients);
   void prepare();
-  void add_gradient(Model* gradient, Arena& arena) const;
+  void add_gradient(Model* gradient, const Workspace& w) const;
   // Builds the tables of g(c) for these types (ntypes).
   void build_tables(const std::vector<char>& types);
   // The same from a net that moves.
-  void follow_tables(const std::vector<char>& types, Arena& arena);
+  void follow_tables(const std::vector<char>& types, const Workspace& w);
   // On dual numbers: those of `plain` have changed.
   void adopt_tables(const ThreeBodyStage<Real<T>>& plain);
 
@@ -67,7 +67,7 @@ class ThreeBodyStage {
   void each_row(const T* weight, const F& f) const;
   void from_tables(const Atom& s, T* out, Arena& arena) const;
   void from_tables_backward(const Atom& s, int group, const T* dout, Arena& arena) const;
-  void add_table_gradient(Model* gradient, Arena& arena) const;
+  void add_table_gradient(Model* gradient, const Workspace& w) const;
   // Strip mode: T(a, b) + T(b, a), (padded ng).
   void prepare_both();
   const Real<T>* both(int a, int b) const;

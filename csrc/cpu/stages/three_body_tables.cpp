@@ -25,11 +25,11 @@ void ThreeBodyStage<T>::build_tables(const std::vector<char>& types) {
 
 // The same from a net that moves (node_tables.h).
 template <class T>
-void ThreeBodyStage<T>::follow_tables(const std::vector<char>& types, Arena& arena) {
+void ThreeBodyStage<T>::follow_tables(const std::vector<char>& types, const Workspace& w) {
   const int nt = model_.ntypes();
   std::vector<TableRange> ranges = three_body_ranges(model_, types);
   reach_ = ranges.empty() ? 0 : ranges.front().upper;
-  node_tables_->make(model_.three_body.net, model_.type_embedding, std::move(ranges), true, true, arena);
+  node_tables_->make(model_.three_body.net, model_.type_embedding, std::move(ranges), true, true, w);
   const bool any = !node_tables_->tables().empty() && !node_tables_->tables().front().table.empty();
   tables_->start(any ? nt : 0, model_.three_body.ng, kTripleLanes);
   for (const NodeTable& m : node_tables_->tables()) {
@@ -346,22 +346,22 @@ void ThreeBodyStage<T>::from_tables_backward(const Atom& s, [[maybe_unused]] int
   }
 }
 template <class T>
-void ThreeBodyStage<T>::add_table_gradient(Model* gradient, Arena& arena) const {
+void ThreeBodyStage<T>::add_table_gradient(Model* gradient, const Workspace& w) const {
   if (!table_gradient_ || tables_->empty()) return;
   node_tables_->add_gradient(model_.three_body.net, model_.type_embedding, table_gradient_->total,
                              tables_->padded_channels(), &gradient->three_body.net, &gradient->type_embedding,
-                             arena);
+                             w);
 }
 
 #define DPA2MD_INSTANTIATE(T)                                                                      \
   template void ThreeBodyStage<T>::build_tables(const std::vector<char>&);                         \
-  template void ThreeBodyStage<T>::follow_tables(const std::vector<char>&, Arena&);                \
+  template void ThreeBodyStage<T>::follow_tables(const std::vector<char>&, const Workspace&);      \
   template void ThreeBodyStage<T>::adopt_tables(const ThreeBodyStage<Real<T>>&);                   \
   template void ThreeBodyStage<T>::prepare_both();                                                 \
   template bool ThreeBodyStage<T>::in_reach(const Atom&) const;                                    \
   template void ThreeBodyStage<T>::from_tables(const Atom&, T*, Arena&) const;                     \
   template void ThreeBodyStage<T>::from_tables_backward(const Atom&, int, const T*, Arena&) const; \
-  template void ThreeBodyStage<T>::add_table_gradient(Model*, Arena&) const;
+  template void ThreeBodyStage<T>::add_table_gradient(Model*, const Workspace&) const;
 DPA2MD_INSTANTIATE(float)
 DPA2MD_INSTANTIATE(double)
 DPA2MD_INSTANTIATE(Dual<float>)
