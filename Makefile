@@ -26,7 +26,7 @@ SANITIZED := build/cpp-sanitize
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(VENV)/.installed-plot  ## build, run MD of liquid water with the shipped model, draw plots into demo-output/
+demo: $(VENV)/.installed-plot  ## build, run liquid water with the shipped model, distil a small student of it, draw plots into demo-output/
 	$(BIN)/python -m dpa2md.demo --output demo-output
 
 docs: $(VENV)/.docs  ## the documentation, build/site/index.html; every link is checked

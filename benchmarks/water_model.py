@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.io import iread
 from dpa2md import evaluate
 from dpa2md.deepmd_data import read_folder
-from dpa2md.report.plots import radial_distribution
+from dpa2md.report.distributions import radial_distribution
 
 SHIPPED = Path(__file__).parent.parent / "python" / "dpa2md" / "models" / "water.dpa2"
 

@@ -11,35 +11,12 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from ase import Atoms, units
-from ase.optimize import BFGS
+from dpa2md.elastic import moduli, stiffness
 from ice import relaxed_ice
 
 FMAX = 0.0005  # eV/angstrom; moves a stress by far less than the strain does
-VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
 # Hexagonal ice at -16 degrees Celsius, GPa: P. H. Gammon et al., J. Glaciol. 29, 433 (1983), abstract.
 MEASURED = {"C11": 13.929, "C12": 7.082, "C13": 5.765, "C33": 15.010, "C44": 3.014}
-
-
-def stress(crystal: Atoms, component: int, strain: float) -> np.ndarray:
-    """The stress (6,), GPa, after a strain of one Voigt component and relaxation of the atoms."""
-    i, j = VOIGT[component]
-    deformation = np.eye(3)
-    deformation[i, j] += strain / 2
-    deformation[j, i] += strain / 2
-    strained = crystal.copy()
-    strained.calc = crystal.calc
-    strained.set_cell(crystal.cell.array @ deformation, scale_atoms=True)
-    BFGS(strained, logfile=None).run(fmax=FMAX, steps=500)
-    return strained.get_stress() / units.GPa
-
-
-def stiffness(crystal: Atoms, strain: float) -> np.ndarray:
-    """The stiffness matrix (6, 6), GPa, in Voigt's order xx, yy, zz, yz, xz, xy."""
-    columns = [
-        (stress(crystal, k, strain) - stress(crystal, k, -strain)) / (2 * strain) for k in range(6)
-    ]
-    return np.transpose(columns)
 
 
 def plot(matrix: np.ndarray, file: str) -> None:
@@ -70,11 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> np.ndarray:
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args(arguments)
     crystal = relaxed_ice(fmax=FMAX)
-    matrix = stiffness(crystal, args.strain)
+    matrix = stiffness(crystal, args.strain, FMAX)
+    found = moduli(matrix)
     print("cell of the model (angstrom):", *crystal.cell.lengths().round(3))
     print("stiffness (GPa):")
     for row in matrix.round(2) + 0.0:  # no -0.00
         print("".join(f"{value:8.2f}" for value in row))
+    print(f"bulk and shear modulus (GPa): {found.bulk:.2f}, {found.shear:.2f}")
     print("measured, hexagonal ice:", ", ".join(f"{k} {v}" for k, v in MEASURED.items()))
     if args.plot:
         plot(matrix, args.plot)

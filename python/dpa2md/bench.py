@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -10,9 +11,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -44,7 +46,7 @@ for line in sys.stdin:
 """
 _OURS = _LOOP.format(
     setup="""from dpa2md.engine import Engine
-model = Engine(sys.argv[1], precision=sys.argv[2] or None, threads=1, device=sys.argv[3])""",
+model = Engine(sys.argv[1], **json.loads(sys.argv[2]))""",
     step="""r = model.compute(np.array(x["x"]), x["types"], cell=np.array(x["cell"]), pbc=True)
     energy = float(r.energy)""",
 )
@@ -53,6 +55,7 @@ _PEER = _LOOP.format(
     step="""r = model.eval(np.array(x["x"]).reshape(1, -1), np.array(x["cell"]).reshape(1, -1), x["types"])
     energy = float(r[0].ravel()[0])""",
 )
+_NEEDS = " (deepmd-kit with torch)"  # the peer
 _WARM_UP = 3  # first calls, slower and not counted
 
 
@@ -213,18 +216,14 @@ def compare(
         When one of the programs stops.
     """
     types = Engine(model)
-    ours = _Program([sys.executable, "-c", _OURS, str(model), precision or "", device])
-    peer = _Program([peer_python, "-c", _PEER, str(peer_model), device.partition(":")[0]])
+    ours = _own_program(model, {"precision": precision, "threads": 1, "device": device})
+    peer = _Program([peer_python, "-c", _PEER, str(peer_model), device.partition(":")[0]], _NEEDS)
     timings = []
     for atoms in systems:
         timing = Timing(len(atoms), [])
         for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
-            request = {
-                "x": moved.positions.tolist(),
-                "cell": atoms.cell.array.tolist(),
-                "types": types.types(atoms.get_chemical_symbols()).tolist(),
-            }
-            a, b = ours.step(json.dumps(request)), peer.step(json.dumps(request))
+            request = _request(moved, types)
+            a, b = ours.step(request), peer.step(request)
             if step >= _WARM_UP:
                 timing.seconds.append(a[0])
                 timing.peer_seconds.append(b[0])
@@ -234,6 +233,67 @@ def compare(
     ours.stop()
     peer.stop()
     return timings
+
+
+def side_by_side(
+    models: Sequence[tuple[str | os.PathLike, Mapping[str, Any]]],
+    atoms: Atoms,
+    steps: int,
+    report: Callable[[int], None] | None = None,
+) -> list[Timing]:
+    """Times several models on one structure, step by step in turn, each in a process of its own.
+
+    Parameters
+    ----------
+    models
+        What `Engine` takes: the file, and the other arguments by name, such as threads. With one thread
+        on the CPU processor time counts, else wall time.
+    atoms
+        The structure, periodic in three directions; it moves 0.01 angstrom between steps.
+    steps
+        So many evaluations count, after a few that do not.
+    report
+        Called after each step with the number of steps done.
+
+    Returns
+    -------
+    list of Timing
+        One per model, in their order.
+
+    Raises
+    ------
+    RunError
+        When a model can't be evaluated.
+    """
+    programs = [_own_program(model, options) for model, options in models]
+    types = [Engine(model, head=options.get("head")) for model, options in models]
+    timings = [Timing(len(atoms), []) for _ in models]
+    try:
+        for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
+            for program, engine, timing in zip(programs, types, timings, strict=True):
+                seconds, _, timing.peak = program.step(_request(moved, engine))
+                if step >= _WARM_UP:
+                    timing.seconds.append(seconds)
+            if report and step >= _WARM_UP:
+                report(step - _WARM_UP + 1)
+    finally:
+        for program in programs:
+            program.stop()
+    return timings
+
+
+def _own_program(model: str | os.PathLike, options: Mapping[str, Any]) -> _Program:
+    """A process with this engine; its last argument is the clock that counts."""
+    alone = options.get("threads") == 1 and options.get("device", "cpu") == "cpu"
+    command = [sys.executable, "-c", _OURS, os.fspath(model), json.dumps(options)]
+    return _Program([*command, "cpu" if alone else "wall"])
+
+
+def _request(atoms: Atoms, engine: Engine) -> str:
+    """What a `_Program` evaluates, as a line."""
+    types = engine.types(atoms.get_chemical_symbols()).tolist()
+    x, cell = atoms.positions.tolist(), atoms.cell.array.tolist()
+    return json.dumps({"x": x, "cell": cell, "types": types})
 
 
 def check_peer(python: str) -> None:
@@ -253,8 +313,8 @@ def check_peer(python: str) -> None:
 class _Program:
     """A process that waits for structures on its standard input."""
 
-    def __init__(self, command: list[str]):
-        self.command = command
+    def __init__(self, command: list[str], needs: str = ""):
+        self.command, self.needs = command, needs
         environment = dict(
             os.environ,
             OMP_NUM_THREADS="1",
@@ -284,12 +344,13 @@ class _Program:
                 return json.loads(line.removeprefix("result "))
         raise RunError(
             f"{self.command[0]} stopped while it computed with {self.command[3]}; "
-            "see that it can load this model (deepmd-kit with torch)."
+            f"see that it can load this model{self.needs}."
         )
 
     def stop(self) -> None:
         assert self.process.stdin
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of one that has stopped already
+            self.process.stdin.close()
         self.process.wait(timeout=60)
 
 

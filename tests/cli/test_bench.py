@@ -8,9 +8,10 @@ import sys
 
 import pytest
 from ase import Atoms
-from dpa2md.bench import replicated
+from dpa2md.bench import replicated, side_by_side
 from dpa2md.cli import main
 from dpa2md.errors import RunError
+from dpa2md.structures import equilibrated_water
 
 # A module of DeePMD-kit's name, whose energies are ours plus one eV/atom.
 STAND_IN = """
@@ -41,6 +42,21 @@ def test_alone(capsys, tmp_path):
     with open(table) as file:
         (written,) = csv.DictReader(file)
     assert float(written["us/atom"]) == row["us/atom"] and written["machine"]
+
+
+def test_side_by_side():
+    """Two models in turn; the larger precision takes more memory."""
+    done = []
+    models = [("water", {"threads": 1, "precision": p}) for p in ("float32", "float64")]
+    single, double = side_by_side(models, equilibrated_water(), 2, done.append)
+    assert done == [1, 2] and len(single.seconds) == len(double.seconds) == 2
+    assert min(single.seconds) > 0 and 10 < single.peak < double.peak
+
+
+def test_a_model_that_stops_is_named():
+    models = [("water", {"threads": 1}), ("water", {"threads": 1, "device": "nowhere"})]
+    with pytest.raises(RunError, match=r"computed with water; see that it can load this model\.$"):
+        side_by_side(models, equilibrated_water(), 1)
 
 
 def test_against(capsys, tmp_path, monkeypatch):

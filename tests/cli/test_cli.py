@@ -311,13 +311,16 @@ def test_info_refuses_what_it_would_ignore(option, model, capsys):
 
 def test_demo(folder, capsys):
     pytest.importorskip("matplotlib")
-    model = small_model(folder, scale=1.0)
-    options = ["--model", str(model), "--threads", "1", "--output", "out"]
-    assert demo.main([*options, "--steps", "20"]) == 0
-    assert "us/atom/step" in capsys.readouterr().out
+    options = ["--threads", "1", "--output", "out", "--steps", "20", "--student-steps", "350"]
+    assert demo.main(options) == 0
+    out = capsys.readouterr().out
+    assert "us/atom/step" in out
     names = {file.name for file in (folder / "out").iterdir()}
-    assert names == {"water.traj", "water.csv", "water-thermo.png", "water-rdf.png"}
+    pictures = {"water-thermo.png", "water-rdf.png", "student-parity.png"}
+    assert names == {"water.traj", "water.csv", "distillation"} | pictures
     assert len(read("out/water.traj", ":")) == 3
+    student = DPA2Calculator("out/distillation/student.dpa2")
+    assert student.engine.elements == ["O", "H"]
     assert demo.main(["--model", "missing.dpa2"]) == 2
     assert "missing.dpa2" in error_line(capsys)
 

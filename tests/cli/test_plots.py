@@ -8,13 +8,8 @@ from ase import Atoms
 from dpa2md.cli import main
 from dpa2md.comparison import Pairs
 from dpa2md.errors import RunError
-from dpa2md.report.plots import (
-    coordination_number,
-    plot_parity,
-    plot_rdf,
-    plot_scaling,
-    radial_distribution,
-)
+from dpa2md.report.distributions import coordination_number, radial_distribution
+from dpa2md.report.plots import plot_parity, plot_rdf, plot_scaling
 
 from tests.support.small_models import crystal
 

@@ -139,8 +139,8 @@ PYTHON_FLOORS = {
         (
             "_core base errors lammps_plugin results structures",
             "deepmd_data dispersion dynamics frames importer labels lammps_files model_file shipped",
-            "comparison conversion integrators reading relaxation writing",
-            "engine run",
+            "comparison conversion deepmd_writing integrators reading relaxation writing",
+            "elastic engine run",
             "batch bench doctor ipi_driver md torch_sim train",
             "estimate hessian kernels",
             "calculator",

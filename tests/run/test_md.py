@@ -14,7 +14,8 @@ from dpa2md.dynamics import BAR, Settings, draw_velocities
 from dpa2md.errors import Explosion, RunError
 from dpa2md.integrators import default_barostat
 from dpa2md.md import run_md, thermo
-from dpa2md.report.plots import plot_rdf, plot_thermo, radial_distribution
+from dpa2md.report.distributions import radial_distribution
+from dpa2md.report.plots import plot_rdf, plot_thermo
 from dpa2md.run.outputs import COLUMNS
 from dpa2md.structures import equilibrated_water, water_box
 

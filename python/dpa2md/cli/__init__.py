@@ -16,6 +16,7 @@ from . import (
     convert,
     descriptor,
     devi,
+    distill,
     doctor,
     eval,
     explore,
@@ -27,7 +28,10 @@ from . import (
     md,
     phonons,
     relax,
+    report,
     select,
+    status,
+    systems,
     train,
 )
 
@@ -44,10 +48,14 @@ _MODULES = (
     md,
     train,
     finetune,
+    distill,
+    status,
     explore,
     select,
     label,
+    systems,
     export,
+    report,
     bench,
     lammps,
     doctor,
@@ -61,6 +69,7 @@ examples:
   dpa2md md model.dpa2 water.xyz --ensemble nvt --temperature 300 --steps 10000
   dpa2md train input.json                  a model from DeePMD-kit's input
   dpa2md finetune big.pt frames.xyz -o tuned.dpa2
+  dpa2md report small.dpa2 big.dpa2 --labels held_out.xyz --structure start.xyz
 """
 
 

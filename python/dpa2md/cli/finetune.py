@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import add_progress_option, element_names, new_parser, print_table, refuse_to_replace
+from .options import element_names, new_parser, print_table, refuse_to_replace
+from .rounds import add_run_options
 
 if TYPE_CHECKING:
     from ..train.finetuning import Finetuning, Report, Request
@@ -20,6 +21,8 @@ examples:
   dpa2md finetune old.dp data/ --validation held_out/ -o tuned.dpa2
   dpa2md finetune old.pt data/ --freeze '*descriptor*' -o tuned.dpa2
   dpa2md finetune big.pt data/ --head Water --type-map H,O,Na -o tuned.dpa2
+  dpa2md finetune --loop loop.yaml --dry-run     finds and labels its own frames
+  dpa2md finetune --loop loop.yaml --folder RUN
 
 First the energies of the elements are fitted to the new data, then all
 parameters are trained on energies and forces, and on virials where frames have
@@ -44,21 +47,30 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         _EXAMPLES,
     )
     add = parser.add_argument
-    add("pretrained", metavar="PRETRAINED", help="a .pt, .pth, .dp or .yaml file of DeePMD-kit's")
     add(
-        "data", metavar="DATA", nargs="+",
+        "pretrained",
+        metavar="PRETRAINED",
+        nargs="?",
+        help="a .pt, .pth, .dp or .yaml file of DeePMD-kit's",
+    )
+    add(
+        "data", metavar="DATA", nargs="*",
         help="labelled frames: a DeePMD-kit system (npy, raw, HDF5) or a file of ASE",
     )  # fmt: skip
     _add_model_options(parser)
     _add_run_options(parser)
     out = parser.add_argument_group("output")
     out.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT.dpa2",
+        "-o", "--output", type=Path, metavar="OUT.dpa2",
         help="the tuned model; other files next to it get its name",
     )  # fmt: skip
     out.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    add_progress_option(out)
     out.add_argument("--quiet", action="store_true", help="the result only on the screen")
+    loop = parser.add_argument_group("rounds of exploring, labelling and fine-tuning")
+    loop.add_argument(
+        "--loop", metavar="LOOP.yaml", help="settings, in place of PRETRAINED, DATA and all options"
+    )
+    add_run_options(loop)
     parser.set_defaults(run=run)
     return parser
 
@@ -106,6 +118,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
+    if args.loop is not None:
+        return _loop(args)
     from ..train.finetuning import Finetuning
     from .train import introduce
     from .training_progress import TrainingProgress
@@ -127,9 +141,26 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.steps == request.steps else 130
 
 
+def _loop(args: argparse.Namespace) -> int:
+    """Rounds; what is said by other options stands in the settings."""
+    from ..workflow.settings import Kind
+    from .rounds import run_rounds
+
+    given = [name for name in ("pretrained", "data", "output") if getattr(args, name)]
+    if given:
+        raise InputError(
+            f"{', '.join(given)}: a loop has its settings in {args.loop}; leave them out."
+        )
+    return run_rounds(args.loop, Kind.FINETUNE, args)
+
+
 def _request(args: argparse.Namespace) -> Request:
     from ..train.finetuning import HELD_OUT, Request
 
+    if not args.pretrained or not args.data or args.output is None:
+        raise InputError("Give PRETRAINED, DATA and -o OUT.dpa2, or --loop LOOP.yaml.")
+    if args.dry_run:
+        raise InputError("--dry-run is for --loop: leave it out.")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"The number of threads is {args.threads}; give 1 or more.")
     if args.validation and args.held_out is not None:

@@ -1,4 +1,4 @@
-"""Pictures of a run: the thermo table, and radial distribution functions."""
+"""Pictures of a run and of a comparison: the thermo table, radial distributions, parity, scaling."""
 
 from __future__ import annotations
 
@@ -14,111 +14,9 @@ from ase import Atoms
 from ..base.files import whole_file
 from ..comparison import Pairs
 from ..errors import RunError
+from .distributions import shells
 
 PICTURES = (".png", ".pdf", ".svg")  # the endings of names that `save_figure` takes
-
-
-def radial_distribution(
-    frames: Sequence[Atoms],
-    first: str = "O",
-    second: str = "O",
-    rmax: float | None = None,
-    bins: int = 100,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The radial distribution function between two elements, averaged over frames.
-
-    Every periodic image within `rmax` is counted, so small and skewed cells are done right.
-
-    Parameters
-    ----------
-    frames
-        Structures, periodic in three directions.
-    first, second
-        Chemical symbols.
-    rmax
-        Angstrom; None: half the smallest height of the first cell, at most 10.
-    bins
-        Number of bins.
-
-    Returns
-    -------
-    r, g
-        Middle of each bin (angstrom) and g there, both (bins,).
-
-    Raises
-    ------
-    RunError
-        When a frame isn't periodic in three directions or lacks one of the elements.
-    """
-    edges, g, _ = _shells(frames, first, second, rmax, bins)
-    return (edges[1:] + edges[:-1]) / 2, g
-
-
-def coordination_number(
-    frames: Sequence[Atoms],
-    first: str = "O",
-    second: str = "O",
-    rmax: float | None = None,
-    bins: int = 100,
-) -> tuple[np.ndarray, np.ndarray]:
-    """How many atoms of one element an atom of another has within a distance, in the mean.
-
-    Parameters and errors are those of `radial_distribution`, of which this is the integral.
-
-    Returns
-    -------
-    r, n
-        Distances (angstrom), and the number of `second` around a `first` up to there, both (bins,).
-    """
-    edges, _, n = _shells(frames, first, second, rmax, bins)
-    return edges[1:], n
-
-
-def _shells(
-    frames: Sequence[Atoms], first: str, second: str, rmax: float | None, bins: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges of the bins (bins + 1,), g in them, and the running coordination number, both (bins,)."""
-    if not frames:
-        raise RunError("There are no frames to make a radial distribution function from.")
-    if rmax is None:
-        rmax = min(10.0, float(_heights(frames[0]).min()) / 2)
-    edges = np.linspace(0, rmax, bins + 1)
-    g, around = np.zeros(bins), np.zeros(bins)
-    for atoms in frames:
-        if not (atoms.cell.rank == 3 and all(atoms.pbc)):
-            raise RunError("A radial distribution function needs fully periodic structures.")
-        symbols = np.array(atoms.get_chemical_symbols())
-        a, b = (np.flatnonzero(symbols == element) for element in (first, second))
-        if not (len(a) and len(b)):
-            raise RunError(f"The structure has no pair {first}-{second}; name other elements.")
-        expected = len(a) * len(b) / atoms.get_volume() * 4 / 3 * np.pi * np.diff(edges**3)
-        counts = _count_pairs(atoms, a, b, edges)
-        g += counts / expected
-        around += counts / len(a)
-    return edges, g / len(frames), np.cumsum(around) / len(frames)
-
-
-def _heights(atoms: Atoms) -> np.ndarray:
-    """Distances (3,) between opposite faces of the cell, angstrom."""
-    return 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
-
-
-def _count_pairs(atoms: Atoms, a: np.ndarray, b: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    cell = atoms.cell.array
-    fractional = atoms.positions @ np.linalg.inv(cell)
-    # With differences wrapped to [-1/2, 1/2], an image |S| cells away is no nearer than
-    # (|S| - 1/2) heights.
-    reach = np.floor(edges[-1] / _heights(atoms) + 0.5).astype(int)
-    shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach)), -1).reshape(-1, 3)
-    counts = np.zeros(len(edges) - 1)
-    for i in a:
-        d = fractional[b] - fractional[i]
-        d -= np.round(d)
-        images = (d[:, None] + shifts) @ cell
-        r = np.linalg.norm(images, axis=-1)
-        own = np.all(shifts == 0, axis=1) & (b == i)[:, None]
-        counts += np.histogram(r[~own], edges)[0]
-    return counts
 
 
 def plot_rdf(
@@ -130,9 +28,9 @@ def plot_rdf(
 ) -> Path:
     """Draw a radial distribution function and its integral, the coordination number; returns `path`.
 
-    The other parameters and the errors are those of `radial_distribution`; `RunError` without matplotlib.
+    The other parameters and the errors are those of `distributions.radial_distribution`; `RunError` without matplotlib.
     """
-    edges, g, n = _shells(frames, first, second, rmax, 100)
+    edges, g, n = shells(frames, first, second, rmax, 100)
     figure, [axis] = new_figure(1)
     axis.plot((edges[1:] + edges[:-1]) / 2, g)
     axis.axhline(1, color="0.7", linewidth=0.8, zorder=0)

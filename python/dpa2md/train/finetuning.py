@@ -21,6 +21,7 @@ from .errors_of_frames import FrameErrors, errors_of_frames
 from .freezing import Frozen
 from .interrupt import ending_on_signals
 from .loss_settings import read_loss
+from .model_settings import read_model
 from .parameters import TrainableModel
 from .preparation import Start
 from .pretrained import RANDOM, pretrained_config
@@ -315,10 +316,7 @@ def finetune(
 
 def _settings(request: Request, start: Start) -> Settings:
     """The input of the training, as if it had been read from a file."""
-    given = pretrained_config(request.pretrained, start.head)
-    if request.type_map:
-        given = config_with_elements(given, request.type_map)
-    model = _all_trained(given)
+    model = pretrained_section(start, request.type_map)
     section = {"systems": list(request.data), "batch_size": request.batch}
     held_out = section | {"systems": list(request.validation or request.data)}
     settings = settings_of(
@@ -348,11 +346,6 @@ def _settings(request: Request, start: Start) -> Settings:
         _SOURCE,
     )
     (task,) = settings.tasks
-    if read_config(task.model) != read_config(model):
-        raise InputError(
-            f"{request.pretrained}: its model section leaves settings out that an input would have; "
-            "write it into an input, and give that to dpa2md train --finetune."
-        )
     training, validation = task.training, task.validation
     assert validation is not None
     if not request.validation:
@@ -366,6 +359,36 @@ def _settings(request: Request, start: Start) -> Settings:
     task = dataclasses.replace(task, training=training, validation=validation, loss=loss)
     run = dataclasses.replace(settings.run, pointer=None)
     return dataclasses.replace(settings, tasks=(task,), run=run)
+
+
+def pretrained_section(start: Start, type_map: Sequence[str] = ()) -> dict[str, Any]:
+    """The model section of an input that fine-tunes the model of `start`, with all of it trained.
+
+    Parameters
+    ----------
+    start
+        What is fine-tuned.
+    type_map
+        The elements of the new model; empty: those of the pretrained one.
+
+    Raises
+    ------
+    InputError, ModelError
+        When the file can't be fine-tuned, or its section would mean another model in an input.
+    OSError
+        When it can't be read.
+    """
+    given = pretrained_config(str(start.finetune), start.head)
+    if type_map:
+        given = config_with_elements(given, type_map)
+    model = _all_trained(given)
+    (complete,) = read_model(model, f"{start.finetune}: model").tasks.values()
+    if read_config(complete) != read_config(model):
+        raise InputError(
+            f"{start.finetune}: its model section leaves settings out that an input would have; "
+            "write it into an input, and give that to dpa2md train --finetune."
+        )
+    return model
 
 
 def _all_trained(model: dict[str, Any]) -> dict[str, Any]:

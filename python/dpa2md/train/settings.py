@@ -6,7 +6,6 @@ refused by its name before anything starts; what only concerns speed or printing
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..errors import InputError
 from .data_settings import DataSettings, read_data
+from .input_file import read_input
 from .loss import EnergyLoss
 from .loss_settings import read_loss
 from .model_settings import SINGLE, Share, read_model
@@ -129,7 +129,7 @@ def read_settings(
         When the file can't be read, or for a key that is unknown, missing, wrong or not supported;
         one sentence that names the key.
     """
-    data = _read(Path(path))
+    data = read_input(Path(path), "DeePMD-kit's input.json")
     if change is not None:
         data = dict(table(data, os.fspath(path)))
         data["model"] = change(without_comments(data.get("model", {})))
@@ -208,32 +208,6 @@ def _parts(
         loss = read_loss(losses[name], f"{source}: loss_dict.{name}")
         out.append(_Part(place, fill(sections[name], TASK_DATA, place), loss))
     return out
-
-
-def _read(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: this is no text; give DeePMD-kit's input.json.") from None
-    except OSError as error:
-        raise InputError(f"{path}: the input can't be read ({error.strerror}).") from None
-    if path.suffix in (".yaml", ".yml"):
-        return _yaml(text, path)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: this is no JSON ({error}).") from None
-
-
-def _yaml(text: str, path: Path) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise InputError(f"{path}: reading YAML needs PyYAML; install pyyaml.") from None
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: this is no YAML ({' '.join(str(error).split())}).") from None
 
 
 def _check_sections(data: dict[str, Any], source: str) -> None:

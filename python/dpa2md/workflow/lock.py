@@ -46,6 +46,15 @@ def run_lock(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process that lives, or one of another host, works in the folder."""
+    try:
+        owner = _owner((folder / "lock").read_text())
+    except FileNotFoundError:
+        return False
+    return owner is not None and (owner.alive() or not owner.here)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     """The file, while no other process reads or changes it; where locks exist on the file system."""
