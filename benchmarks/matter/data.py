@@ -1,4 +1,4 @@
-"""Labelled frames of several classes of matter, as extended XYZ: OUT/NAME.extxyz and OUT/NAME-held-out.extxyz.
+"""Labelled frames of several classes of matter: OUT/NAME/ATOMS.extxyz, and OUT/NAME-held-out.extxyz.
 
     git clone https://github.com/FitSNAP/FitSNAP; git clone https://github.com/materialsvirtuallab/mlearn
     git clone https://github.com/deepmodeling/deepmd-kit
@@ -46,12 +46,14 @@ MOLECULES = ("C1H4O2", "C3H3O4")
 class Group:
     """A folder of FitSNAP's frames: every `step`-th, a tenth of them held out.
 
-    A run of molecular dynamics has its end held out; of other folders every tenth frame is.
+    A run of molecular dynamics has its end held out; of other folders every tenth frame is. `stress`: whether it is
+    to be believed; frames of several folders, such as gamma_surface, have some of thousands of kbar.
     """
 
     folder: str
     step: int = 1
     run: bool = False
+    stress: bool = False
 
 
 GROUPS = {
@@ -59,17 +61,15 @@ GROUPS = {
         Group("DFTMD_300K", run=True),
         Group("DFTMD_1000K", run=True),
         Group("Liquids"),
-        Group("Elast_HCP_Vol", 5),
-        Group("EOS_HCP"),
+        Group("Elast_HCP_Vol", 5, stress=True),
     ),
     "w": (
         Group("md_bulk", run=True),
         Group("vacancy"),
-        Group("gamma_surface", 12),
-        Group("gamma_surface_vacancy", 2),
+        Group("gamma_surface_vacancy"),
         Group("dislocation_quadrupole"),
         Group("Disordered_Struc"),
-        Group("EOS_Data"),
+        Group("EOS_Data", stress=True),
     ),
     "alloy": (Group("DFT_MD_300K", run=True), Group("DFT_MD_1000K", run=True)),
 }
@@ -85,13 +85,13 @@ def labelled(atoms: Atoms, energy: float, forces: Any, stress: np.ndarray | None
     return atoms
 
 
-def fitsnap_frame(path: Path) -> Atoms:
+def fitsnap_frame(path: Path, has_stress: bool) -> Atoms:
     """One file of FitSNAP's: a line of comment, then JSON."""
     text = path.read_text()
     (data,) = json.loads(text[text.index("{") :])["Dataset"]["Data"]
     atoms = Atoms(data["AtomTypes"], data["Positions"], cell=data["Lattice"], pbc=True)
     compression = np.array(data["Stress"], float)
-    stress = -KBAR * compression if compression.any() else None
+    stress = -KBAR * compression if has_stress and compression.any() else None
     return labelled(atoms, data["Energy"], data["Forces"], stress)
 
 
@@ -117,7 +117,7 @@ def fitsnap(folder: Path, name: str) -> Frames:
         files = sorted((folder / "JSON" / group.folder).glob("*.json"), key=number)[:: group.step]
         kinds: dict[str, list[Atoms]] = {}
         for path in files:
-            frame = fitsnap_frame(path)
+            frame = fitsnap_frame(path, group.stress)
             kind = f"{number(path)[0]} {frame.symbols.formula}" if group.run else ""
             if VOLUMES[0] < frame.get_volume() / len(frame) < VOLUMES[1]:
                 kinds.setdefault(kind, []).append(frame)
@@ -159,11 +159,19 @@ def water(folder: Path) -> Frames:
 
 
 def save(frames: Frames, name: str, out: Path) -> None:
-    for part, suffix in zip(frames, ("", "-held-out"), strict=True):
-        kept = [f for f in part if np.abs(f.get_forces()).max() < LARGEST_FORCE]
-        with whole_file(out / f"{name}{suffix}.extxyz") as temporary:
+    """A file for each number of atoms: a batch is of one file, and small frames should be many."""
+    training, held_out = (
+        [f for f in part if np.abs(f.get_forces()).max() < LARGEST_FORCE] for part in frames
+    )
+    sizes = sorted({len(frame) for frame in training})
+    parts = {f"{name}/{n}": [f for f in training if len(f) == n] for n in sizes}
+    for part, kept in (parts | {f"{name}-held-out": held_out}).items():
+        path = out / f"{part}.extxyz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
             write(temporary, kept, format="extxyz")
-        print(f"{name}{suffix}: {len(kept)} frames, {len(part) - len(kept)} with large forces left")
+    left = sum(map(len, frames)) - len(training) - len(held_out)
+    print(f"{name}: {len(training)} frames of {sizes} atoms, {len(held_out)} held out, {left} left")
 
 
 def main() -> None:
@@ -186,7 +194,6 @@ def main() -> None:
         sources["molecules"] = lambda: molecules(args.molecules / "examples" / "nopbc" / "data")
     if args.water:
         sources["water"] = lambda: water(args.water)
-    args.out.mkdir(parents=True, exist_ok=True)
     for name, frames in sources.items():
         save(frames(), name, args.out)
 

@@ -61,6 +61,7 @@ LOSS = {
     "limit_pref_v": 1,
 }
 RATE = 1e-3
+BATCH = "auto:48"  # frames with so many atoms together, in pretraining
 STOP_PART = 0.02  # the last learning rate, of the first
 WARMUP = 0.1
 FRAMES = (10, 50)
@@ -115,22 +116,26 @@ PRETRAININGS = (
     Pretraining("two", {"be": ("be",), "w": ("w",)}, 20_000),
     Pretraining("one", {"metals": ("be", "w")}, 20_000),
     Pretraining(
-        "wide", {"metals": ("be", "w"), "si": ("si",), "molecules": ("molecules",)}, 40_000
+        "wide", {"metals": ("be", "w"), "si": ("si",), "molecules": ("molecules",)}, 30_000
+    ),
+    Pretraining(
+        "all",
+        {
+            "metals": ("be", "w", "alloy"),
+            "silicon": ("si", "ge"),
+            "molecules": ("molecules",),
+            "water": ("water",),
+        },
+        40_000,
     ),
 )
 TARGETS: dict[str, tuple[tuple[int, ...], tuple[Arm, ...]]] = {  # steps, arms
     "alloy": (
         (300, 2000),
-        (
-            Arm(),
-            Arm("two", "be"),
-            Arm("two"),
-            Arm("one", "metals"),
-            Arm("wide", "metals"),
-        ),
+        (Arm(), Arm("two", "be"), Arm("one", "metals"), Arm("wide", "metals")),
     ),
-    "ge": ((300, 2000), (Arm(), Arm("wide", "si"))),
-    "water": ((300, 1000), (Arm(), Arm("wide", "molecules"))),
+    "ge": ((500,), (Arm(), Arm("wide", "si"))),
+    "water": ((500,), (Arm(), Arm("wide", "molecules"))),
 }
 RATES = (5e-4, 2e-4)  # beside RATE
 RATE_ARMS = (("alloy", Arm("one", "metals"), 2000),)

@@ -23,6 +23,7 @@ from ase.io import read, write
 from dpa2md.base.files import whole_file
 from dpa2md.bench import machine
 from plan import (
+    BATCH,
     DESCRIPTOR,
     FITTING,
     LOSS,
@@ -73,21 +74,26 @@ def finish(folder: Path, result: Any) -> None:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def section(data: Path, names: Sequence[str], suffix: str = "") -> dict[str, Any]:
-    return {"systems": [f"{data / name}{suffix}.extxyz" for name in names], "batch_size": "auto"}
+def training_files(data: Path, name: str) -> list[Path]:
+    """One for each number of atoms."""
+    return sorted((data / name).glob("*.extxyz"), key=lambda path: int(path.stem))
+
+
+def sections(data: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Of an input: data to train on, and held out."""
+    files = [path for name in names for path in training_files(data, name)]
+    held_out = [data / f"{name}-held-out.extxyz" for name in names]
+    return {
+        "training_data": {"systems": [str(p) for p in files], "batch_size": BATCH},
+        "validation_data": {"systems": [str(p) for p in held_out], "batch_size": 1},
+    }
 
 
 def pretraining_input(plan: Pretraining, data: Path) -> dict[str, Any]:
     """DeePMD-kit's input: of one task, or of several that share the descriptor."""
     training = {"numb_steps": plan.steps, "seed": 1, "disp_freq": 200, "save_freq": 2000}
     out: dict[str, Any] = {"learning_rate": learning_rate(RATE, plan.steps)}
-    parts = {
-        head: {
-            "training_data": section(data, names),
-            "validation_data": section(data, names, "-held-out"),
-        }
-        for head, names in plan.heads.items()
-    }
+    parts = {head: sections(data, names) for head, names in plan.heads.items()}
     if len(parts) == 1:
         (part,) = parts.values()
         model = {"type_map": TYPE_MAP, "descriptor": DESCRIPTOR, "fitting_net": FITTING}
@@ -140,7 +146,7 @@ def few_shot(run: FewShot, data: Path, out: Path) -> None:
     if (folder / DONE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    pool = read(data / f"{run.target}.extxyz", ":")
+    pool = [frame for path in training_files(data, run.target) for frame in read(path, ":")]
     drawn = np.random.default_rng(run.seed).choice(len(pool), run.frames, replace=False)
     write(folder / "frames.extxyz", [pool[i] for i in drawn])
     held_out = data / f"{run.target}-held-out.extxyz"
