@@ -38,6 +38,7 @@ from dpa2md.deepmd_data import read_folder
 
 KBAR = 1 / 1602.176634  # eV/angstrom^3
 LARGEST_FORCE = 30.0  # eV/angstrom; frames with larger ones are colliding atoms
+HELD_OUT = 100  # frames, or a little more: of more, every second or third is kept
 VOLUMES = (6.0, 30.0)  # angstrom^3 an atom, of frames of FitSNAP that are kept
 MOLECULES = ("C1H4O2", "C3H3O4")
 
@@ -163,6 +164,7 @@ def save(frames: Frames, name: str, out: Path) -> None:
     training, held_out = (
         [f for f in part if np.abs(f.get_forces()).max() < LARGEST_FORCE] for part in frames
     )
+    held_out = held_out[:: max(1, len(held_out) // HELD_OUT)]
     sizes = sorted({len(frame) for frame in training})
     parts = {f"{name}/{n}": [f for f in training if len(f) == n] for n in sizes}
     for part, kept in (parts | {f"{name}-held-out": held_out}).items():
@@ -170,8 +172,7 @@ def save(frames: Frames, name: str, out: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             write(temporary, kept, format="extxyz")
-    left = sum(map(len, frames)) - len(training) - len(held_out)
-    print(f"{name}: {len(training)} frames of {sizes} atoms, {len(held_out)} held out, {left} left")
+    print(f"{name}: {len(training)} frames of {sizes} atoms, {len(held_out)} held out")
 
 
 def main() -> None:

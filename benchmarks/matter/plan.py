@@ -132,7 +132,7 @@ PRETRAININGS = (
 TARGETS: dict[str, tuple[tuple[int, ...], tuple[Arm, ...]]] = {  # steps, arms
     "alloy": (
         (300, 2000),
-        (Arm(), Arm("two", "be"), Arm("one", "metals"), Arm("wide", "metals")),
+        (Arm(), Arm("two", "be"), Arm("wide", "metals"), Arm("one", "metals")),
     ),
     "ge": ((500,), (Arm(), Arm("wide", "si"))),
     "water": ((500,), (Arm(), Arm("wide", "molecules"))),

@@ -1,19 +1,22 @@
-"""Tables and a picture of what `run.py --csv RESULTS` wrote.
+"""Tables and a picture of what `run.py --csv RESULTS` wrote, put into a page.
 
-    python benchmarks/matter/results.py RESULTS [--plot docs/matter.png]
+    python benchmarks/matter/results.py RESULTS docs/matter.md
 
-RESULTS is the beginning of the files' names. Prints the tables of docs/matter.md; errors over all held-out frames, the
-median of the seeds, and in brackets the least and the largest.
+RESULTS is the beginning of the files' names. A table stands in the page between `<!-- NAME -->` and `<!-- end -->`, and
+the picture beside the page, with its name. Errors are those of all held-out frames: the median of the seeds, and in
+brackets the least and the largest.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from dpa2md.base.files import whole_file
 from dpa2md.report.plots import check_picture, new_figure, save_figure
 
 FORCE, ENERGY = "force RMSE", "energy RMSE"
@@ -129,28 +132,39 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     save_figure(figure, path)
 
 
+def tables(results: str) -> dict[str, str]:
+    """By their names in the page."""
+    rows = read_rows(Path(f"{results}-few-shot.csv"))
+    found = {
+        f"{target} {quantity.split()[0]}": target_table(rows, target, quantity)
+        for target in unique(r["target"] for r in rows)
+        for quantity in UNITS
+    }
+    found["heads"] = head_table(read_rows(Path(f"{results}-heads.csv")))
+    return found | {"rates": rate_table(rows)}
+
+
+def with_tables(page: str, found: Mapping[str, str]) -> str:
+    """The page with these tables in their places; KeyError for a place without a table."""
+    return re.sub(
+        r"(<!-- ([\w -]+) -->\n\n).*?(\n<!-- end -->)",
+        lambda place: f"{place.group(1)}{found[place.group(2)]}\n{place.group(3)}",
+        page,
+        flags=re.DOTALL,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results")
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("page", type=Path)
     args = parser.parse_args()
-    for table in tables(args.results):
-        print(f"{table}\n")
-    if args.plot:
-        draw(read_rows(Path(f"{args.results}-few-shot.csv")), args.plot)
-
-
-def tables(results: str) -> list[str]:
-    """All, as docs/matter.md has them."""
-    rows = read_rows(Path(f"{results}-few-shot.csv"))
-    targets = unique(r["target"] for r in rows)
-    return [
-        head_table(read_rows(Path(f"{results}-heads.csv"))),
-        *(target_table(rows, target, quantity) for target in targets for quantity in UNITS),
-        rate_table(rows),
-    ]
+    text = with_tables(args.page.read_text(), tables(args.results))
+    with whole_file(args.page) as temporary:
+        temporary.write_text(text)
+    draw(read_rows(Path(f"{args.results}-few-shot.csv")), args.page.with_suffix(".png"))
 
 
 if __name__ == "__main__":

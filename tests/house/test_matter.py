@@ -98,5 +98,22 @@ def test_order_and_division(tmp_path):
 def test_tables_of_the_page():
     """docs/matter.md has what the results' files say."""
     page = (ROOT / "docs" / "matter.md").read_text()
-    for table in results.tables(str(RESULTS)):
-        assert table in page
+    assert results.with_tables(page, results.tables(str(RESULTS))) == page
+    assert "<!-- end -->" in page
+
+
+def test_cells():
+    """The median of the seeds and the range, in the table's places."""
+    one = {
+        "target": "x",
+        "start": "scratch",
+        "frames": "10",
+        "steps": "9",
+        "learning rate": "0.001",
+    }
+    forces = (0.3, 0.1, 0.25)
+    rows = [one | {"seed": str(i), "force RMSE": str(f)} for i, f in enumerate(forces)]
+    rows.append(rows[0] | {"learning rate": "0.0005", "force RMSE": "7"})
+    table = results.target_table(rows, "x", "force RMSE")
+    assert table.splitlines()[-1] == "| scratch | 0.250 (0.100 to 0.300) |"
+    assert table in results.with_tables("a\n<!-- t -->\n\n\n<!-- end -->\nb", {"t": table})
