@@ -137,8 +137,13 @@ TARGETS: dict[str, tuple[tuple[int, ...], tuple[Arm, ...]]] = {  # steps, arms
     "ge": ((500,), (Arm(), Arm("wide", "si"))),
     "water": ((500,), (Arm(), Arm("wide", "molecules"))),
 }
-RATES = (5e-4, 2e-4)  # beside RATE
-RATE_ARMS = (("alloy", Arm("one", "metals"), 2000),)
+# Other rates than RATE: target, arm, steps, rates.
+RATES: tuple[tuple[str, Arm, int, tuple[float, ...]], ...] = (
+    ("alloy", Arm(), 300, (2e-3, 3e-3)),
+    ("alloy", Arm(), 2000, (3e-3,)),
+    ("alloy", Arm("two", "be"), 300, (5e-4, 2e-4)),
+    ("alloy", Arm("two", "be"), 2000, (5e-4, 2e-4)),
+)
 
 
 def few_shots() -> Iterator[FewShot]:
@@ -146,8 +151,9 @@ def few_shots() -> Iterator[FewShot]:
     for target, (steps, arms) in TARGETS.items():
         for arm, n, frames, seed in itertools.product(arms, steps, FRAMES, SEEDS):
             yield FewShot(target, arm, frames, n, seed)
-    for (target, arm, n), rate, frames, seed in itertools.product(RATE_ARMS, RATES, FRAMES, SEEDS):
-        yield FewShot(target, arm, frames, n, seed, rate)
+    for target, arm, n, rates in RATES:
+        for rate, frames, seed in itertools.product(rates, FRAMES, SEEDS):
+            yield FewShot(target, arm, frames, n, seed, rate)
 
 
 def learning_rate(rate: float, steps: int, warmup: float = 0.0) -> dict[str, Any]:
