@@ -116,7 +116,7 @@ PRETRAININGS = (
     Pretraining("two", {"be": ("be",), "w": ("w",)}, 20_000),
     Pretraining("one", {"metals": ("be", "w")}, 20_000),
     Pretraining(
-        "wide", {"metals": ("be", "w"), "si": ("si",), "molecules": ("molecules",)}, 30_000
+        "wide", {"metals": ("be", "w"), "si": ("si",), "molecules": ("molecules",)}, 20_000
     ),
     Pretraining(
         "all",
