@@ -124,7 +124,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 axis.plot(frames, middle, "-" if steps == most else "--", **style)
                 for n, found in zip(frames, values, strict=True):
                     axis.plot([n, n], [min(found), max(found)], color=color, lw=1)
-        axis.set(title=target, xscale="log", yscale="log", xlabel="labelled frames")
+        axis.set(title=target, xscale="log", xlabel="labelled frames")
+        axis.set_ylim(0, 1.08 * axis.dataLim.y1)
         axis.set_xticks(frames, map(str, frames))
         axis.set_xticks([], minor=True)
         axis.legend(fontsize="x-small")
@@ -147,8 +148,8 @@ def tables(results: str) -> dict[str, str]:
 def with_tables(page: str, found: Mapping[str, str]) -> str:
     """The page with these tables in their places; KeyError for a place without a table."""
     return re.sub(
-        r"(<!-- ([\w -]+) -->\n\n).*?(\n<!-- end -->)",
-        lambda place: f"{place.group(1)}{found[place.group(2)]}\n{place.group(3)}",
+        r"<!-- ([\w -]+) -->\n.*?<!-- end -->",
+        lambda place: f"<!-- {place[1]} -->\n\n{found[place[1]]}\n\n<!-- end -->",
         page,
         flags=re.DOTALL,
     )

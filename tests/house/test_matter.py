@@ -116,4 +116,8 @@ def test_cells():
     rows.append(rows[0] | {"learning rate": "0.0005", "force RMSE": "7"})
     table = results.target_table(rows, "x", "force RMSE")
     assert table.splitlines()[-1] == "| scratch | 0.250 (0.100 to 0.300) |"
-    assert table in results.with_tables("a\n<!-- t -->\n\n\n<!-- end -->\nb", {"t": table})
+    page = results.with_tables(
+        "a\n<!-- t -->\n\n<!-- end -->\nb\n<!-- t -->\nold\n<!-- end -->\n", {"t": table}
+    )
+    place = f"<!-- t -->\n\n{table}\n\n<!-- end -->\n"
+    assert page == f"a\n{place}b\n{place}"
