@@ -175,6 +175,19 @@ def test_files_of_structures(pretrained):
         assert one == pytest.approx(other, rel=1e-3)
 
 
+@pytest.mark.parametrize("some", [True, False])
+def test_virials_that_a_few_frames_have(pretrained, some):
+    """They are trained on, though the first frame has none."""
+    write_extxyz(Path("new.extxyz"), labelled(4, seed=20).without("virial"))
+    with open("new.extxyz", "a") as file:
+        others = labelled(2, seed=21)
+        file.write(
+            write_extxyz(Path("o.extxyz"), others if some else others.without("virial")).read_text()
+        )
+    finetune(pretrained, ["new.extxyz"], "tuned.dpa2", steps=1, held_out=0.3, **FEW)
+    assert ("rmse_v_val" in Path("tuned.lcurve.out").read_text()) == some
+
+
 def test_parts_of_frames():
     """Every frame is in one part; the seed decides in which."""
     write_anew(Path("other"), repelling(5))

@@ -409,5 +409,6 @@ def _without_flags(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _have_virials(data: DataSettings, model: dict[str, Any]) -> bool:
-    """Whether the first frame of any system has a virial."""
-    return any(s.frame(0).virial is not None for s in open_systems(data, Needs.of(model)))
+    """Whether any frame has a virial; in files of ASE some may, and others not."""
+    systems = open_systems(data, Needs.of(model))
+    return any(s.frame(k).virial is not None for s in systems for k in range(len(s)))

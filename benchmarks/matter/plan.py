@@ -1,0 +1,165 @@
+"""What is trained: the model, the pretrainings and their heads, the targets and their few-shot runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+TYPE_MAP = ["H", "Be", "C", "O", "Na", "Si", "Cl", "Ge", "W"]
+# The DPA-2 of the shipped water model, with room for the neighbours of dense beryllium.
+DESCRIPTOR: dict[str, Any] = {
+    "type": "dpa2",
+    "repinit": {
+        "tebd_dim": 8,
+        "rcut": 6.0,
+        "rcut_smth": 0.5,
+        "nsel": 150,
+        "neuron": [12, 25, 50],
+        "axis_neuron": 8,
+        "use_three_body": True,
+        "three_body_sel": 50,
+        "three_body_rcut": 4.0,
+        "three_body_rcut_smth": 3.5,
+    },
+    "repformer": {
+        "rcut": 4.0,
+        "rcut_smth": 3.5,
+        "nsel": 50,
+        "nlayers": 3,
+        "g1_dim": 64,
+        "g2_dim": 16,
+        "attn2_hidden": 16,
+        "attn2_nhead": 2,
+        "attn1_hidden": 64,
+        "attn1_nhead": 2,
+        "axis_neuron": 4,
+        "update_h2": False,
+        "update_g1_has_attn": False,
+        "update_g2_has_g1g1": False,
+        "update_style": "res_residual",
+        "update_residual": 0.01,
+        "update_residual_init": "norm",
+        "attn2_has_gate": True,
+        "use_sqrt_nnei": True,
+        "g1_out_conv": True,
+        "g1_out_mlp": True,
+    },
+    "precision": "float32",
+    "add_tebd_to_repinit_out": False,
+}
+FITTING = {"neuron": [120, 120, 120], "resnet_dt": True, "precision": "float32"}
+# That of `dpa2md finetune`, everywhere, and its learning rate.
+LOSS = {
+    "type": "ener",
+    "start_pref_e": 0.2,
+    "limit_pref_e": 20,
+    "start_pref_f": 100,
+    "limit_pref_f": 60,
+    "start_pref_v": 0.02,
+    "limit_pref_v": 1,
+}
+RATE = 1e-3
+BATCH = "auto:48"  # frames with so many atoms together, in pretraining
+STOP_PART = 0.02  # the last learning rate, of the first
+WARMUP = 0.1
+FRAMES = (10, 50)
+SEEDS = (1, 2, 3)
+SCRATCH = "scratch"
+NEW_HEAD = ""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Data sets that share a descriptor: a fitting net for each of `heads` (name: data sets)."""
+
+    name: str
+    heads: dict[str, tuple[str, ...]]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Where a few-shot run starts: a pretraining and its head, a new head, or nothing."""
+
+    pretraining: str = SCRATCH
+    head: str = NEW_HEAD
+
+    @property
+    def name(self) -> str:
+        if self.pretraining == SCRATCH:
+            return SCRATCH
+        return f"{self.pretraining}-{self.head or 'new'}"
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """One run of a few frames of a target."""
+
+    target: str
+    arm: Arm
+    frames: int
+    steps: int
+    seed: int
+    rate: float = RATE
+
+    @property
+    def name(self) -> str:
+        return "_".join(
+            [self.target, self.arm.name, f"{self.frames}f", f"{self.steps}s", f"{self.rate:g}"]
+            + [str(self.seed)]
+        )
+
+
+PRETRAININGS = (
+    Pretraining("two", {"be": ("be",), "w": ("w",)}, 20_000),
+    Pretraining("one", {"metals": ("be", "w")}, 20_000),
+    Pretraining(
+        "wide", {"metals": ("be", "w"), "si": ("si",), "molecules": ("molecules",)}, 20_000
+    ),
+    Pretraining(
+        "all",
+        {
+            "metals": ("be", "w", "alloy"),
+            "silicon": ("si", "ge"),
+            "molecules": ("molecules",),
+            "water": ("water",),
+        },
+        40_000,
+    ),
+)
+TARGETS: dict[str, tuple[tuple[int, ...], tuple[Arm, ...]]] = {  # steps, arms
+    "alloy": (
+        (300, 2000),
+        (Arm(), Arm("two", "be"), Arm("wide", "metals"), Arm("one", "metals")),
+    ),
+    "ge": ((500,), (Arm(), Arm("wide", "si"))),
+    "water": ((500,), (Arm(), Arm("wide", "molecules"))),
+}
+# Other rates than RATE: target, arm, steps, rates.
+RATES: tuple[tuple[str, Arm, int, tuple[float, ...]], ...] = (
+    ("alloy", Arm(), 300, (2e-3, 3e-3)),
+    ("alloy", Arm(), 2000, (3e-3,)),
+    ("alloy", Arm("two", "be"), 300, (5e-4, 2e-4)),
+    ("alloy", Arm("two", "be"), 2000, (5e-4, 2e-4)),
+)
+
+
+def few_shots() -> Iterator[FewShot]:
+    """All, those that need the same pretraining together."""
+    for target, (steps, arms) in TARGETS.items():
+        for arm, n, frames, seed in itertools.product(arms, steps, FRAMES, SEEDS):
+            yield FewShot(target, arm, frames, n, seed)
+    for target, arm, n, rates in RATES:
+        for rate, frames, seed in itertools.product(rates, FRAMES, SEEDS):
+            yield FewShot(target, arm, frames, n, seed, rate)
+
+
+def learning_rate(rate: float, steps: int, warmup: float = 0.0) -> dict[str, Any]:
+    """From `rate` to its last value at the end, after a warmup of a part of the steps."""
+    section: dict[str, Any] = {"type": "exp", "start_lr": rate, "stop_lr": STOP_PART * rate}
+    section["decay_steps"] = steps // 100 + 1
+    if warmup:
+        section |= {"warmup_ratio": warmup, "warmup_start_factor": warmup}
+    return section
