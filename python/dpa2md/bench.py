@@ -219,19 +219,21 @@ def compare(
     ours = _own_program(model, {"precision": precision, "threads": 1, "device": device})
     peer = _Program([peer_python, "-c", _PEER, str(peer_model), device.partition(":")[0]], _NEEDS)
     timings = []
-    for atoms in systems:
-        timing = Timing(len(atoms), [])
-        for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
-            request = _request(moved, types)
-            a, b = ours.step(request), peer.step(request)
-            if step >= _WARM_UP:
-                timing.seconds.append(a[0])
-                timing.peer_seconds.append(b[0])
-            timing.energy_difference = abs(a[1] - b[1]) / len(atoms)
-            timing.peak, timing.peer_peak = a[2], b[2]
-        timings.append(timing)
-    ours.stop()
-    peer.stop()
+    try:
+        for atoms in systems:
+            timing = Timing(len(atoms), [])
+            for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
+                request = _request(moved, types)
+                a, b = ours.step(request), peer.step(request)
+                if step >= _WARM_UP:
+                    timing.seconds.append(a[0])
+                    timing.peer_seconds.append(b[0])
+                timing.energy_difference = abs(a[1] - b[1]) / len(atoms)
+                timing.peak, timing.peer_peak = a[2], b[2]
+            timings.append(timing)
+    finally:
+        ours.stop()
+        peer.stop()
     return timings
 
 
@@ -265,8 +267,8 @@ def side_by_side(
     RunError
         When a model can't be evaluated.
     """
-    programs = [_own_program(model, options) for model, options in models]
     types = [Engine(model, head=options.get("head")) for model, options in models]
+    programs = [_own_program(model, options) for model, options in models]
     timings = [Timing(len(atoms), []) for _ in models]
     try:
         for step, moved in enumerate(moving(atoms, _WARM_UP + steps)):
