@@ -142,7 +142,7 @@ RATES: tuple[tuple[str, Arm, int, tuple[float, ...]], ...] = (
     ("alloy", Arm(), 300, (2e-3, 3e-3)),
     ("alloy", Arm(), 2000, (3e-3,)),
     ("alloy", Arm("two", "be"), 300, (5e-4, 2e-4)),
-    ("alloy", Arm("two", "be"), 2000, (5e-4, 2e-4)),
+    ("alloy", Arm("two", "be"), 2000, (5e-4,)),
 )
 
 
