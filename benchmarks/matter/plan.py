@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+# Na and Cl are for data that may come: a pretrained model keeps its type map.
 TYPE_MAP = ["H", "Be", "C", "O", "Na", "Si", "Cl", "Ge", "W"]
 # The DPA-2 of the shipped water model, with room for the neighbours of dense beryllium.
 DESCRIPTOR: dict[str, Any] = {
