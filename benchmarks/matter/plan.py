@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+# Na and Cl are for data that may come: a pretrained model keeps its type map.
 TYPE_MAP = ["H", "Be", "C", "O", "Na", "Si", "Cl", "Ge", "W"]
 # The DPA-2 of the shipped water model, with room for the neighbours of dense beryllium.
 DESCRIPTOR: dict[str, Any] = {
@@ -142,7 +143,7 @@ RATES: tuple[tuple[str, Arm, int, tuple[float, ...]], ...] = (
     ("alloy", Arm(), 300, (2e-3, 3e-3)),
     ("alloy", Arm(), 2000, (3e-3,)),
     ("alloy", Arm("two", "be"), 300, (5e-4, 2e-4)),
-    ("alloy", Arm("two", "be"), 2000, (5e-4, 2e-4)),
+    ("alloy", Arm("two", "be"), 2000, (5e-4,)),
 )
 
 

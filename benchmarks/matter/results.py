@@ -42,8 +42,13 @@ def numbers(rows: Sequence[Row], quantity: str, **chosen: str) -> list[float]:
 
 
 def cell(values: Sequence[float], quantity: str) -> str:
+    """Empty where there was no run; of a single run without a range."""
+    if not values:
+        return ""
     digits = ".3f" if quantity == FORCE else ".1f"
     middle, least, most = (f(values) for f in (statistics.median, min, max))
+    if len(values) == 1:
+        return f"{middle:{digits}}"
     return f"{middle:{digits}} ({least:{digits}} to {most:{digits}})"
 
 
@@ -59,7 +64,7 @@ def columns(rows: Sequence[Row], target: str) -> list[tuple[str, str]]:
 
 
 def target_table(rows: Sequence[Row], target: str, quantity: str) -> str:
-    """A line for each start: scratch first, then pretrained ones, with the part of scratch."""
+    """A line for each start: scratch first, then pretrained ones."""
     pairs = columns(rows, target)
     own = [r for r in rows if r["target"] == target and r["learning rate"] == RATE]
     starts = sorted(unique(r["start"] for r in own), key=lambda s: s != "scratch")
@@ -69,28 +74,23 @@ def target_table(rows: Sequence[Row], target: str, quantity: str) -> str:
         line = [start]
         for steps, frames in pairs:
             found = numbers(own, quantity, start=start, steps=steps, frames=frames)
-            line.append(cell(found, quantity) if found else "")
+            line.append(cell(found, quantity))
         lines.append(line)
     return markdown(header, lines)
 
 
 def rate_table(rows: Sequence[Row]) -> str:
-    """Of the starts and steps that were run with several learning rates."""
-    others = [r for r in rows if r["learning rate"] != RATE]
+    """Force errors of the runs that were made with several learning rates."""
+    keys = ("target", "start", "frames", "steps")
+    others = {tuple(r[key] for key in keys): r for r in rows if r["learning rate"] != RATE}
     rates = sorted(unique(r["learning rate"] for r in rows), key=float, reverse=True)
     lines = []
-    for key in unique(f"{r['target']}/{r['start']}/{r['steps']}/{r['frames']}" for r in others):
-        target, start, steps, frames = key.split("/")
-        line = [f"{target}, {start}, {frames} frames, {steps} steps"]
-        chosen = {"target": target, "start": start, "steps": steps, "frames": frames}
-        for rate in rates:
-            both = [
-                cell(numbers(rows, quantity, learning_rate=rate, **chosen), quantity)
-                for quantity in UNITS
-            ]
-            line.append("; ".join(both))
-        lines.append(line)
-    return markdown(["eV/angstrom; meV/atom", *rates], lines)
+    for values in others:
+        chosen = dict(zip(keys, values, strict=True))
+        found = [cell(numbers(rows, FORCE, learning_rate=rate, **chosen), FORCE) for rate in rates]
+        target, start, frames, steps = values
+        lines.append([f"{target}, {start}, {frames} frames, {steps} steps", *found])
+    return markdown([UNITS[FORCE], *rates], lines)
 
 
 def head_table(rows: Sequence[Row]) -> str:

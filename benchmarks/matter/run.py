@@ -140,6 +140,43 @@ def pretrain(plan: Pretraining, data: Path, out: Path) -> None:
     finish(folder, rows)
 
 
+def train_new(run: FewShot, folder: Path, held_out: Path) -> None:
+    """From random parameters, with the settings of `dpa2md finetune`."""
+    seed = {"seed": run.seed}
+    data = {
+        "model": {
+            "type_map": TYPE_MAP,
+            "descriptor": DESCRIPTOR | seed,
+            "fitting_net": FITTING | seed,
+        },
+        "learning_rate": learning_rate(run.rate, run.steps, WARMUP),
+        "loss": LOSS,
+        "training": {
+            "training_data": {"systems": ["frames.extxyz"], "batch_size": "auto"},
+            "validation_data": {"systems": [str(held_out)], "batch_size": "auto"},
+            "numb_steps": run.steps,
+            "seed": run.seed,
+            "disp_freq": run.steps // 20,
+        },
+    }
+    (folder / "input.json").write_text(json.dumps(data))
+    dpa2md(folder, "train", "input.json", "--no-progress", "-o", "tuned.dpa2")
+
+
+def tune(run: FewShot, folder: Path, held_out: Path, out: Path) -> None:
+    several = next(len(p.heads) > 1 for p in PRETRAININGS if p.name == run.arm.pretraining)
+    head = ["--new-head"]
+    if run.arm.head:
+        head = ["--head", run.arm.head] if several else []
+    options = ["--steps", run.steps, "--lr", run.rate, "--seed", run.seed, "--overwrite"]
+    dpa2md(
+        folder,
+        *("finetune", pretrained_checkpoint(out, run.arm.pretraining), "frames.extxyz"),
+        *("--validation", held_out, *head, *map(str, options)),
+        *("--no-progress", "-o", "tuned.dpa2"),
+    )
+
+
 def few_shot(run: FewShot, data: Path, out: Path) -> None:
     """A draw of frames by the seed, the same for all arms; then as many steps in every arm."""
     folder = out / "few-shot" / run.name
@@ -151,41 +188,12 @@ def few_shot(run: FewShot, data: Path, out: Path) -> None:
     write(folder / "frames.extxyz", [pool[i] for i in drawn])
     held_out = data / f"{run.target}-held-out.extxyz"
     if run.arm.pretraining == SCRATCH:
-        model = {
-            "type_map": TYPE_MAP,
-            "descriptor": DESCRIPTOR | {"seed": run.seed},
-            "fitting_net": FITTING | {"seed": run.seed},
-        }
-        training = {
-            "training_data": {"systems": ["frames.extxyz"], "batch_size": "auto"},
-            "validation_data": {"systems": [str(held_out)], "batch_size": "auto"},
-            "numb_steps": run.steps,
-            "seed": run.seed,
-            "disp_freq": run.steps // 20,
-        }
-        rate = learning_rate(run.rate, run.steps, WARMUP)
-        (folder / "input.json").write_text(
-            json.dumps({"model": model, "learning_rate": rate, "loss": LOSS, "training": training})
-        )
-        dpa2md(folder, "train", "input.json", "--no-progress", "-o", "tuned.dpa2")
+        train_new(run, folder, held_out)
     else:
-        head = ["--head", run.arm.head] if run.arm.head else ["--new-head"]
-        several = next(len(p.heads) > 1 for p in PRETRAININGS if p.name == run.arm.pretraining)
-        checkpoint = pretrained_checkpoint(out, run.arm.pretraining)
-        options = ["--steps", run.steps, "--lr", run.rate, "--seed", run.seed, "--overwrite"]
-        dpa2md(
-            folder,
-            *("finetune", checkpoint, "frames.extxyz", "--validation", held_out),
-            *(head if several or not run.arm.head else []),
-            *(*map(str, options), "--no-progress", "-o", "tuned.dpa2"),
-        )
+        tune(run, folder, held_out, out)
     row = {"target": run.target, "start": run.arm.name, "frames": run.frames, "steps": run.steps}
-    finish(
-        folder,
-        row
-        | {"learning rate": run.rate, "seed": run.seed}
-        | errors(folder, folder / "tuned.dpa2", held_out),
-    )
+    row |= {"learning rate": run.rate, "seed": run.seed}
+    finish(folder, row | errors(folder, folder / "tuned.dpa2", held_out))
     for left in folder.glob("*.pt"):
         left.unlink()
 
