@@ -207,9 +207,10 @@ def test_killed_at_any_moment(whole, tmp_path):
     kills = 0
     while True:
         killed = Killed(run.parent / "distill.json", tmp_path / "run")
-        if killed.wait(60 if kills == KILLS else rng.uniform(1, 12 if KILLS < 10 else 2.5)):
+        # the last one may take long on a busy machine
+        if killed.wait(400 if kills == KILLS else rng.uniform(1, 12 if KILLS < 10 else 2.5)):
             break
-        assert kills < KILLS, "it should have ended in a minute"
+        assert kills < KILLS, "the last one does not end"
         killed.kill(jobs=kills % 2 == 0)
         kills += 1
         time.sleep(0.1)
