@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
 from ..shipped import model_path
+from .limits import add_limit_options, check_limit_options, limits_of
 from .md_settings import add_settings, settings_of
 from .options import (
     add_engine_options,
@@ -81,19 +82,7 @@ def _add_guard(group: argparse._ArgumentGroup) -> None:
         metavar="F",
         help="largest difference of them, eV/angstrom (default: 3)",
     )
-    add(
-        "--limits",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="smallest distances of elements: structures, or JSON",
-    )
-    add(
-        "--limit-factor",
-        type=float,
-        metavar="X",
-        help="limits are so much of the smallest distances (default: 0.85)",
-    )
+    add_limit_options(group)
 
 
 def _add_perturbation(group: argparse._ArgumentGroup) -> None:
@@ -107,8 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
     if not args.output.parent.is_dir():
         raise RunError(f"{args.output.parent}: there is no such folder; make it first.")
-    if args.limit_factor is not None and not args.limits:
-        raise RunError("--limit-factor is for --limits: add them, or leave it out.")
+    check_limit_options(args)
     if args.perturb is not None:
         return _perturb(args)
     for name in ("rattle", "strain"):
@@ -170,14 +158,7 @@ def _guard(args: argparse.Namespace) -> Guard:
     if args.watch is not None:
         options = engine_options(args) | {"head": None}
         given["teacher"] = DPA2Calculator(model_path(args.watch), **options)
-    return Guard(**given, limits=_limits(args))
-
-
-def _limits(args: argparse.Namespace) -> dict[str, float]:
-    from ..workflow.distances import FACTOR, read_limits
-
-    factor = FACTOR if args.limit_factor is None else args.limit_factor
-    return read_limits(args.limits, factor) if args.limits else {}
+    return Guard(**given, limits=limits_of(args))
 
 
 def _perturb(args: argparse.Namespace) -> int:
@@ -198,7 +179,7 @@ def _perturb(args: argparse.Namespace) -> int:
         for name in ("rattle", "strain", "seed")
         if getattr(args, name) is not None
     }
-    limits = _limits(args)
+    limits = limits_of(args)
     frames = perturbed(structures, args.perturb, limits=limits, **given)
     if not frames:
         raise RunError("All copies are nearer than the limits allow: take a smaller --rattle.")

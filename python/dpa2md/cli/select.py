@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
 from ..shipped import model_path
+from .limits import add_limit_options, check_limit_options, limits_of
 from .options import (
     MODEL_HELP,
     add_engine_options,
@@ -63,19 +64,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     add("--max-frames", type=int, default=50, metavar="N", help="default: 50")
     add("--known", nargs="+", default=[], metavar="FILE", help="labelled frames, to differ from")
-    add(
-        "--limits",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="smallest distances of elements: structures, or JSON",
-    )
-    add(
-        "--limit-factor",
-        type=float,
-        metavar="X",
-        help="limits are so much of the smallest distances (default: 0.85)",
-    )
+    add_limit_options(parser)
     add(
         "--max-force",
         type=float,
@@ -146,20 +135,17 @@ def _held_out_file(output: Path) -> Path:
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from ..workflow.distances import FACTOR, read_limits
     from ..workflow.select import Request
 
-    if args.limit_factor is not None and not args.limits:
-        raise RunError("--limit-factor is for --limits: add them, or leave it out.")
+    check_limit_options(args)
     if args.student is None and (args.lower, args.upper) != (None, None):
         raise RunError("Levels are for a student: add --student, or leave them out.")
-    factor = FACTOR if args.limit_factor is None else args.limit_factor
     return Request(
         max_frames=args.max_frames,
         lower=args.lower,
         upper=args.upper,
         max_force=args.max_force,
-        limits=read_limits(args.limits, factor) if args.limits else {},
+        limits=limits_of(args),
         hold_out=args.hold_out,
         seed=args.seed,
     )
