@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import dpa2md
 import numpy as np
 import pytest
 from ase.io import read
@@ -23,7 +24,6 @@ from dpa2md.workflow import distill
 from dpa2md.workflow.driver import Result
 from dpa2md.workflow.status import read_status
 
-from tests.support.paths import ROOT
 from tests.support.small_rounds import distill_settings
 
 KILLS = int(os.environ.get("DPA2MD_KILLS", "4"))
@@ -175,17 +175,19 @@ class Killed:
     def __init__(self, settings: Path, run: Path):
         self.run = run
         command = [sys.executable, "-m", "dpa2md", "distill", str(settings), "--folder", str(run)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "python")}
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        environment = os.environ | {"PYTHONPATH": str(Path(dpa2md.__file__).parents[1])}
+        self.printed = run.parent / "printed"
+        with open(self.printed, "wb") as file:
+            self.process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended by itself."""
         try:
-            return self.process.wait(seconds) == 0
+            status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
+        assert status == 0, self.printed.read_text()[-2000:]
+        return True
 
     def kill(self, jobs: bool) -> None:
         """SIGKILL to the driver, or to its jobs, too."""
@@ -210,7 +212,7 @@ def test_killed_at_any_moment(whole, tmp_path):
         # the last one may take long on a busy machine
         if killed.wait(400 if kills == KILLS else rng.uniform(1, 12 if KILLS < 10 else 2.5)):
             break
-        assert kills < KILLS, "the last one does not end"
+        assert kills < KILLS, killed.printed.read_text()[-2000:]
         killed.kill(jobs=kills % 2 == 0)
         kills += 1
         time.sleep(0.1)
