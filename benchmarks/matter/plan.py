@@ -1,4 +1,4 @@
-"""What is trained: the model, the pretrainings and their heads, the targets and their few-shot runs."""
+"""What is trained: the model, the pretrainings and their heads, the targets and their few-shot runs, the students."""
 
 from __future__ import annotations
 
@@ -144,6 +144,26 @@ RATES: tuple[tuple[str, Arm, int, tuple[float, ...]], ...] = (
     ("alloy", Arm(), 2000, (3e-3,)),
     ("alloy", Arm("two", "be"), 300, (5e-4, 2e-4)),
     ("alloy", Arm("two", "be"), 2000, (5e-4,)),
+)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A teacher of a target, and the rounds in which its student learns."""
+
+    target: str
+    temperatures: tuple[int, ...]
+    arm: Arm | None = None  # tuned on all labels of the target; None: the shipped water model
+    tuning: int = 0  # steps
+    rounds: int = 3
+    steps: int = 4000
+    final_steps: int = 16_000
+
+
+DISTILLATIONS = (
+    Distillation("water", (300, 400)),
+    Distillation("alloy", (300, 1000), Arm("two", "be"), 8000),
+    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000),
 )
 
 

@@ -104,7 +104,7 @@ def head_table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A panel for each target: errors against frames, full lines for more steps."""
+    """A panel for each target: errors against frames, full lines for the most steps."""
     check_picture(path)
     targets = unique(r["target"] for r in rows)
     figure, axes = new_figure(1, len(targets), size=(3.6 * len(targets), 3.8))
@@ -118,17 +118,19 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 chosen = {"start": start, "steps": str(steps)}
                 frames = sorted({int(r["frames"]) for r in own if chosen.items() <= r.items()})
                 values = [numbers(own, FORCE, frames=str(n), **chosen) for n in frames]
-                label = f"{start}, {steps} steps"
-                style = {"color": color, "label": label, "marker": "o", "markersize": 4}
+                style = {"color": color, "marker": "o", "markersize": 4}
+                style["label"] = start if steps == most else "_"  # which the legend leaves out
                 middle = [statistics.median(v) for v in values]
                 axis.plot(frames, middle, "-" if steps == most else "--", **style)
                 for n, found in zip(frames, values, strict=True):
                     axis.plot([n, n], [min(found), max(found)], color=color, lw=1)
-        axis.set(title=target, xscale="log", xlabel="labelled frames")
+        least = min(int(r["steps"]) for r in own)
+        dashed = f" (dashed: {least} steps)" if least < most else ""
+        axis.set(title=f"{target}, {most} steps{dashed}", xscale="log", xlabel="labelled frames")
         axis.set_ylim(0, 1.08 * axis.dataLim.y1)
         axis.set_xticks(frames, map(str, frames))
         axis.set_xticks([], minor=True)
-        axis.legend(fontsize="x-small")
+        axis.legend(fontsize="x-small", loc="lower left")
     axes[0].set_ylabel("held-out force RMSE, eV/angstrom")
     save_figure(figure, path)
 

@@ -44,9 +44,10 @@ from provenance import commit, write_tables
 DONE = "done.json"
 
 
-def dpa2md(folder: Path, *arguments: str | Path) -> str:
-    """Run the command in a folder with one thread; returns what it printed."""
-    command = [sys.executable, "-m", "dpa2md", *map(str, arguments), "--threads", "1"]
+def dpa2md(folder: Path, *arguments: str | Path, threads: int | None = 1) -> str:
+    """Run the command in a folder; returns what it printed."""
+    command = [sys.executable, "-m", "dpa2md", *map(str, arguments)]
+    command += [] if threads is None else ["--threads", str(threads)]
     with (folder / "log.txt").open("a") as log:
         log.write(f"$ {' '.join(command)}\n")
         log.flush()
@@ -202,15 +203,18 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
     return {key: float(f"{v:.4g}") if "RMSE" in key else v for key, v in row.items()}
 
 
+def who() -> dict[str, str]:
+    return {"machine": machine(), "commit": commit()}
+
+
 def tables(out: Path, results: str) -> None:
     """Of what is done; the columns are those of `finish`, with the machine and the commit."""
-    who = {"machine": machine(), "commit": commit()}
     done = sorted(out.glob(f"pretraining/*/{DONE}"))
     heads = [row for path in done for row in json.loads(path.read_text())]
     shots = [json.loads(p.read_text()) for p in sorted(out.glob(f"few-shot/*/{DONE}"))]
     for name, rows in (("heads", heads), ("few-shot", shots)):
         if rows:
-            write_tables(Path(f"{results}-{name}.csv"), [[who | rounded(row) for row in rows]])
+            write_tables(Path(f"{results}-{name}.csv"), [[who() | rounded(row) for row in rows]])
 
 
 def main() -> None:

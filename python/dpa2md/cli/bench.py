@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             args.device,
         )
     else:
-        engine = load_engine(args)
+        engine = load_engine(args, [atoms])
         title = f"{engine.description} on {where}, {name}"
         where = where if args.device == "cpu" else engine.description
         # On the CPU the clock costs nothing; on a GPU it makes the host wait.

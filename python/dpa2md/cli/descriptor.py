@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise RunError(
             f"{args.structures}: an .npy file needs structures of one size; write an .npz file."
         )
-    engine = load_engine(args)
+    engine = load_engine(args, frames)
     with progress_bar("structures", len(frames)) as show:
         found = descriptors(engine, frames, report=show)
     _write(args.output, frames, found)

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
                 raise RunError(
                     f"{args.structures}: there are no labels to compare with; leave out --{option}."
                 )
-    calculator = load_calculator(args)
+    calculator = load_calculator(args, frames)
     with progress_bar("structures", len(frames)) as show:
         results = evaluate(calculator, frames, report=show)
     shift = energy_shift(frames, results) if args.shift else None

@@ -112,7 +112,7 @@ def _explore(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     atoms = load_structure(args.structure, args.elements)
-    atoms.calc = load_calculator(args)
+    atoms.calc = load_calculator(args, [atoms])
     check_elements(atoms.calc.engine, atoms.symbols)
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     progress = Progress(
@@ -173,7 +173,7 @@ def _perturb(args: argparse.Namespace) -> int:
     structures = load_structures(args.structure, args.elements)
     if args.model or args.model_option:
         elements = {element for atoms in structures for element in atoms.symbols.species()}
-        check_elements(load_calculator(args).engine, elements)
+        check_elements(load_calculator(args, structures).engine, elements)
     given = {
         name: getattr(args, name)
         for name in ("rattle", "strain", "seed")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..shipped import UNIVERSAL, model_file
 from .options import element_names, new_parser, print_table, refuse_to_replace
 from .rounds import add_run_options
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   dpa2md finetune big.pt frames.extxyz --head Water -o tuned.dpa2
+  dpa2md finetune universal alloy.extxyz --head metals -o tuned.dpa2
   dpa2md finetune big.pt data/ --new-head --steps 5000 -o tuned.dpa2
   dpa2md finetune old.dp data/ --validation held_out/ -o tuned.dpa2
   dpa2md finetune old.pt data/ --freeze '*descriptor*' -o tuned.dpa2
@@ -51,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "pretrained",
         metavar="PRETRAINED",
         nargs="?",
-        help="a .pt, .pth, .dp or .yaml file of DeePMD-kit's",
+        help=f"a .pt, .pth, .dp or .yaml file of DeePMD-kit's, or {UNIVERSAL}: the shipped one",
     )
     add(
         "data", metavar="DATA", nargs="*",
@@ -166,7 +168,7 @@ def _request(args: argparse.Namespace) -> Request:
     if args.validation and args.held_out is not None:
         raise InputError("--validation and --held-out exclude each other; leave one out.")
     return Request(
-        pretrained=args.pretrained,
+        pretrained=str(model_file(args.pretrained)),
         data=tuple(args.data),
         output=args.output,
         head=args.head,

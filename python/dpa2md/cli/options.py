@@ -7,11 +7,20 @@ import errno
 import json
 import math
 import os
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
-from ..shipped import MODEL_SUFFIXES, SHIPPED, model_path
+from ..shipped import (
+    MODEL_SUFFIXES,
+    SHIPPED,
+    UNIVERSAL,
+    is_universal,
+    model_path,
+    universal_head,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
     from ..calculator import DPA2Calculator
     from ..engine import Engine
 
-MODEL_HELP = f'a .dpa2 file, a model of DeePMD-kit, or "{SHIPPED}": the shipped model'
+MODEL_HELP = f'a .dpa2 file, a model of DeePMD-kit, or a shipped one: "{SHIPPED}", "{UNIVERSAL}"'
 STRUCTURE_HELP = (
     "a file of ASE or LAMMPS, a DeePMD-kit system (npy, raw, HDF5), - for extended XYZ on standard input, "
     f'or "{SHIPPED}": shipped liquid'
@@ -91,14 +100,17 @@ def named_model(args: argparse.Namespace) -> str:
     return args.model or option or SHIPPED
 
 
-def load_engine(args: argparse.Namespace) -> Engine:
-    """The model of ``args.model`` with the options of `add_engine_options`."""
+def load_engine(args: argparse.Namespace, frames: Iterable[Atoms] = ()) -> Engine:
+    """The model of ``args.model`` with the options of `add_engine_options`.
+
+    A head of "universal" that is not named is that for the elements of `frames`.
+    """
     from ..engine import Engine
 
-    return Engine(model_path(named_model(args)), **engine_options(args))
+    return Engine(model_path(named_model(args)), **_options_for(args, frames))
 
 
-def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
+def load_calculator(args: argparse.Namespace, frames: Iterable[Atoms] = ()) -> DPA2Calculator:
     """The same as `load_engine`, as a calculator of ASE, with the options of `add_dispersion_options`."""
     from ..calculator import DPA2Calculator
 
@@ -106,7 +118,17 @@ def load_calculator(args: argparse.Namespace) -> DPA2Calculator:
     if d3["d3_damping"] and not d3["d3"]:
         raise RunError("--d3-damping is for D3: add --d3 FUNCTIONAL.")
     dispersion = {name: value for name, value in d3.items() if value is not None}
-    return DPA2Calculator(model_path(named_model(args)), **engine_options(args), **dispersion)
+    return DPA2Calculator(model_path(named_model(args)), **_options_for(args, frames), **dispersion)
+
+
+def _options_for(args: argparse.Namespace, frames: Iterable[Atoms]) -> dict[str, Any]:
+    options = engine_options(args)
+    elements = {symbol for atoms in frames for symbol in atoms.symbols}
+    if elements and options["head"] is None and is_universal(named_model(args)):
+        head = universal_head(elements)
+        warnings.warn(head.trust(), UserWarning, stacklevel=3)
+        options["head"] = head.name
+    return options
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:

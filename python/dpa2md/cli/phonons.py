@@ -99,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
 
     _check_options(args)
     args.precision = args.precision or "float64"
-    calculator = load_calculator(args)
     atoms = load_structure(args.structure, args.elements)
+    calculator = load_calculator(args, [atoms])
     _check_forces(calculator, atoms)
     crystal = phonons.displace(atoms, args.supercell, args.delta)
     path = phonons.band_path(crystal, args.path)

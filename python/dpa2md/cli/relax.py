@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.output, trajectory):
         refuse_to_replace(path, args.overwrite or args.restart, "--restart to go on")
     file_format = format_of(args.output)
-    calculator = load_calculator(args)
     atoms = load_structure(args.structure, args.elements)
+    calculator = load_calculator(args, [atoms])
     atoms.calc = calculator
     quiet = args.quiet or args.json
     if not quiet:

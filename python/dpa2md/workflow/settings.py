@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..shipped import SHIPPED
+from ..shipped import SHIPPED, UNIVERSAL
 from ..train.input_file import read_input
 from ..train.sections import Key, fill, shown, table, without_comments
 from .setting_keys import CLUSTER, DISTILL, FINETUNE, LABEL
@@ -188,7 +188,7 @@ class _Reader:
     def settings(self, kind: Kind) -> Settings:
         values = self._values
         model = "teacher" if kind is Kind.DISTILL else "pretrained"
-        values[model] = self._file(model, values[model], or_name=SHIPPED)
+        values[model] = self._file(model, values[model], SHIPPED, UNIVERSAL)
         for name in ("structures", "held_out", "data"):
             if name in values:
                 values[name] = self._files(name)
@@ -223,25 +223,25 @@ class _Reader:
             raise InputError(f"{self._where(name)} = {self._values[name]} should be above 0.")
         return float(self._values[name])
 
-    def _file(self, name: str, given: Any, or_name: str | None = None) -> str:
-        """An absolute path; with @INDEX it may have one."""
+    def _file(self, name: str, given: Any, *shipped: str) -> str:
+        """An absolute path, which may have an @INDEX; or one of the shipped names."""
         if not isinstance(given, str) or not given:
             raise InputError(f"{self._where(name)} = {shown(given)} should be the name of a file.")
         path = self._folder / Path(given).expanduser()
         base = path if path.exists() else Path(str(path).rpartition("@")[0] or path)
         if base.exists():
             return str(path)
-        if given == or_name:
+        if given in shipped:
             return given
         raise InputError(f"{self._where(name)}: there is no file {given}; see that it is there.")
 
     def _files(self, name: str) -> list[str]:
         given = self._values[name]
         listed = [given] if isinstance(given, str) else given
-        shipped = SHIPPED if name == "structures" else None
+        shipped = (SHIPPED,) if name == "structures" else ()
         if name == "structures" and not listed:
             raise InputError(f"{self._where(name)} is empty; give a structure to start from.")
-        return [self._file(name, entry, shipped) for entry in listed]
+        return [self._file(name, entry, *shipped) for entry in listed]
 
     def _list(self, name: str, least: float) -> tuple[float, ...]:
         """Numbers, or a single one."""
