@@ -103,6 +103,19 @@ def head_table(rows: Sequence[Row]) -> str:
     return markdown(header, lines)
 
 
+def student_table(rows: Sequence[Row]) -> str:
+    """A line for each target: force errors of teacher, student and the student's architecture; speeds."""
+    lines = []
+    for target in unique(r["target"] for r in rows):
+        teacher, student, labels = (r for r in rows if r["target"] == target)
+        errors = [float(r[FORCE]) for r in (teacher, student, labels)]
+        times = [float(r["us/atom"]) for r in (teacher, student)]
+        line = [target, *(f"{e:.3f}" for e in errors), f"{errors[1] / errors[0]:.2f}"]
+        lines.append([*line, *(f"{t:.1f}" for t in times)])
+    header = ["", "teacher", "student", "its architecture on the labels", "student / teacher"]
+    return markdown([*header, "teacher, us/atom", "student, us/atom"], lines)
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
     """A panel for each target: errors against frames, full lines for the most steps."""
     check_picture(path)
@@ -144,6 +157,7 @@ def tables(results: str) -> dict[str, str]:
         for quantity in UNITS
     }
     found["heads"] = head_table(read_rows(Path(f"{results}-heads.csv")))
+    found["students"] = student_table(read_rows(Path(f"{results}-students.csv")))
     return found | {"rates": rate_table(rows)}
 
 
