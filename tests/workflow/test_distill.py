@@ -78,6 +78,9 @@ def test_rounds_build_on_each_other(whole):
     ]
     assert inputs[0]["model"] == inputs[1]["model"]
     assert [one["training"]["numb_steps"] for one in inputs] == [300, 320]
+    # a student that goes on begins with less, and ends alike
+    rates = [(one["learning_rate"]["start_lr"], one["learning_rate"]["stop_lr"]) for one in inputs]
+    assert rates == [(0.01, 1e-4), (pytest.approx(0.004), 1e-4)]
     frames = [
         read(run / f"round-{n}" / "030-label" / "part-0" / "labelled.extxyz", ":") for n in (1, 2)
     ]

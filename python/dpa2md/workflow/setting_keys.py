@@ -33,7 +33,7 @@ _TRAINING = {
     "train_steps": Key("integer", 4000, least=1),
     "final_train_steps": Key("integer | null", None, least=1),
     "batch": Key("integer | text", "auto"),
-    "learning_rate": Key("list", [1e-2, 1e-5]),
+    "learning_rate": Key("list", [5e-3, 1e-5]),
 }
 _RUNNING = {
     "seed": Key("integer", 1, least=0),
