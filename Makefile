@@ -20,7 +20,7 @@ PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize
 
-.PHONY: help demo docs check test lint format dev cpp-test test-lammps test-lammps-2024 package release-notes clean
+.PHONY: help demo docs check test lint tidy format dev cpp-test test-lammps test-lammps-2024 package release-notes clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,6 +44,15 @@ lint: $(VENV)/.tools  ## what `make test` checks before any test
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
 	$(BIN)/mypy
+
+# The floors below the stages: those of csrc/cpu are templates over the number, which take it more than ten minutes.
+tidy: $(VENV)/.tools  ## clang-tidy on the core without its stages (.clang-tidy), a minute
+	$(BIN)/pip install -q clang-tidy
+	mkdir -p build/tidy/openmp && cp "$$(g++ -print-file-name=include/omp.h)" build/tidy/openmp/
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DDPA2MD_CUDA=OFF -DDPA2MD_LAMMPS=OFF \
+	  -DDPA2MD_LIBRARY=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)
+	$(BIN)/run-clang-tidy.py -clang-tidy-binary $(BIN)/clang-tidy -p build/tidy -quiet -j $(JOBS) \
+	  -extra-arg=-isystem$(CURDIR)/build/tidy/openmp 'csrc/(base|model|neighbors|engine)/.*cpp$$'
 
 format: $(VENV)/.tools  ## put Python and C++ into the house style
 	$(BIN)/ruff check --fix .

@@ -198,6 +198,7 @@ FunctionTable tabulate_radial_layers(const Model& model, const std::vector<char>
   const int layers = radial_layers(f);
   if (layers == 0) return {};
   std::vector<FoldedLayer> folded;
+  folded.reserve(layers);
   for (int l = 0; l < layers; ++l) folded.push_back(fold_layer(f, l));
   const auto state = [&](double em, double* value, double* slope) {
     Channels x(1);
