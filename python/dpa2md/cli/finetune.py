@@ -21,6 +21,7 @@ examples:
   dpa2md finetune old.dp data/ --validation held_out/ -o tuned.dpa2
   dpa2md finetune old.pt data/ --freeze '*descriptor*' -o tuned.dpa2
   dpa2md finetune big.pt data/ --head Water --type-map H,O,Na -o tuned.dpa2
+  mpirun -n 4 dpa2md finetune big.pt data/ --head Water -o tuned.dpa2
   dpa2md finetune --loop loop.yaml --dry-run     finds and labels its own frames
   dpa2md finetune --loop loop.yaml --folder RUN
 
@@ -121,14 +122,17 @@ def run(args: argparse.Namespace) -> int:
     if args.loop is not None:
         return _loop(args)
     from ..train.finetuning import Finetuning
+    from ..train.ranks import started_ranks
     from .train import introduce
     from .training_progress import TrainingProgress
 
-    request = _request(args)
-    request.check()
-    for suffix in _WRITTEN:
-        refuse_to_replace(request.file(suffix), args.overwrite)
-    tuning = Finetuning(request, args.threads or 0)
+    ranks = started_ranks()
+    with ranks.together():
+        request = _request(args)
+        request.check()
+        for suffix in _WRITTEN:
+            refuse_to_replace(request.file(suffix), args.overwrite)
+    tuning = Finetuning(request, args.threads or 0, ranks)
     if not args.quiet:
         introduce(tuning.trainer)
     bar = sys.stderr.isatty() if args.progress is None else args.progress
@@ -137,7 +141,8 @@ def run(args: argparse.Namespace) -> int:
         report = tuning.run(progress.report)
     finally:
         progress.finish()
-    _print(report, tuning)
+    if ranks.first:
+        _print(report, tuning)
     return 0 if report.steps == request.steps else 130
 
 
