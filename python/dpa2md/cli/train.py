@@ -224,9 +224,8 @@ def _introduce(trainer: Trainer) -> None:
     )
     print(f"run: {left} steps, learning rate {first:.1e} to {last:.1e}")
     if trainer.ranks.size > 1:
-        print(
-            f"ranks: {trainer.ranks.size}, with {trainer.threads or 'OMP_NUM_THREADS'} threads each"
-        )
+        threads = trainer.threads or os.environ["OMP_NUM_THREADS"]
+        print(f"ranks: {trainer.ranks.size}, threads of each: {threads}")
     for note in trainer.notes:
         print(f"note: {note}")
 

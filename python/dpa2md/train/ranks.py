@@ -99,21 +99,23 @@ class _MpiRanks(Ranks):
             yield
         except Exception as failure:  # noqa: BLE001 - told to all ranks
             error = failure
-        texts = self._world.allgather(None if error is None else str(error) or repr(error))
-        failed = [rank for rank, text in enumerate(texts) if text is not None]
-        if not failed:
+        if not self.any(error is not None):
             return
+        texts = self._world.allgather(None if error is None else str(error) or repr(error))
         if not self.first:
             raise SystemExit(2) from error
         if error is not None:
             raise error
-        raise RunError(f"rank {failed[0]} of {self.size}: {texts[failed[0]]}")
+        rank, text = next((k, text) for k, text in enumerate(texts) if text is not None)
+        raise RunError(f"rank {rank} of {self.size}: {text}")
 
     def same(self, value: Value) -> Value:
         return self._world.bcast(value)
 
     def any(self, flag: bool) -> bool:
-        return self._world.allreduce(flag, self._mpi.LOR)
+        found = np.array([flag], dtype=np.int32)
+        self._world.Allreduce(self._mpi.IN_PLACE, found, self._mpi.MAX)
+        return bool(found[0])
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         # Each rank adds up its part of the vector; an Allreduce may add in any order.
