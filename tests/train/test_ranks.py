@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -24,10 +23,9 @@ from dpa2md.train.schedule import read_schedule
 from dpa2md.train.settings import settings_of
 from dpa2md.train.trainer import Trainer
 
-from tests.support.selection import skip_or_fail
+from tests.support.mpi import require_mpirun
 from tests.support.tiny_training import double, repelling, single, write_anew
 
-BIN = Path(sys.executable).parent
 LIMIT = 60  # seconds; a run takes two, and a hang takes for ever
 
 
@@ -39,11 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mpirun() -> str:
-    """The program; that of this environment before others."""
-    program = shutil.which("mpirun", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    if program is None or importlib.util.find_spec("mpi4py") is None:
-        skip_or_fail("mpi", "mpirun and mpi4py are needed: pip install '.[mpi]' mpich")
-    return program
+    return require_mpirun()
 
 
 def start(mpirun: str, *command: str, ranks: int = 2) -> subprocess.CompletedProcess:

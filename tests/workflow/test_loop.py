@@ -132,6 +132,13 @@ def test_a_training_that_fails(finished, tmp_path):
     assert sha256(result.model) == sha256(run / "round-1" / "040-train" / "model.dpa2")
     assert started(run, "round-2/040-train") == 1 + 3
     assert "filter leaves none" in read_status(run).set_aside["round-2/040-train"]
+    # it stays aside, until it is told to start anew
+    command = ["distill", str(finished / "distill.json"), "--folder", str(run)]
+    assert main(command) == 0
+    assert started(run, "round-2/040-train") == 1 + 3
+    assert main([*command, "--retry-failed"]) == 0
+    assert started(run, "round-2/040-train") == 1 + 3 + 3
+    assert main(["finetune", "x.pt", "data", "-o", "y.dpa2", "--retry-failed"]) == 2
 
 
 def test_a_student_that_diverges(finished, tmp_path):

@@ -164,8 +164,9 @@ def _request(args: argparse.Namespace) -> Request:
 
     if not args.pretrained or not args.data or args.output is None:
         raise InputError("Give PRETRAINED, DATA and -o OUT.dpa2, or --loop LOOP.yaml.")
-    if args.dry_run:
-        raise InputError("--dry-run is for --loop: leave it out.")
+    for option, given in (("--dry-run", args.dry_run), ("--retry-failed", args.retry_failed)):
+        if given:
+            raise InputError(f"{option} is for --loop: leave it out.")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"The number of threads is {args.threads}; give 1 or more.")
     if args.validation and args.held_out is not None:
