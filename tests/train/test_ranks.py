@@ -26,7 +26,7 @@ from dpa2md.train.trainer import Trainer
 from tests.support.mpi import require_mpirun
 from tests.support.tiny_training import double, repelling, single, write_anew
 
-LIMIT = 60  # seconds; a run takes two, and a hang takes for ever
+LIMIT = 120  # seconds; a run takes two, on a busy machine ten, and a hang takes for ever
 
 
 @pytest.fixture(autouse=True)
