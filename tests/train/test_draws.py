@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from dpa2md.errors import InputError
 from dpa2md.train.data import (
+    Batch,
     Needs,
     Source,
     TrainingData,
@@ -195,20 +196,25 @@ def inputs(folders: list[Path], name: str) -> dict[str, Any]:
     return json.loads(text)
 
 
+def drawn_batch(data: TrainingData, step: int) -> tuple[int, Batch]:
+    task, number = data.draw(step)
+    return task, data.tasks[task].training.batch(number)
+
+
 @pytest.mark.parametrize("name", ["water", "two_tasks"])
 def test_a_restart_draws_what_would_have_come(name, folders):
     settings = settings_of(inputs(folders, name))
     whole = TrainingData(settings, seed=11)
-    steps = [whole.batch(step) for step in range(40)]
+    steps = [drawn_batch(whole, step) for step in range(40)]
     again = TrainingData(settings, seed=11)
     for step in (25, 26, 39, 3):
-        task, batch = again.batch(step)
+        task, batch = drawn_batch(again, step)
         assert task == steps[step][0]
         np.testing.assert_array_equal(batch.positions, steps[step][1].positions)
         np.testing.assert_array_equal(batch.forces.values, steps[step][1].forces.values)
     other = TrainingData(settings, seed=12)
     assert any(
-        not np.array_equal(other.batch(k)[1].energy.values, steps[k][1].energy.values)
+        not np.array_equal(drawn_batch(other, k)[1].energy.values, steps[k][1].energy.values)
         for k in range(5)
     )
 
@@ -218,7 +224,7 @@ def test_tasks_are_drawn_by_their_weights(folders):
     settings = settings_of(inputs(folders, "two_tasks"))
     data = TrainingData(settings, seed=2)
     np.testing.assert_allclose(data.task_probabilities, [0.25, 0.75], rtol=1e-15)
-    drawn = [data.batch(step) for step in range(400)]
+    drawn = [drawn_batch(data, step) for step in range(400)]
     counts = np.bincount([task for task, _ in drawn])
     assert abs(counts[0] - 100) < 5 * np.sqrt(400 * 0.25 * 0.75)
     for task, source in enumerate(t.training for t in data.tasks):

@@ -134,6 +134,25 @@ def test_a_training_that_fails(finished, tmp_path):
     assert "filter leaves none" in read_status(run).set_aside["round-2/040-train"]
 
 
+def test_retry_failed(finished, tmp_path, capsys):
+    """What was set aside stays aside, until the command is told to start it anew."""
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    script = run / "report" / "run.sh"
+    script.write_text("[ -e ../fixed ] || exit 1\n" + script.read_text())
+    command = ["distill", str(finished / "distill.json"), "--folder", str(run)]
+    assert main(command) == 0
+    assert "report: there is no report" in capsys.readouterr().err
+    (run / "fixed").touch()
+    assert main(command) == 0
+    assert started(run, "report") == 1 + 3
+    assert main([*command, "--retry-failed"]) == 0
+    assert started(run, "report") == 1 + 3 + 1
+    assert not (run / "report" / "failed.json").exists()
+    assert main(["finetune", "x.pt", "data", "-o", "y.dpa2", "--retry-failed"]) == 2
+    assert "--retry-failed is for --loop" in capsys.readouterr().err
+
+
 def test_a_student_that_diverges(finished, tmp_path):
     """So, too, a student whose forces are worth nothing."""
 

@@ -11,6 +11,7 @@ _EXAMPLES = """\
 examples:
   dpa2md distill distill.yaml --dry-run     what will be done, and for how long
   dpa2md distill distill.yaml               to run/student.dpa2, run/report.html
+  dpa2md distill distill.yaml --retry-failed   also the jobs that were set aside
   dpa2md distill distill.yaml --folder water   the same in the folder water
 
 distill.yaml, all that must be in it:

@@ -23,6 +23,7 @@ examples:
   dpa2md finetune old.dp data/ --validation held_out/ -o tuned.dpa2
   dpa2md finetune old.pt data/ --freeze '*descriptor*' -o tuned.dpa2
   dpa2md finetune big.pt data/ --head Water --type-map H,O,Na -o tuned.dpa2
+  mpirun -n 4 dpa2md finetune big.pt data/ --head Water -o tuned.dpa2
   dpa2md finetune --loop loop.yaml --dry-run     finds and labels its own frames
   dpa2md finetune --loop loop.yaml --folder RUN
 
@@ -123,14 +124,17 @@ def run(args: argparse.Namespace) -> int:
     if args.loop is not None:
         return _loop(args)
     from ..train.finetuning import Finetuning
+    from ..train.ranks import started_ranks
     from .train import introduce
     from .training_progress import TrainingProgress
 
-    request = _request(args)
-    request.check()
-    for suffix in _WRITTEN:
-        refuse_to_replace(request.file(suffix), args.overwrite)
-    tuning = Finetuning(request, args.threads or 0)
+    ranks = started_ranks()
+    with ranks.together():
+        request = _request(args)
+        request.check()
+        for suffix in _WRITTEN:
+            refuse_to_replace(request.file(suffix), args.overwrite)
+    tuning = Finetuning(request, args.threads or 0, ranks)
     if not args.quiet:
         introduce(tuning.trainer)
     bar = sys.stderr.isatty() if args.progress is None else args.progress
@@ -139,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
         report = tuning.run(progress.report)
     finally:
         progress.finish()
-    _print(report, tuning)
+    if ranks.first:
+        _print(report, tuning)
     return 0 if report.steps == request.steps else 130
 
 
@@ -161,8 +166,9 @@ def _request(args: argparse.Namespace) -> Request:
 
     if not args.pretrained or not args.data or args.output is None:
         raise InputError("Give PRETRAINED, DATA and -o OUT.dpa2, or --loop LOOP.yaml.")
-    if args.dry_run:
-        raise InputError("--dry-run is for --loop: leave it out.")
+    for option, given in (("--dry-run", args.dry_run), ("--retry-failed", args.retry_failed)):
+        if given:
+            raise InputError(f"{option} is for --loop: leave it out.")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"The number of threads is {args.threads}; give 1 or more.")
     if args.validation and args.held_out is not None:

@@ -22,6 +22,10 @@ def add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--folder", type=Path, default=Path("run"), metavar="RUN", help="default: run")
     add("--dry-run", action="store_true", help="read and check everything, print the plan, stop")
+    add(
+        "--retry-failed", action="store_true",
+        help="start jobs anew that were set aside, and what follows from them",
+    )  # fmt: skip
     add_progress_option(group)
 
 
@@ -35,7 +39,7 @@ def run_rounds(settings: str, kind: Kind, args: argparse.Namespace) -> int:
     bar = sys.stderr.isatty() if args.progress is None else args.progress
     line = RoundsLine()
     try:
-        result = run(read, kind, args.folder, line.report if bar else None)
+        result = run(read, kind, args.folder, line.report if bar else None, args.retry_failed)
     except KeyboardInterrupt:
         line.finish()
         print("stopped; the same command goes on.", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from ..report.training import LivePicture
     from ..train.data import Source
     from ..train.preparation import Start
+    from ..train.settings import Settings
     from ..train.trainer import Trainer
 
 _EXAMPLES = """\
 examples:
   dpa2md train input.json --dry-run        reads everything, trains nothing
   dpa2md train input.json --threads 2      to model.dpa2, model.ckpt-*.pt
+  mpirun -n 4 dpa2md train input.json      four batches a step, each in a process
   dpa2md train input.json --restart model.ckpt-2000.pt
   dpa2md train input.json --init-model old.pt
   dpa2md train input.json --finetune big.pt --head Water --use-pretrain-script
@@ -84,15 +87,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status, 130 when it was interrupted."""
     from ..train.interrupt import ending_on_signals
-    from ..train.settings import read_settings
+    from ..train.ranks import started_ranks
     from ..train.trainer import Trainer
     from .training_progress import TrainingProgress
 
-    _check(args)
-    start = _start(args)
-    start.check()
-    change = _pretrained_section(start) if args.use_pretrain_script else None
-    trainer = Trainer(read_settings(args.input, change), start, args.threads or 0)
+    ranks = started_ranks()
+    with ranks.together():
+        _check(args)
+        start = _start(args)
+        settings = _settings(args, start)
+    trainer = Trainer(settings, start, args.threads or 0, ranks)
     if not args.quiet or args.dry_run:
         introduce(trainer)
     if args.dry_run:
@@ -107,18 +111,25 @@ def run(args: argparse.Namespace) -> int:
             path = trainer.run(progress.report)
     finally:
         progress.finish()
+    seconds = time.perf_counter() - began
+    with ranks.together():
+        if ranks.first:
+            _finish(args, trainer, path, f"{seconds:.1f} s, {progress.speed()}")
+    return 0 if trainer.state.step == trainer.steps else 130
+
+
+def _finish(args: argparse.Namespace, trainer: Trainer, path: Path, speed: str) -> None:
+    """Write the trained models, or say how to go on."""
+    from ..conversion import convert
+
     step = trainer.state.step
     if step < trainer.steps:
         print(f"stopped after step {step}; to go on:")
         print(f"dpa2md train {args.input} --restart {path}")
-        return 130
-    seconds = time.perf_counter() - began
-    print(f"{path}: step {step}, {seconds:.1f} s, {progress.speed()}")
+        return
+    print(f"{path}: step {step}, {speed}")
     for name, head in _outputs(args, trainer):
-        from ..conversion import convert
-
         print(f"{convert(path, name, head=head)}: the trained model")
-    return 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -142,6 +153,15 @@ def _start(args: argparse.Namespace) -> Start:
     from ..train.preparation import Start
 
     return Start(args.restart, args.init_model, args.finetune, args.head)
+
+
+def _settings(args: argparse.Namespace, start: Start) -> Settings:
+    """The input, with the pretrained model's section where that is asked for."""
+    from ..train.settings import read_settings
+
+    start.check()
+    change = _pretrained_section(start) if args.use_pretrain_script else None
+    return read_settings(args.input, change)
 
 
 def _pretrained_section(start: Start) -> Callable[[Any], dict[str, Any]]:
@@ -176,7 +196,13 @@ def _outputs(args: argparse.Namespace, trainer: Trainer) -> list[tuple[Path, str
 
 
 def introduce(trainer: Trainer) -> None:
-    """What is trained, on what, for how long, and what should be known."""
+    """What is trained, on what, for how long, and what should be known; the first rank says it."""
+    with trainer.ranks.together():
+        if trainer.ranks.first:
+            _introduce(trainer)
+
+
+def _introduce(trainer: Trainer) -> None:
     from ..train.shares import heads_of
 
     heads = heads_of(trainer.state.model)
@@ -197,6 +223,9 @@ def introduce(trainer: Trainer) -> None:
         f"memory: {size / 1e6:.0f} MB for a step of {atoms} atoms, {size / atoms / 1e3:.0f} kB an atom"
     )
     print(f"run: {left} steps, learning rate {first:.1e} to {last:.1e}")
+    if trainer.ranks.size > 1:
+        threads = trainer.threads or os.environ["OMP_NUM_THREADS"]
+        print(f"ranks: {trainer.ranks.size}, threads of each: {threads}")
     for note in trainer.notes:
         print(f"note: {note}")
 

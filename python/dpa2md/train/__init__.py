@@ -26,7 +26,8 @@ def train(
 ) -> Path:
     """Train a model.
 
-    Ctrl-C ends it after a step, with a checkpoint.
+    Ctrl-C ends it after a step, with a checkpoint. Processes that mpirun has started train together
+    and get the same path; see `ranks.Ranks.together` for how errors end them.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def train(
     threads
         0: one for each processor. Sums are in the same order for equal numbers of threads.
     callback
-        Called with a `trainer.Step` after every step.
+        Called with a `trainer.Step` after every step, on the first rank.
 
     Returns
     -------
@@ -65,16 +66,19 @@ def train(
     """
     from .interrupt import ending_on_signals
     from .preparation import Start
+    from .ranks import started_ranks
     from .settings import Settings, read_settings, settings_of
     from .trainer import Trainer
 
-    if isinstance(settings, Mapping):
-        settings = settings_of(dict(settings))
-    elif not isinstance(settings, Settings):
-        settings = read_settings(settings)
+    ranks = started_ranks()
+    with ranks.together():
+        if isinstance(settings, Mapping):
+            settings = settings_of(dict(settings))
+        elif not isinstance(settings, Settings):
+            settings = read_settings(settings)
     first, second, third = (
         None if file is None else os.fspath(file) for file in (restart, init_model, finetune)
     )
-    trainer = Trainer(settings, Start(first, second, third, head), threads)
+    trainer = Trainer(settings, Start(first, second, third, head), threads, ranks)
     with ending_on_signals(trainer.stop):
         return trainer.run(callback)

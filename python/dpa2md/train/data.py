@@ -17,6 +17,7 @@ from .data_settings import BatchRule, DataSettings, Weights
 from .deepmd_systems import DeepmdSystem
 from .draws import Draws, order
 from .parts import part_of
+from .ranks import ALONE, Ranks
 from .settings import Length, Settings, Task
 from .structure_systems import StructureSystem
 from .systems import Batch, LabeledFrame, Needs, System
@@ -90,6 +91,8 @@ class Source:
         The section.
     seed, stream
         Of the random choices; sources with different streams are independent.
+    ranks
+        That share the batches: of a step each takes its own of as many as there are ranks.
 
     Raises
     ------
@@ -97,7 +100,14 @@ class Source:
         When the rules of the section don't fit the number of systems.
     """
 
-    def __init__(self, systems: Sequence[System], settings: DataSettings, seed: int, stream: int):
+    def __init__(
+        self,
+        systems: Sequence[System],
+        settings: DataSettings,
+        seed: int,
+        stream: int,
+        ranks: Ranks = ALONE,
+    ):
         self.systems = tuple(systems)
         self.sizes = batch_sizes(self.systems, settings.batch, settings.where)
         #: batches in each system, the last of which may have fewer frames
@@ -107,25 +117,34 @@ class Source:
         self.probabilities = probabilities(settings.weights, self.batches, settings.where)
         self._frames_each = settings.batch.sizes[0] if settings.batch.rule == "mixed" else 0
         self._draws = Draws(self.probabilities, seed, stream)
-        self._seed, self._stream = seed, stream
+        self._seed, self._stream, self._ranks = seed, stream, ranks
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # by system: epoch, order of frames
 
     @property
     def epoch(self) -> int:
-        """Batches after which all frames are expected to have come once, as DeePMD-kit counts."""
+        """Steps after which all frames are expected to have come once, as DeePMD-kit counts."""
         pairs = zip(self.batches, self.probabilities, strict=True)
         total = math.ceil(max(count / p for count, p in pairs if p > 0))
-        return math.ceil(total / self._frames_each) if self._frames_each else total
+        return math.ceil(total / (self._frames_each or 1) / self._ranks.size)
 
     def chosen(self, index: int) -> list[tuple[int, int]]:
-        """Systems and frames of batch number `index`."""
+        """Systems and frames of this rank's batch number `index`."""
+        return self._chosen(index * self._ranks.size + self._ranks.rank)
+
+    def frames(self, index: int) -> int:
+        """Frames of all ranks' batches number `index`."""
+        first = index * self._ranks.size
+        return sum(len(self._chosen(first + rank)) for rank in range(self._ranks.size))
+
+    def _chosen(self, number: int) -> list[tuple[int, int]]:
+        """Those of a batch in the order in which one rank alone would take them."""
         if not self._frames_each:
-            return self._take(index)
-        each = range(index * self._frames_each, (index + 1) * self._frames_each)
+            return self._take(number)
+        each = range(number * self._frames_each, (number + 1) * self._frames_each)
         return [pair for draw in each for pair in self._take(draw)]
 
     def batch(self, index: int) -> Batch:
-        """Batch number `index`, from 0 on: the same whenever it is asked for."""
+        """This rank's batch number `index`, from 0 on: the same whenever it is asked for."""
         return Batch.of([self.systems[s].frame(k) for s, k in self.chosen(index)])
 
     def sample(self, batches: int) -> list[LabeledFrame]:
@@ -237,6 +256,8 @@ class TrainingData:
         The input.
     seed
         Of the random choices, from 0 on.
+    ranks
+        That share the training batches.
 
     Raises
     ------
@@ -244,9 +265,9 @@ class TrainingData:
         For data that can't be used, with file, frame and remedy. Every frame is read once.
     """
 
-    def __init__(self, settings: Settings, seed: int):
+    def __init__(self, settings: Settings, seed: int, ranks: Ranks = ALONE):
         self.tasks = tuple(
-            _task_source(task, settings.multi_task, seed, 1 + 2 * number)
+            _task_source(task, settings.multi_task, seed, 1 + 2 * number, ranks)
             for number, task in enumerate(settings.tasks)
         )
         systems = [s for task in self.tasks for s in task.training.systems]
@@ -259,13 +280,12 @@ class TrainingData:
         )
         self._draws = Draws(self.task_probabilities, seed, 0)
 
-    def batch(self, step: int) -> tuple[int, Batch]:
-        """The task of a step, from 0 on, and its batch: the same whenever it is asked for."""
-        task, before = self._draws.at(step)
-        return task, self.tasks[task].training.batch(before)
+    def draw(self, step: int) -> tuple[int, int]:
+        """The task of a step, from 0 on, and the number of its batch; the same on all ranks."""
+        return self._draws.at(step)
 
 
-def _task_source(task: Task, named: bool, seed: int, stream: int) -> TaskSource:
+def _task_source(task: Task, named: bool, seed: int, stream: int, ranks: Ranks) -> TaskSource:
     needs = Needs.of(task.model)
     sources: list[Source | None] = []
     elements: set[int] = set()
@@ -275,7 +295,8 @@ def _task_source(task: Task, named: bool, seed: int, stream: int) -> TaskSource:
             continue
         systems = open_systems(section, needs, named)
         elements |= check_frames(systems)
-        sources.append(Source(systems, section, seed, stream + number))
+        sharing = ALONE if number else ranks  # held-out frames are the first rank's
+        sources.append(Source(systems, section, seed, stream + number, sharing))
     training, validation = sources
     assert training is not None
     return TaskSource(

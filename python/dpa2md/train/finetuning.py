@@ -25,6 +25,7 @@ from .model_settings import read_model
 from .parameters import TrainableModel
 from .preparation import Start
 from .pretrained import RANDOM, pretrained_config
+from .ranks import Ranks, started_ranks
 from .settings import Settings, settings_of
 from .shares import heads_of
 from .systems import Needs
@@ -186,24 +187,26 @@ class Finetuning:
         When a file can't be read.
     """
 
-    def __init__(self, request: Request, threads: int = 0):
-        request.check()
+    def __init__(self, request: Request, threads: int = 0, ranks: Ranks | None = None):
+        ranks = started_ranks() if ranks is None else ranks
+        with ranks.together():
+            request.check()
+            head = RANDOM if request.new_head else request.head
+            frozen = Frozen(request.freeze, request.free) if request.freeze else None
+            start = Start(finetune=request.pretrained, head=head, frozen=frozen)
+            settings = _settings(request, start)
         self.request = request
-        self._threads = threads
-        head = RANDOM if request.new_head else request.head
-        frozen = Frozen(request.freeze, request.free) if request.freeze else None
-        start = Start(finetune=request.pretrained, head=head, frozen=frozen)
-        self.trainer = Trainer(_settings(request, start), start, threads)
+        self.trainer = Trainer(settings, start, threads, ranks)
 
     def run(self, callback: Callback | None = None) -> Report:
-        """Make the steps, write all files; returns the report.
+        """Make the steps, write all files; returns the report, on all ranks.
 
         Ctrl-C ends it after a step, with all files.
 
         Parameters
         ----------
         callback
-            Called with a `trainer.Step` after every step.
+            Called with a `trainer.Step` after every step, on the first rank.
 
         Raises
         ------
@@ -212,14 +215,28 @@ class Finetuning:
         OSError
             When a file can't be written.
         """
-        request, trainer = self.request, self.trainer
-        (model,) = heads_of(trainer.state.model).values()
-        before = self._errors(model)
+        trainer, ranks = self.trainer, self.trainer.ranks
+        before = report = None
+        with ranks.together():
+            if ranks.first:
+                (model,) = heads_of(trainer.state.model).values()
+                before = self._errors(model)
         began = time.perf_counter()
         with ending_on_signals(trainer.stop):
             checkpoint = trainer.run(callback)
         seconds = time.perf_counter() - began
+        with ranks.together():
+            if before is not None:
+                report = self._finish(checkpoint, before, seconds)
+        report = ranks.same(report)
+        assert report is not None
+        return report
+
+    def _finish(self, checkpoint: Path, before: FrameErrors, seconds: float) -> Report:
+        """Write the tuned model and the report."""
+        request, trainer = self.request, self.trainer
         convert(checkpoint, request.output)
+        (model,) = heads_of(trainer.state.model).values()
         (source,) = trainer.data.tasks
         assert source.validation is not None
         report = Report(
@@ -241,7 +258,7 @@ class Finetuning:
     def _errors(self, model: TrainableModel) -> FrameErrors:
         (source,) = self.trainer.data.tasks
         assert source.validation is not None
-        return errors_of_frames(model, source.validation.systems, self._threads)
+        return errors_of_frames(model, source.validation.systems, self.trainer.threads)
 
 
 def finetune(

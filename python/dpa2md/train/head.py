@@ -14,6 +14,7 @@ from .data import Source, TaskSource
 from .loss import LossResult
 from .losses import batch_loss
 from .optimizer import clip_factor
+from .ranks import ALONE, Ranks
 from .settings import Task
 from .shares import heads_of, stretches
 from .systems import Batch
@@ -34,10 +35,18 @@ class Head:
         The learning rate that prefactors of the loss are relative to.
     threads
         Of the core; 0: one for each processor.
+    ranks
+        That make the steps together.
     """
 
     def __init__(
-        self, task: Task, source: TaskSource, state: State, first_rate: float, threads: int
+        self,
+        task: Task,
+        source: TaskSource,
+        state: State,
+        first_rate: float,
+        threads: int,
+        ranks: Ranks = ALONE,
     ):
         self.name = task.name
         self.source = source
@@ -46,17 +55,17 @@ class Head:
         self._stretches = stretches(state.model)[self.name]
         self._core = CoreModel(self._model, sorted(source.elements), threads)
         self._excluded = np.array(self._model.model.atom_exclude, dtype=int)
-        self._threads = threads
+        self._threads, self._ranks = threads, ranks
 
     def train(
-        self, batch: Batch, rate: float, max_gradient: float
+        self, number: int, rate: float, max_gradient: float
     ) -> tuple[float, dict[str, float]]:
-        """Make one step.
+        """Make one step, with the mean of the ranks' gradients.
 
         Parameters
         ----------
-        batch
-            The task's next one.
+        number
+            Of the task's batch.
         rate
             The learning rate.
         max_gradient
@@ -65,24 +74,17 @@ class Head:
         Returns
         -------
         loss, deviations
-            Before the step.
+            Of this rank's batch, before the step.
 
         Raises
         ------
         RunError
             When the loss or its gradient isn't finite; nothing has changed then.
         """
-        self._load()
-        training = self.source.training
-        index = self._state.steps[self.name]
-        found = self._evaluate(batch, rate, training, index)
-        gradient = self._core.gradient(found)
-        # not np.dot: threads of a BLAS would wait actively beside those of the core
-        square = float(np.einsum("i,i->", gradient, gradient))
-        if not (math.isfinite(found.value) and math.isfinite(square)):
-            what = "gradient" if math.isfinite(found.value) else "loss"
-            raise self._not_finite(what, training, index)
-        factor = clip_factor(math.sqrt(square), max_gradient)
+        with self._ranks.together():
+            found, own_gradient = self._look(number, rate)
+        gradient = self._ranks.mean(own_gradient)
+        factor = clip_factor(_length(gradient), max_gradient) if max_gradient else 1.0
         state = self._state
         state.steps[self.name] += 1
         for part in self._stretches:
@@ -92,6 +94,17 @@ class Head:
                 state.vector, part.whole, own, rate, count, factor=factor, threads=self._threads
             )
         return found.value, found.shown
+
+    def _look(self, number: int, rate: float) -> tuple[LossResult, np.ndarray]:
+        """A batch's loss and its gradient by the head's parameters; RunError unless both are finite."""
+        self._load()
+        training = self.source.training
+        found = self._evaluate(training.batch(number), rate, training, number)
+        gradient = self._core.gradient(found)
+        if not (math.isfinite(found.value) and math.isfinite(_length(gradient))):
+            what = "gradient" if math.isfinite(found.value) else "loss"
+            raise self._not_finite(what, training, number)
+        return found, gradient
 
     def errors(self, rate: float) -> dict[str, float]:
         """The deviations of the next batch, with the parameters that there are now."""
@@ -143,3 +156,8 @@ class Head:
             f"step {step}, {', '.join(places)}: the {what} is not finite; lower start_lr, set "
             "gradient_max_norm, or leave the frame out, and go on from the last checkpoint."
         )
+
+
+def _length(vector: np.ndarray) -> float:
+    # not np.dot: threads of a BLAS would wait actively beside those of the core
+    return math.sqrt(float(np.einsum("i,i->", vector, vector)))

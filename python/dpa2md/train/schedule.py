@@ -71,6 +71,18 @@ class Stable:
 
 
 @dataclass(frozen=True)
+class Multiple:
+    """Another decay, with all rates multiplied by a factor."""
+
+    factor: float
+    decay: Decay
+
+    def rate(self, step: int) -> float:
+        """The rate, `step` steps after the warmup."""
+        return self.factor * self.decay.rate(step)
+
+
+@dataclass(frozen=True)
 class Schedule:
     """The learning rate from the first step to the last."""
 
@@ -85,6 +97,11 @@ class Schedule:
             return self.warmup_start + (self.start - self.warmup_start) * step / self.warmup_steps
         return self.decay.rate(step - self.warmup_steps)
 
+    def times(self, factor: float) -> Schedule:
+        """The schedule with all rates multiplied by a factor."""
+        start, warmup_start = factor * self.start, factor * self.warmup_start
+        return Schedule(start, warmup_start, self.warmup_steps, Multiple(factor, self.decay))
+
 
 _COMMON = {
     "type": Key("text", "exp"),
@@ -94,7 +111,7 @@ _COMMON = {
     "warmup_steps": Key("integer", 0, least=0),
     "warmup_ratio": Key("number | null", None, least=0.0),
     "warmup_start_factor": Key("number", 0.0, least=0.0),
-    "scale_by_worker": Key("text", "linear"),  # of several processes; dpa2md trains in one
+    "scale_by_worker": Key("text", "linear"),  # see `factor_of_ranks`
 }
 _KEYS = {
     "exp": _COMMON
@@ -108,6 +125,7 @@ _KEYS = {
     | {"decay_phase_ratio": Key("number", 0.1), "decay_type": Key("text", "inverse_linear")},
 }
 _SHAPES = ("inverse_linear", "cosine", "linear")
+_OF_RANKS = {"linear": lambda ranks: float(ranks), "sqrt": math.sqrt, "none": lambda ranks: 1.0}
 
 
 def read_schedule(section: Mapping[str, Any], steps: int, where: str) -> Schedule:
@@ -133,6 +151,9 @@ def read_schedule(section: Mapping[str, Any], steps: int, where: str) -> Schedul
             f"{where}.type = {shown(kind)} is not supported; dpa2md has exp, cosine and wsd: set it to exp."
         )
     keys = fill(section, _KEYS[kind], where)
+    if keys["scale_by_worker"] not in _OF_RANKS:
+        given = shown(keys["scale_by_worker"])
+        raise InputError(f"{where}.scale_by_worker = {given} should be {' or '.join(_OF_RANKS)}.")
     start = float(keys["start_lr"])
     if start <= 0:
         raise InputError(f"{where}.start_lr = {shown(keys['start_lr'])} should be above 0.")
@@ -147,6 +168,15 @@ def read_schedule(section: Mapping[str, Any], steps: int, where: str) -> Schedul
     else:
         decay = _stable(keys, start, stop, steps, left, where)
     return Schedule(start, keys["warmup_start_factor"] * start, warmup, decay)
+
+
+def factor_of_ranks(section: Mapping[str, Any], ranks: int) -> float:
+    """What scale_by_worker makes of the learning rate of several processes.
+
+    Where it is not written, nothing: its default is `linear`, which DeePMD-kit's TensorFlow trainer
+    follows, and the PyTorch trainer, whose input is read here, never looks at it.
+    """
+    return _OF_RANKS[section.get("scale_by_worker", "none")](ranks)
 
 
 def _stop(keys: Mapping[str, Any], where: str) -> float:

@@ -28,6 +28,11 @@ def heads_of(model: AnyModel) -> Mapping[str, TrainableModel]:
     return model.heads if isinstance(model, MultiTaskModel) else {SINGLE: model}
 
 
+def tensors_of(model: AnyModel) -> list[np.ndarray]:
+    """All tensors of all heads, to be written to in place; equal models have them in one order."""
+    return [tensor for head in heads_of(model).values() for tensor in head.tensors.values()]
+
+
 def stretches(model: AnyModel) -> dict[str, list[Stretch]]:
     """Of each head: its vector, cut where its place in the whole one jumps or its sharing changes."""
     if isinstance(model, TrainableModel):

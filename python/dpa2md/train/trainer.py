@@ -16,8 +16,10 @@ from .data import TrainingData
 from .head import Head
 from .optimizer import Adam
 from .preparation import Start, check_same_model, fit_bias, prepare
+from .ranks import Ranks, started_ranks
+from .schedule import Schedule, factor_of_ranks
 from .settings import Settings
-from .shares import heads_of
+from .shares import heads_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Step:
     task: str
     loss: float
     rate: float  #: the learning rate
-    frames: int  #: of the batch
+    frames: int  #: of the batches of all ranks
     row: Row | None  #: where a line was added to the curve
     checkpoint: Path | None  #: where one was written
 
@@ -48,9 +50,13 @@ class Trainer:
         What it starts from.
     threads
         Of the core; 0: one for each processor.
+    ranks
+        That train together; None: those that mpirun has started.
 
     Attributes
     ----------
+    ranks
+        As given, or found.
     data
         Systems and batches.
     steps
@@ -66,8 +72,24 @@ class Trainer:
         When a file can't be read.
     """
 
-    def __init__(self, settings: Settings, start: Start | None = None, threads: int = 0):
-        start = start or Start()
+    def __init__(
+        self,
+        settings: Settings,
+        start: Start | None = None,
+        threads: int = 0,
+        ranks: Ranks | None = None,
+    ):
+        self.ranks = started_ranks() if ranks is None else ranks
+        self.threads = self.ranks.threads(threads)
+        self._any_seed = self.ranks.same(int.from_bytes(os.urandom(4), "little") >> 1)
+        self._stopped = False
+        self._saved: Path | None = None  # the last checkpoint of this run
+        with self.ranks.together():
+            self._read(settings, start or Start())
+        self._share()
+
+    def _read(self, settings: Settings, start: Start) -> None:
+        """Read data and model, each rank for itself."""
         start.check()
         if settings.multi_task and (start.head or start.frozen):
             raise InputError(
@@ -75,7 +97,6 @@ class Trainer:
                 "model.model_dict."
             )
         self.settings = settings
-        self.threads = threads
         self.notes = list(settings.notes)
         self._restarted = start.restart is not None
         state = None
@@ -84,12 +105,12 @@ class Trainer:
             configs = {name: head.config for name, head in heads_of(state.model).items()}
             check_same_model(settings, configs, start.restart)
         seed = self._seed(state)
-        self.data = TrainingData(settings, seed)
+        self.data = TrainingData(settings, seed, self.ranks)
         self.notes += self.data.notes
         self.steps = self.data.steps
-        self.schedule = settings.schedule(self.steps)
+        self.schedule = self._schedule()
         if state is None:
-            prepared = prepare(settings, self.data, start, seed, threads)
+            prepared = prepare(settings, self.data, start, seed, self.threads)
             model = prepared.model
             self.notes += prepared.notes
             adam = Adam(settings.optimizer, model.size)
@@ -99,11 +120,7 @@ class Trainer:
         else:
             self._compare(state, str(start.restart))
         self.state = state
-        state.seed, state.sections = seed, _sections(settings, self.steps)
-        self._heads = [
-            Head(task, source, state, self.schedule.start, threads)
-            for task, source in zip(settings.tasks, self.data.tasks, strict=True)
-        ]
+        state.seed, state.sections = seed, self._sections()
         run = settings.run
         self.checkpoints = Checkpoints(
             run.save_prefix,
@@ -112,7 +129,29 @@ class Trainer:
             run.pointer,
             state.step if self._restarted else None,
         )
-        self._stopped = False
+
+    def _share(self) -> None:
+        """Take over the first rank's numbers: another host may have others in the last bit."""
+        state = self.state
+        vectors = [state.vector, state.adam.mean, state.adam.square, *tensors_of(state.model)]
+        for mine, first in zip(vectors, self.ranks.same(vectors), strict=True):
+            mine[...] = first
+        with self.ranks.together():
+            self._heads = [
+                Head(task, source, state, self.schedule.start, self.threads, self.ranks)
+                for task, source in zip(self.settings.tasks, self.data.tasks, strict=True)
+            ]
+
+    def _schedule(self) -> Schedule:
+        """The input's, with the factor that it wants for several ranks."""
+        schedule = self.settings.schedule(self.steps)
+        factor = factor_of_ranks(self.settings.learning_rate, self.ranks.size)
+        if factor == 1:
+            return schedule
+        self.notes.append(
+            f"All learning rates are multiplied by {factor:g}, as scale_by_worker says."
+        )
+        return schedule.times(factor)
 
     def _seed(self, state: State | None) -> int:
         """The input's, that of the restart, or any."""
@@ -122,13 +161,13 @@ class Trainer:
                 self.notes.append(f"The seed is {given}, and the checkpoint's was {state.seed}.")
             return state.seed if given is None else given
         if given is None:
-            given = int.from_bytes(os.urandom(4), "little") >> 1
+            given = self._any_seed
             self.notes.append(f"training.seed is not given; this run has {given}.")
         return given
 
     def _compare(self, state: State, file: str) -> None:
-        now = _sections(self.settings, self.steps)
-        changed = [name for name, text in state.sections.items() if now.get(name) != text]
+        now, then = self._sections(), state.sections
+        changed = [name for name in {**then, **now} if then and now.get(name) != then.get(name)]
         if changed:
             self.notes.append(f"Other than in {file}: {', '.join(changed)}.")
         if not state.sections:
@@ -158,7 +197,7 @@ class Trainer:
         Parameters
         ----------
         callback
-            Called after every step.
+            Called after every step, on the first rank.
 
         Raises
         ------
@@ -167,31 +206,47 @@ class Trainer:
         OSError
             When a file can't be written.
         """
-        run, state = self.settings.run, self.state
-        self.checkpoints.prepare()
-        curve = Curve(
-            run.curve_file, self.settings.multi_task, state.step if self._restarted else None
-        )
-        first, path = state.step, None
+        state, first = self.state, self.state.step
+        curve = None
+        with self.ranks.together():
+            if self.ranks.first:
+                self.checkpoints.prepare()
+                curve = self._open_curve()
         try:
             for number in range(first, self.steps):
-                path = self._step(number, curve, callback)
-                if self._stopped:
+                self._step(number, curve, callback)
+                if self.ranks.any(self._stopped):
                     break
         finally:
-            curve.close()
-        if path is None:
-            path = self.checkpoints.write(state, self.schedule)
-        if run.change_bias and state.step == self.steps > first:
-            path = self._change_bias()
-        return path
+            if curve is not None:
+                curve.close()
+        with self.ranks.together():
+            if self.ranks.first:
+                self._end(first)
+        return self.checkpoints.path(state.step)
 
-    def _step(self, number: int, curve: Curve, callback: Callback | None) -> Path | None:
-        run, state = self.settings.run, self.state
-        task, batch = self.data.batch(number)
+    def _open_curve(self) -> Curve:
+        after = self.state.step if self._restarted else None
+        return Curve(self.settings.run.curve_file, self.settings.multi_task, after)
+
+    def _step(self, number: int, curve: Curve | None, callback: Callback | None) -> None:
+        """Make a step on all ranks; the first one, which has the curve, tells about it."""
+        task, before = self.data.draw(number)
         head, rate = self._heads[task], self.schedule.rate(number)
-        loss, errors = head.train(batch, rate, run.max_gradient)
-        done = number + 1
+        loss, errors = head.train(before, rate, self.settings.run.max_gradient)
+        with self.ranks.together():
+            if curve is not None:
+                row, path = self._write(number + 1, head, errors, rate, curve)
+                if callback is not None:
+                    frames = head.source.training.frames(before)
+                    step = Step(number + 1, self.steps, head.name, loss, rate, frames, row, path)
+                    callback(step)
+
+    def _write(
+        self, done: int, head: Head, errors: dict[str, float], rate: float, curve: Curve
+    ) -> tuple[Row | None, Path | None]:
+        """The line and the checkpoint that are due after a step."""
+        run, state = self.settings.run, self.state
         row = None
         if run.curve_averages:
             _add(state.averages.setdefault(head.name, {}), errors)
@@ -201,10 +256,16 @@ class Trainer:
             curve.write(row)
         path = None
         if done == self.steps or done % run.save_steps == 0:
-            path = self.checkpoints.write(state, self.schedule)
-        if callback is not None:
-            callback(Step(done, self.steps, head.name, loss, rate, len(batch), row, path))
-        return path
+            path = self._saved = self.checkpoints.write(state, self.schedule)
+        return row, path
+
+    def _end(self, first: int) -> None:
+        """What comes after the last step, of those that began with the step `first`."""
+        state = self.state
+        if self._saved != self.checkpoints.path(state.step):
+            self.checkpoints.write(state, self.schedule)
+        if self.settings.run.change_bias and state.step == self.steps > first:
+            self._change_bias()
 
     def _errors(
         self, stepped: Head, errors: dict[str, float], rate: float, done: int
@@ -224,28 +285,29 @@ class Trainer:
             out.append(TaskErrors(head.name, found, validation))
         return out
 
-    def _change_bias(self) -> Path:
+    def _change_bias(self) -> None:
         """Fit the energy bias anew, as change_bias_after_training asks for."""
         self.state.model.set_flat(self.state.vector)
         models = heads_of(self.state.model)
         for task, source in zip(self.settings.tasks, self.data.tasks, strict=True):
             frames = source.training.sample(task.model["data_stat_nbatch"])
             fit_bias(models[task.name], frames, self.threads)
-        return self.checkpoints.write(self.state, self.schedule)
+        self.checkpoints.write(self.state, self.schedule)
+
+    def _sections(self) -> dict[str, str]:
+        """What decides the steps besides the model, as texts to compare."""
+        settings = self.settings
+        texts = {
+            "learning_rate": repr(settings.learning_rate),
+            "optimizer": repr(settings.optimizer),
+            "loss": repr([task.loss for task in settings.tasks]),
+            "data": repr([dataclasses.astuple(task.training) for task in settings.tasks]),
+            "number of steps": repr(self.steps),
+        }
+        return texts | ({"number of ranks": repr(self.ranks.size)} if self.ranks.size > 1 else {})
 
 
 def _add(sums: dict[str, float], errors: dict[str, float]) -> None:
     """Count another step's deviations; their number is the entry without a name."""
     for name, value in {**errors, "": 1.0}.items():
         sums[name] = sums.get(name, 0.0) + value
-
-
-def _sections(settings: Settings, steps: int) -> dict[str, str]:
-    """What decides the steps besides the model, as texts to compare."""
-    return {
-        "learning_rate": repr(settings.learning_rate),
-        "optimizer": repr(settings.optimizer),
-        "loss": repr([task.loss for task in settings.tasks]),
-        "data": repr([dataclasses.astuple(task.training) for task in settings.tasks]),
-        "number of steps": repr(steps),
-    }

@@ -18,6 +18,7 @@ def distill(
     folder: str | os.PathLike = "run",
     *,
     report: Report | None = None,
+    retry_failed: bool = False,
 ) -> Result:
     """Distil a small student from a large teacher, or go on with it.
 
@@ -29,6 +30,8 @@ def distill(
         Of the run. The same call goes on where an earlier one stopped, however it ended.
     report
         Called with a `journal.Progress` after every event.
+    retry_failed
+        Start jobs anew that were set aside; what follows from them runs again, too.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def distill(
     from .driver import run
     from .settings import Kind
 
-    return run(settings, Kind.DISTILL, folder, report)
+    return run(settings, Kind.DISTILL, folder, report, retry_failed)
 
 
 def finetune_loop(
@@ -55,6 +58,7 @@ def finetune_loop(
     folder: str | os.PathLike = "run",
     *,
     report: Report | None = None,
+    retry_failed: bool = False,
 ) -> Result:
     """Fine-tune a pretrained model on labels of new frames that it finds itself, or go on with it.
 
@@ -62,7 +66,7 @@ def finetune_loop(
     ----------
     settings
         The keys of loop.yaml, or that file.
-    folder, report
+    folder, report, retry_failed
         As of `distill`.
 
     Returns
@@ -78,4 +82,4 @@ def finetune_loop(
     from .driver import run
     from .settings import Kind
 
-    return run(settings, Kind.FINETUNE, folder, report)
+    return run(settings, Kind.FINETUNE, folder, report, retry_failed)

@@ -23,7 +23,7 @@ from .layout import RunFolder
 from .local import LocalRunner
 from .lock import run_lock
 from .plan import Plan, first_jobs
-from .rounds import Loop, Outcome
+from .rounds import Loop
 from .setting_keys import CHANGEABLE
 from .settings import Kind, Settings, read_settings, settings_of, settings_text
 from .stages import REPORT, Stages
@@ -68,6 +68,7 @@ def run(
     kind: Kind,
     folder: str | os.PathLike,
     report: Report | None = None,
+    retry_failed: bool = False,
 ) -> Result:
     """Start a run or go on with it; see `dpa2md.workflow.distill`."""
     read = load(settings, kind)
@@ -82,9 +83,10 @@ def run(
         journal.say("started")
         runner = _runner(read)
         try:
-            outcome = Loop(read, inputs, where, runner, journal).run()
+            outcome = Loop(read, inputs, where, runner, journal, retry_failed).run()
             _copy(outcome.model, where.result)
-            made = _report(read, inputs, where, outcome, runner, journal)
+            job = Stages(read, inputs, where).report(outcome.round)
+            made = _report(job, where, runner, journal, retry_failed)
         except KeyboardInterrupt:
             journal.say("stopped; the same command goes on")
             raise
@@ -175,17 +177,11 @@ def _copy(model: Path, result: Path) -> None:
 
 
 def _report(
-    settings: Settings,
-    inputs: Inputs,
-    folder: RunFolder,
-    outcome: Outcome,
-    runner: Runner,
-    journal: Journal,
+    job: Job, folder: RunFolder, runner: Runner, journal: Journal, retry_failed: bool
 ) -> Path | None:
-    """Compare the model with the given one in a report; None where that failed."""
-    job = Stages(settings, inputs, folder).report(outcome.round)
+    """Run the comparison of the model with the given one; None where that failed."""
     journal.begin("report", 1)
-    (result,) = run_jobs([job], runner, report=journal.event)
+    (result,) = run_jobs([job], runner, report=journal.event, retry_failed=retry_failed)
     if result.state == "failed":
         warnings.warn(
             f"{job.name}: there is no report: {result.message.rstrip('.')}.", stacklevel=3

@@ -80,7 +80,7 @@ def read_inputs(settings: Settings) -> Inputs:
     _check_labelled(settings)
     if settings.label is not None and is_factory(settings.label.calculator):
         CalculatorLabeller(str(settings.label.calculator), settings.label.arguments)
-    TRAINERS[settings.training.trainer].check()
+    TRAINERS[settings.training.trainer].check(settings.training.ranks)
     timestep = settings.exploration.timestep
     if timestep is None:
         timestep = _TIMESTEP_OF_HYDROGEN if _LIGHT in present else _TIMESTEP

@@ -69,6 +69,8 @@ class Loop:
         Where jobs run.
     journal
         Who is told.
+    retry_failed
+        Whether jobs that were set aside start anew.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Loop:
         folder: RunFolder,
         runner: Runner,
         journal: Journal,
+        retry_failed: bool = False,
     ):
+        self._retry_failed = retry_failed
         self._settings, self._inputs, self._folder = settings, inputs, folder
         self._runner, self._journal = runner, journal
         self._stages = Stages(settings, inputs, folder)
@@ -113,9 +117,10 @@ class Loop:
     def _run(self, stage: str, jobs: Sequence[Job], runner: Runner | None = None) -> _Stage:
         self._journal.begin(stage, len(jobs))
         # Where all failed the run ended there, and a person has seen to it. Otherwise it went on
-        # without those that failed, and does so again.
+        # without those that failed, and does so again, unless it is told not to.
         later = self._folder.round(self._journal.round + 1).path.exists()
-        again = not later and all((job.folder / FAILED).exists() for job in jobs)
+        ended = not later and all((job.folder / FAILED).exists() for job in jobs)
+        again = ended or self._retry_failed
         report = self._journal.event
         results = run_jobs(jobs, runner or self._runner, report=report, retry_failed=again)
         self._journal.end()

@@ -30,6 +30,7 @@ _ENDING = {
 }
 _TRAINING = {
     "trainer": Key("text", "dpa2md"),
+    "ranks": Key("integer", 1, least=1),
     "train_steps": Key("integer", 4000, least=1),
     "final_train_steps": Key("integer | null", None, least=1),
     "batch": Key("integer | text", "auto"),

@@ -73,6 +73,7 @@ class Training:
     """How a model is trained in a round."""
 
     trainer: str  #: one of `TRAINERS`
+    ranks: int  #: processes that train together
     steps: int
     final_steps: int  #: of the last round
     batch: int | str  #: as batch_size of DeePMD-kit
@@ -315,6 +316,7 @@ class _Reader:
             values["final_train_steps"] = _FINAL * values["train_steps"]
         return Training(
             values["trainer"],
+            values["ranks"],
             values["train_steps"],
             values["final_train_steps"],
             values["batch"],

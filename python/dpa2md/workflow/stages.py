@@ -313,6 +313,7 @@ class Stages:
             frames=tuple(relative(path, folder) for path in frames),
             steps=steps,
             start=begin,
+            ranks=self.settings.training.ranks,
         )
         commands = TRAINERS[self.settings.training.trainer].commands(task)
         return self._job(folder, commands, tuple(inputs), (MODEL, task.checkpoint))

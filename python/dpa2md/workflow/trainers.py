@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shlex
 import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from ..errors import RunError
@@ -34,6 +38,7 @@ class Task:
     frames: tuple[str, ...]  #: files of labelled frames, relative to the folder
     steps: int
     start: Start | None  #: None: a new model
+    ranks: int = 1  #: processes that train together
 
     @property
     def checkpoint(self) -> str:
@@ -44,8 +49,8 @@ class Task:
 class Trainer(Protocol):
     """A program that trains a model from input.json and the folder data."""
 
-    def check(self) -> None:
-        """Refuse a program that isn't there. RunError."""
+    def check(self, ranks: int) -> None:
+        """Refuse where a program isn't there that so many processes need. RunError."""
 
     def commands(self, task: Task) -> tuple[str, ...]:
         """Shell lines that leave model.dpa2, and go on from a checkpoint where there is one."""
@@ -54,23 +59,33 @@ class Trainer(Protocol):
 class OwnTrainer:
     """``dpa2md train``."""
 
-    def check(self) -> None:
-        """It is there."""
+    def check(self, ranks: int) -> None:
+        """Refuse several processes where there is no `mpirun` or no mpi4py."""
+        if ranks == 1:
+            return
+        if not _is_there("mpirun") or importlib.util.find_spec("mpi4py") is None:
+            raise RunError(
+                f"ranks: {ranks} needs mpirun and mpi4py; install them with pip install "
+                "'dpa2md[mpi]' mpich, or set it to 1."
+            )
 
     def commands(self, task: Task) -> tuple[str, ...]:
         """As `Trainer`."""
-        return _commands(task, f"dpa2md train {INPUT} --quiet", ())
+        start = f"mpirun -n {task.ranks} " if task.ranks > 1 else ""
+        return _commands(task, f"{start}dpa2md train {INPUT} --quiet", ())
 
 
 class DeepmdTrainer:
     """``dp --pt train`` of DeePMD-kit."""
 
-    def check(self) -> None:
-        """Refuse where there is no `dp`."""
-        if shutil.which("dp") is None:
-            raise RunError(
-                "trainer: deepmd needs the command dp; install it with pip install 'dpa2md[deepmd]'."
-            )
+    def check(self, ranks: int) -> None:
+        """Refuse where there is no `dp`, or for several processes no `torchrun`."""
+        for program in ("dp", "torchrun")[: 1 if ranks == 1 else 2]:
+            if not _is_there(program):
+                raise RunError(
+                    f"trainer: deepmd needs the command {program}; install it with pip install "
+                    "'dpa2md[deepmd]'."
+                )
 
     def commands(self, task: Task) -> tuple[str, ...]:
         """As `Trainer`."""
@@ -81,10 +96,17 @@ class DeepmdTrainer:
             "export NUM_WORKERS=0 DP_INTER_OP_PARALLELISM_THREADS=1",
             "export DP_INTRA_OP_PARALLELISM_THREADS=${OMP_NUM_THREADS:-1}",
         )
-        return _commands(task, f"dp --pt train {INPUT} --skip-neighbor-stat", settings)
+        start = f"torchrun --nproc_per_node {task.ranks} --no-python " if task.ranks > 1 else ""
+        return _commands(task, f"{start}dp --pt train {INPUT} --skip-neighbor-stat", settings)
 
 
 TRAINERS: dict[str, Trainer] = {"dpa2md": OwnTrainer(), "deepmd": DeepmdTrainer()}
+
+
+def _is_there(program: str) -> bool:
+    """Whether jobs find a program: in this environment, which may not be active, or on the PATH."""
+    own = str(Path(sys.executable).parent)
+    return shutil.which(program, path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}") is not None
 
 
 def _commands(task: Task, train: str, settings: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,7 +117,16 @@ def _commands(task: Task, train: str, settings: tuple[str, ...]) -> tuple[str, .
     )
     return (
         f"[ -e {DATA} ] || dpa2md systems {shlex.join(task.frames)} -o {DATA}",
+        *_threads(task.ranks),
         *settings,
         "\n".join(begin_or_go_on),
         f"dpa2md convert {task.checkpoint} -o {MODEL}",
     )
+
+
+def _threads(ranks: int) -> tuple[str, ...]:
+    """A shell line that divides the job's threads among several ranks."""
+    if ranks == 1:
+        return ()
+    each = f"$((OMP_NUM_THREADS > {ranks} ? OMP_NUM_THREADS / {ranks} : 1))"
+    return (f'[ -z "${{OMP_NUM_THREADS:-}}" ] || export OMP_NUM_THREADS={each}',)
