@@ -25,7 +25,7 @@ _EXAMPLES = """\
 examples:
   dpa2md train input.json --dry-run        reads everything, trains nothing
   dpa2md train input.json --threads 2      to model.dpa2, model.ckpt-*.pt
-  mpirun -n 4 dpa2md train input.json      four batches a step, each in a process
+  mpirun -n 4 dpa2md train input.json      four batches a step, side by side
   dpa2md train input.json --restart model.ckpt-2000.pt
   dpa2md train input.json --init-model old.pt
   dpa2md train input.json --finetune big.pt --head Water --use-pretrain-script
