@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from dpa2md.cli import main
 from dpa2md.cli.finetune import _request
 from dpa2md.engine import Engine
@@ -25,6 +28,7 @@ from dpa2md.train.systems import Needs
 from dpa2md.train.trainer import Trainer
 from dpa2md.train.type_maps import is_statistic, with_elements
 
+from tests.golden.suite import MODELS, STRUCTURES
 from tests.support.paths import ROOT
 from tests.support.tiny_training import DPA1, double, repelling, single, write_anew
 from tests.support.training_data import Example, write_extxyz
@@ -102,6 +106,26 @@ def test_files(folder, pretrained):
     # the checkpoint is the tuned model
     kept = labelled(6, seed=30)
     assert errors_by_engine("tuned.pt", kept) == errors_by_engine("tuned.dpa2", kept)
+
+
+def test_all_neighbors_stay_all(tmp_path):
+    """A model of DeePMD-kit's graph route keeps what it takes where atoms have more neighbours than sel."""
+    golden, crowded = MODELS["graph"], STRUCTURES["overfull"]
+    old = golden.write(tmp_path)
+    expected = golden.expected("overfull")
+    atoms = Atoms(golden.symbols(crowded), crowded.positions, cell=crowded.cell, pbc=crowded.pbc)
+    atoms.calc = SinglePointCalculator(
+        atoms, energy=float(expected["energy"]), forces=expected["forces"]
+    )
+    write("frames.extxyz", [atoms, atoms])
+    finetune(old, ["frames.extxyz"], "tuned.dpa2", steps=1, start_lr=1e-12, threads=1)
+    for path in ("tuned.dpa2", "tuned.pt"):
+        engine = Engine(path, threads=1, precision="float64")
+        assert engine.all_neighbors
+        (found,) = engine.compute_atoms([atoms])
+        # float32 forces of a model in float64; a step of 1e-13 of each parameter
+        np.testing.assert_allclose(found.forces, expected["forces"], rtol=0, atol=1e-6)
+    assert TrainableModel.read("tuned.pt").all_neighbors  # and that of a restart
 
 
 def test_frozen_parameters_keep_their_bits(pretrained):

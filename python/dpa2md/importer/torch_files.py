@@ -30,6 +30,7 @@ def read_checkpoint(path: Path) -> Iterator[Contents]:
         state = read_pickle(archive)
         if isinstance(state, ScriptObject):
             raise ModelError("The file is a frozen model; give it the extension .pth.")
+        takes_all = _trained_with_all_neighbors(state)
         if isinstance(state, dict) and isinstance(state.get("model"), dict):
             state = state["model"]
         extra = state.get("_extra_state") if isinstance(state, dict) else None
@@ -41,12 +42,25 @@ def read_checkpoint(path: Path) -> Iterator[Contents]:
         params = plain(extra["model_params"], MAX_CONFIG_ENTRIES)
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         if "model_dict" in params:
-            yield _heads(params, tensors)
+            yield _heads(params, tensors, takes_all)
         else:
-            yield Contents(single=_source(params, tensors, "Default", None))
+            yield Contents(single=_source(params, tensors, "Default", None, takes_all))
 
 
-def _heads(params: dict[str, Any], tensors: dict[str, Tensor]) -> Contents:
+def _trained_with_all_neighbors(state: Any) -> frozenset[str]:
+    """Heads that take every neighbour, in a checkpoint of dpa2md's own training (train/checkpoint.py)."""
+    own = state.get("dpa2md") if isinstance(state, dict) else None
+    heads = own.get("all_neighbors") if isinstance(own, dict) else None
+    return (
+        frozenset(n for n in heads if isinstance(n, str))
+        if isinstance(heads, list)
+        else frozenset()
+    )
+
+
+def _heads(
+    params: dict[str, Any], tensors: dict[str, Tensor], takes_all: frozenset[str]
+) -> Contents:
     """The heads of a multi-task model."""
     branches, shared = params["model_dict"], params.get("shared_dict", {})
     if not isinstance(branches, dict) or not isinstance(shared, dict):
@@ -65,7 +79,7 @@ def _heads(params: dict[str, Any], tensors: dict[str, Tensor]) -> Contents:
                 if entry not in shared:
                     raise ModelError(f"The head {name!r} refers to {value!r}, which is not shared.")
                 config[key] = shared[entry]
-        heads[name] = _source(config, tensors, name, name)
+        heads[name] = _source(config, tensors, name, name, takes_all)
         listed = branch.get("model_branch_alias") or []
         if not isinstance(listed, list) or not all(isinstance(alias, str) for alias in listed):
             raise ModelError(f"The aliases of the head {name!r} are no list of names; refused.")
@@ -74,7 +88,11 @@ def _heads(params: dict[str, Any], tensors: dict[str, Tensor]) -> Contents:
 
 
 def _source(
-    config: dict[str, Any], tensors: dict[str, Tensor], key: str, head: str | None
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    key: str,
+    head: str | None,
+    takes_all: frozenset[str],
 ) -> Source:
     prefix = f"model.{key}."
     own = {
@@ -83,7 +101,7 @@ def _source(
         if name.startswith(prefix)
     }
     if not is_exportable(own):
-        return Source(*modernise(config, own), head)
+        return Source(*modernise(config, own), head, all_neighbors=key in takes_all)
     named = modernise(config, in_common_names(own))
     return Source(*named, head, exportable=True, all_neighbors=takes_all_neighbors(config, own))
 

@@ -141,6 +141,9 @@ def write_state(state: State, path: str | os.PathLike, schedule: Schedule) -> No
         "sections": state.sections,
     }
     own: dict[str, Any] = {"note": json.dumps(note)}
+    takes_all = [name for name, head in heads_of(state.model).items() if head.all_neighbors]
+    if takes_all:  # which DeePMD-kit's PyTorch backend has no word for
+        own["all_neighbors"] = takes_all
     if not _is_exact(state.model):
         own |= dict(zip(_VECTORS, (state.vector, state.adam.mean, state.adam.square), strict=True))
     write_checkpoint(

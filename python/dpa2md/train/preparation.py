@@ -240,6 +240,7 @@ def _take_over(model: AnyModel, file: str) -> None:
                 "--use-pretrain-script."
             )
         _copy(head, theirs[name].tensors, head.tensors, file)
+        head.all_neighbors = theirs[name].all_neighbors
     model.set_flat(model.flat())
 
 
@@ -307,6 +308,7 @@ def _take_origin(model: AnyModel, name: str, origin: Origin, file: str, seed: in
         and not (origin.choice.new_fitting and tensor.startswith(_FITTING))
     ]
     _copy(head, theirs, names, file, _lacking(head, origin))
+    head.all_neighbors = origin.model.all_neighbors
 
 
 def _lacking(head: TrainableModel, origin: Origin) -> list[str]:
