@@ -12,16 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ase import Atoms
 from ase.io import read, write
+from dpa2md import Engine
+from dpa2md.bench import DEFAULT_SKIN, evaluation, moving, replicated
 from plan import DISTILLATIONS, RATE, Distillation, FewShot
 from run import DONE, dpa2md, errors, finish, rounded, training_files, tune, who, write_tables
 
 SHIPPED = "water"
+TEACHER, STUDENT = "teacher", "student"
+ATOMS = 192  # at least, and REPEATS steps, for times
+REPEATS = 40
 
 
 def structures(plan: Distillation, data: Path) -> list[Atoms]:
@@ -47,8 +53,8 @@ def teacher(plan: Distillation, data: Path, out: Path, folder: Path) -> str:
     return str(folder / "tuned.dpa2")
 
 
-def distil(plan: Distillation, name: str, data: Path, folder: Path) -> dict[str, Any]:
-    """Run it; microseconds an atom and step of student and teacher, and of how many atoms, from its report."""
+def distil(plan: Distillation, name: str, data: Path, folder: Path) -> Path:
+    """Run it; returns the student."""
     write(folder / "structures.extxyz", structures(plan, data))
     settings = {
         "teacher": name,
@@ -61,9 +67,7 @@ def distil(plan: Distillation, name: str, data: Path, folder: Path) -> dict[str,
     }
     (folder / "distill.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     dpa2md(folder, "distill", "distill.yaml", "--no-progress", threads=None)
-    speed = json.loads((folder / "run" / "report.json").read_text())["speed"]
-    times = [row["fastest"] for row in speed["rows"]]
-    return {"atoms": speed["atoms"], "student": times[0], "teacher": times[1]}
+    return folder / "run" / "student.dpa2"
 
 
 def train_on_labels(plan: Distillation, data: Path, folder: Path) -> Path:
@@ -90,19 +94,51 @@ def compare(plan: Distillation, data: Path, out: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     name = teacher(plan, data, out, folder)
-    speed = distil(plan, name, data, folder)
     models = {
-        "teacher": name,
-        "student": folder / "run" / "student.dpa2",
+        TEACHER: name,
+        STUDENT: distil(plan, name, data, folder),
         "student's architecture on the labels": train_on_labels(plan, data, folder),
     }
     held_out = data / f"{plan.target}-held-out.extxyz"
-    rows = []
-    for kind, model in models.items():
-        row = {"target": plan.target, "model": kind} | errors(folder, Path(model), held_out)
-        row |= {"us/atom": speed.get(kind, speed["student"]), "atoms": speed["atoms"]}
-        rows.append(row)
-    finish(folder, rows)
+    finish(
+        folder,
+        [
+            {"target": plan.target, "model": kind, "file": str(model)}
+            | errors(folder, Path(model), held_out)
+            for kind, model in models.items()
+        ],
+    )
+
+
+def speeds(rows: list[dict[str, Any]], atoms: Atoms) -> dict[str, float]:
+    """Processor time of a step in one thread, microseconds an atom: of each model the least of REPEATS, in turn."""
+    models = {row["model"]: row["file"] for row in rows if row["model"] in (TEACHER, STUDENT)}
+    steps = {
+        kind: evaluation(Engine(file, threads=1), atoms, DEFAULT_SKIN)
+        for kind, file in models.items()
+    }
+    least = dict.fromkeys(steps, float("inf"))
+    for moved in moving(atoms, REPEATS):
+        for kind, step in steps.items():
+            began = time.process_time()
+            step(moved)
+            least[kind] = min(least[kind], time.process_time() - began)
+    return {kind: 1e6 * seconds / len(atoms) for kind, seconds in least.items()}
+
+
+def table(out: Path) -> list[dict[str, Any]]:
+    """Of what is done; times are measured now."""
+    lines = []
+    for path in sorted(out.glob(f"distillation/*/{DONE}")):
+        rows = json.loads(path.read_text())
+        atoms = replicated(read(path.parent / "structures.extxyz", 0), ATOMS)
+        took = speeds(rows, atoms)
+        for row in rows:
+            shown = {key: value for key, value in row.items() if key != "file"}
+            of_student = took[STUDENT]
+            shown |= {"us/atom": round(took.get(row["model"], of_student), 2), "atoms": len(atoms)}
+            lines.append(who() | rounded(shown))
+    return lines
 
 
 def main() -> None:
@@ -120,9 +156,7 @@ def main() -> None:
         if not args.only or plan.target in args.only:
             compare(plan, data, out)
     if args.csv:
-        done = sorted(out.glob(f"distillation/*/{DONE}"))
-        rows = [who() | rounded(row) for path in done for row in json.loads(path.read_text())]
-        write_tables(Path(f"{args.csv}-students.csv"), [rows])
+        write_tables(Path(f"{args.csv}-students.csv"), [table(out)])
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def cores(monkeypatch):
 
     made = []
 
-    def load_engine(args):
+    def load_engine(args, frames):
         engine = Engine(DEFAULT_MODEL, threads=1)
         engine._core = StandIn(engine._core)
         made.append(engine._core)
