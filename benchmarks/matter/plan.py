@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-# Na and Cl are for data that may come: a pretrained model keeps its type map.
 TYPE_MAP = ["H", "Be", "C", "O", "Na", "Si", "Cl", "Ge", "W"]
 # The DPA-2 of the shipped water model, with room for the neighbours of dense beryllium.
 DESCRIPTOR: dict[str, Any] = {
@@ -73,11 +72,15 @@ NEW_HEAD = ""
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Data sets that share a descriptor: a fitting net for each of `heads` (name: data sets)."""
+    """Data sets that share a descriptor: a fitting net for each of `heads` (name: data sets).
+
+    `weights`: the steps of a head in proportion to those of others; 1 where a head is not named.
+    """
 
     name: str
     heads: dict[str, tuple[str, ...]]
     steps: int
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,30 +116,46 @@ class FewShot:
         )
 
 
+HEADS: dict[str, tuple[str, ...]] = {
+    "metals": ("be", "w", "alloy"),
+    "silicon": ("si", "ge"),
+    "molecules": ("molecules",),
+    "water": ("water",),
+    "salt": ("nacl",),
+}
+
+
+def without(left_out: str) -> dict[str, tuple[str, ...]]:
+    """The heads of all data sets but one."""
+    heads = {head: tuple(n for n in names if n != left_out) for head, names in HEADS.items()}
+    return {head: names for head, names in heads.items() if names}
+
+
 PRETRAININGS = (
     Pretraining("two", {"be": ("be",), "w": ("w",)}, 20_000),
     Pretraining("one", {"metals": ("be", "w")}, 20_000),
     Pretraining(
         "wide", {"metals": ("be", "w"), "si": ("si",), "molecules": ("molecules",)}, 20_000
     ),
-    Pretraining(
-        "all",
-        {
-            "metals": ("be", "w", "alloy"),
-            "silicon": ("si", "ge"),
-            "molecules": ("molecules",),
-            "water": ("water",),
-        },
-        40_000,
+    *(
+        Pretraining(f"no-{name}", without(name), 20_000)
+        for name in ("alloy", "ge", "water", "molecules", "nacl")
     ),
+    Pretraining("all", HEADS, 100_000, {"metals": 3, "silicon": 2, "molecules": 2}),
 )
 TARGETS: dict[str, tuple[tuple[int, ...], tuple[Arm, ...]]] = {  # steps, arms
     "alloy": (
         (300, 2000),
-        (Arm(), Arm("two", "be"), Arm("wide", "metals"), Arm("one", "metals")),
+        (
+            Arm(),
+            *(Arm("two", "be"), Arm("one", "metals")),
+            *(Arm("wide", "metals"), Arm("no-alloy", "metals")),
+        ),
     ),
-    "ge": ((500,), (Arm(), Arm("wide", "si"))),
-    "water": ((500,), (Arm(), Arm("wide", "molecules"))),
+    "ge": ((500,), (Arm(), Arm("wide", "si"), Arm("no-ge", "silicon"))),
+    "water": ((500,), (Arm(), Arm("wide", "molecules"), Arm("no-water", "molecules"))),
+    "molecules": ((500,), (Arm(), Arm("no-molecules", "water"), Arm("no-molecules"))),
+    "nacl": ((500,), (Arm(), Arm("no-nacl", "metals"), Arm("no-nacl"))),
 }
 # Other rates than RATE: target, arm, steps, rates.
 RATES: tuple[tuple[str, Arm, int, tuple[float, ...]], ...] = (
@@ -164,6 +183,8 @@ DISTILLATIONS = (
     Distillation("water", (300, 400)),
     Distillation("alloy", (300, 1000), Arm("two", "be"), 8000),
     Distillation("ge", (300, 1000), Arm("wide", "si"), 4000),
+    Distillation("molecules", (300, 1000), Arm("wide", "molecules"), 8000),
+    Distillation("nacl", (1300,), Arm("no-nacl"), 4000),
 )
 
 

@@ -104,7 +104,8 @@ def pretraining_input(plan: Pretraining, data: Path) -> dict[str, Any]:
         "shared_dict": {"map": TYPE_MAP, "common": DESCRIPTOR},
         "model_dict": dict.fromkeys(parts, head),
     }
-    training |= {"data_dict": parts, "model_prob": dict.fromkeys(parts, 1.0)}
+    weights = {head: plan.weights.get(head, 1.0) for head in parts}
+    training |= {"data_dict": parts, "model_prob": weights}
     return out | {
         "model": model,
         "loss_dict": dict.fromkeys(parts, LOSS),

@@ -12,6 +12,8 @@ namespace {
 // Atoms closer than this are computed with the net itself.
 constexpr double kRepinitReach = 0.45, kThreeBodyReach = 0.6, kRadialReach = 0.6;  // angstrom
 constexpr int kMaxCells = 8192;  // a few megabytes for two elements
+// For numbers that were rounded to float32: a third of the rounding.
+constexpr double kRoundedTolerance = 2e-8;
 
 double inverse_distance(double r, double rcut_smth, double rcut, double protection) {
   double sw, dsw;
@@ -27,14 +29,66 @@ std::vector<double> type_inputs(const Model& m, const std::vector<int>& types) {
   return out;
 }
 
+int fine_cells(const EmbeddingTable& t) { return static_cast<int>((t.upper - t.lower) / t.stride0); }
+
 // Value and slope of a compressed model's fine pieces; the first and the last go on beyond their ends, so
 // that there is no kink.
 void compressed_function(const EmbeddingTable& t, int ng, double x, double* value, double* slope) {
-  const int cells = static_cast<int>((t.upper - t.lower) / t.stride0);
-  const int cell = std::clamp(static_cast<int>((x - t.lower) / t.stride0), 0, cells - 1);
+  const int cell = std::clamp(static_cast<int>((x - t.lower) / t.stride0), 0, fine_cells(t) - 1);
   const double h = x - (t.lower + cell * t.stride0);
   const double* a = t.coefficients.data.data() + static_cast<std::size_t>(cell) * 6 * ng;
   for (int m = 0; m < ng; ++m) compressed_value(a + 6 * m, h, 0.0, value + m, slope + m);
+}
+
+// Fine pieces, `step` of them made one: the quintic through values, slopes and curvatures at its two ends.
+FunctionTable joined_pieces(const EmbeddingTable& t, int ng, int step) {
+  FunctionTable out;
+  const int rows = static_cast<int>(t.coefficients.shape[0]);
+  out.channels = ng, out.cells = std::min(fine_cells(t), rows - 1) / step;
+  out.lower = t.lower, out.width = step * t.stride0;
+  out.node.resize(static_cast<std::size_t>(out.cells + 1) * 4 * ng);
+  const std::size_t next = static_cast<std::size_t>(step) * 6 * ng;
+  for (int k = 0; k <= out.cells; ++k) {
+    const double* a = &t.coefficients.data[k * next];
+    double* node = &out.node[static_cast<std::size_t>(k) * 4 * ng];
+    for (int m = 0; m < ng; ++m, a += 6) {
+      node[m] = a[0], node[2 * ng + m] = out.width * a[1];
+      node[3 * ng + m] = 2 * out.width * out.width * a[2];
+      if (k < out.cells) node[ng + m] = a[next] - a[0];
+    }
+  }
+  return out;
+}
+
+// Whether the table has the values and slopes of all borders of fine pieces, to the rounding of float32. A
+// slope feels the rounding of the values at both ends of its piece.
+bool meets_borders(const EmbeddingTable& t, const FunctionTable& joined, int step) {
+  constexpr double kRounding = 4e-7;  // of a net in float32
+  const int ng = joined.channels, borders = step * joined.cells;
+  double largest = 0, steepest = 0, off = 0, slope_off = 0;
+  std::vector<double> value(ng), slope(ng);
+  for (int k = 0; k <= borders; ++k) {
+    look_up(joined, t.lower + k * t.stride0, value.data(), slope.data());
+    const double* a = &t.coefficients.data[static_cast<std::size_t>(k) * 6 * ng];
+    for (int m = 0; m < ng; ++m, a += 6) {
+      largest = std::max(largest, std::abs(a[0])), steepest = std::max(steepest, std::abs(a[1]));
+      off = std::max(off, std::abs(value[m] - a[0]));
+      slope_off = std::max(slope_off, std::abs(slope[m] - a[1]));
+    }
+  }
+  return off <= kRounding * largest && slope_off <= kRounding * (steepest + 2 * largest / joined.width);
+}
+
+// DeePMD-kit makes the table of a float32 model in float32: values, slopes and curvatures at the borders of
+// its pieces are as good as that, but what it makes of their differences has lost its digits, and slopes
+// within the pieces are off by 1e-5. Longer pieces through the same borders lose less. Empty if none follow.
+FunctionTable smooth_pieces(const EmbeddingTable& t, int ng) {
+  for (int step = 64; step > 1; step /= 2) {
+    if (step > fine_cells(t)) continue;
+    FunctionTable joined = joined_pieces(t, ng, step);
+    if (meets_borders(t, joined, step)) return joined;
+  }
+  return {};
 }
 
 // Value and slope of c g(c), summed over the given type inputs.
@@ -51,10 +105,6 @@ void triple_function(const Net& net, const std::vector<std::vector<double>>& res
 
 }  // namespace
 
-// Concat mode: a function for every (centre, neighbour). Strip mode: one net for all types, but its input
-// depends on the centre's davg and dstd. A compressed model's table has small cells, each with six numbers a
-// channel: larger ones, which neighbours share, are faster. (Not of a model in float32: DeePMD-kit makes such
-// coefficients in float32, and their slopes jump too much from cell to cell for another table to follow.)
 bool add_types(const std::vector<char>& present, std::vector<char>* known) {
   known->resize(present.size(), 0);
   bool added = false;
@@ -83,23 +133,33 @@ std::vector<TableRange> repinit_ranges(const Model& model, const std::vector<cha
   return out;
 }
 
+// Concat mode: a function for every (centre, neighbour). Strip mode: one net for all types, but its input
+// depends on the centre's davg and dstd. A compressed model's table has small cells, each with six numbers a
+// channel: larger ones, which neighbours share, are faster.
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance) {
   const Embedding& e = model.repinit;
   std::vector<RepinitTable> out;
-  const bool compressed = e.net.empty();
-  if (compressed && model.precision == Precision::kFloat32) return out;
+  const bool compressed = e.net.empty(), rounded = model.precision == Precision::kFloat32;
+  double first = -HUGE_VAL, last = HUGE_VAL;
+  FunctionTable smooth;
+  if (compressed) first = e.table.lower, last = e.table.upper;
+  if (compressed && rounded) {
+    smooth = smooth_pieces(e.table, e.ng);
+    if (smooth.empty()) return out;
+    last = smooth.upper(), tolerance = std::max(tolerance, kRoundedTolerance);
+  }
   const std::vector<TableRange> ranges = repinit_ranges(model, present);
   for (const TableRange& r : ranges) out.push_back({r.a, r.b, {}});
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t k = 0; k < out.size(); ++k) {
     RepinitTable& t = out[k];
     const std::vector<double> rest = type_inputs(model, ranges[k].types[0]);
-    double lower = ranges[k].lower, upper = ranges[k].upper;
-    if (compressed) lower = std::max(lower, e.table.lower), upper = std::min(upper, e.table.upper);
+    const double lower = std::max(first, ranges[k].lower), upper = std::min(last, ranges[k].upper);
     t.table = tabulate(e.ng, lower, upper, tolerance, kMaxCells, [&](double x, double* value, double* slope) {
-      compressed ? compressed_function(e.table, e.ng, x, value, slope)
-                 : evaluate_net(e.net, x, rest, value, slope);
+      if (!compressed) return evaluate_net(e.net, x, rest, value, slope);
+      if (!rounded) return compressed_function(e.table, e.ng, x, value, slope);
+      look_up(smooth, x, value, slope);
     });
   }
   return out;

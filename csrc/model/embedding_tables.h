@@ -45,7 +45,7 @@ bool add_types(const std::vector<char>& present, std::vector<char>* known);
 // cancellation error of nearly equal nodes, a hundredth of the parity tests' tolerance.
 inline double table_tolerance(bool single) { return single ? 2e-9 : 2e-13; }
 
-// Tables for the types with `present` set; for a compressed model in float64, over its fine cells.
+// Tables for the types with `present` set; for a compressed model over its fine cells.
 std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector<char>& present,
                                            double tolerance);
 ThreeBodyTables tabulate_three_body(const Model& model, const std::vector<char>& present, double tolerance);

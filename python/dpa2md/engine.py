@@ -55,7 +55,8 @@ class Engine:
         The head of a multi-task model file of DeePMD-kit.
     tables
         Look embedding nets of one distance up in tables, which are exact to well below the precision's
-        rounding noise; False computes the nets themselves.
+        rounding noise; False computes the nets themselves. A compressed float32 model gets a smooth table,
+        too, nearer to the model that was compressed; False computes DeePMD-kit's pieces (docs/accuracy.md).
     low_memory
         Make again in the reverse sweep what is otherwise kept: the same results in little more than half of
         the memory, 1.15 to 1.5 times slower. On the CPU only.

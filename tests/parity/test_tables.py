@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from dpa2md.engine import Engine
+from dpa2md.model_file import read_model, write_model
 from dpa2md.structures import equilibrated_water
 
 from tests.golden.suite import MODELS, STRUCTURES
@@ -122,3 +123,40 @@ def test_compressed_models(name, closest, evaluate, tmp_path):
     # what compression itself costs: nothing in fine cells, a little in coarse ones
     allowed = 1e-5 if closest else 1e-9
     assert np.abs(without.forces - uncompressed.forces).max() <= allowed * scale
+
+
+@pytest.mark.parametrize("name", ["strip", "se_atten_v2"])
+def test_compressed_models_of_float32(name, evaluate, tmp_path):
+    """The coefficients of the file have lost digits; the table is nearer to the model that was compressed."""
+    model, structure = MODELS[name], STRUCTURES["water"]
+    path = tmp_path / "compressed.dpa2"
+    compress(evaluate.path(model), 8.0, path, single=True)
+
+    def forces(engine):
+        return engine.compute(
+            structure.positions, model.types(structure), cell=structure.cell, pbc=structure.pbc
+        ).forces
+
+    uncompressed = forces(engines(evaluate.path(model), "float64")[1])
+    # in float64: what the numbers of the file do, without the rounding of the rest
+    table, pieces = (
+        np.abs(forces(e) - uncompressed).max() / np.abs(uncompressed).max()
+        for e in engines(path, "float64")
+    )
+    assert table < 2e-6  # values of float32, 6e-8, and what the layers make of them
+    assert table < 0.3 * pieces
+
+
+def test_pieces_that_no_table_can_follow(evaluate, tmp_path):
+    model, structure = MODELS["se_atten_v2"], STRUCTURES["water"]
+    path = tmp_path / "compressed.dpa2"
+    compress(evaluate.path(model), 8.0, path, single=True)
+    records = read_model(path)
+    noise = np.random.default_rng(1).normal(size=records["repinit.table"].shape)
+    write_model(path, records | {"repinit.table": noise})
+    types = model.types(structure)
+    with_tables, without = (
+        e.compute(structure.positions, types, cell=structure.cell, pbc=structure.pbc).forces
+        for e in engines(path, "float64")
+    )
+    assert np.array_equal(with_tables, without)

@@ -10,8 +10,11 @@ from dpa2md.model_file import Record, read_model, write_model
 FINE, COARSE = 0.01, 0.1  # DeePMD-kit's cells
 
 
-def compress(model: Path, upper: float, to: Path) -> None:
-    """Writes `model`, in strip mode with tanh, with repinit's table: fine up to `upper`, coarse up to five times that."""
+def compress(model: Path, upper: float, to: Path, single: bool = False) -> None:
+    """Writes `model`, in strip mode with tanh, with repinit's table: fine up to `upper`, coarse up to five times that.
+
+    `single`: as a float32 model, whose coefficients DeePMD-kit makes in float32.
+    """
     records = read_model(model)
     assert records["repinit.mode"] == "strip"
     assert records["repinit.activation"] == "tanh"
@@ -19,18 +22,27 @@ def compress(model: Path, upper: float, to: Path) -> None:
     lower = np.floor((-davg[:, 0] / dstd[:, 0]).min())
     maximum = 5 * upper
     table = np.concatenate(
-        [_pieces(records, lower, upper, FINE), _pieces(records, upper, maximum, COARSE)]
+        [
+            _pieces(records, lower, upper, FINE, single),
+            _pieces(records, upper, maximum, COARSE, single),
+        ]
     )
     kept = {k: v for k, v in records.items() if not k.startswith("repinit.net.")}
-    info = np.array([lower, upper, maximum, FINE, COARSE])
-    write_model(to, kept | {"repinit.table": table, "repinit.table_info": info})
+    kept |= {"repinit.table": table.astype(np.float64)}
+    kept |= {"repinit.table_info": np.array([lower, upper, maximum, FINE, COARSE])}
+    if single:
+        kept |= dict.fromkeys(("model.precision", "model.fitting_precision"), "float32")
+    write_model(to, kept)
 
 
-def _pieces(records: dict[str, Record], lower: float, upper: float, width: float) -> np.ndarray:
+def _pieces(
+    records: dict[str, Record], lower: float, upper: float, width: float, single: bool
+) -> np.ndarray:
     """(cells, 6 ng): coefficients by channel, from values, slopes and curvatures at the ends of the cells."""
     cells = round((upper - lower) / width)
-    v, d, c = _net(records, lower + width * np.arange(cells + 1))
-    rise, h = v[1:] - v[:-1], width
+    number = np.float32 if single else np.float64
+    v, d, c = (a.astype(number) for a in _net(records, lower + width * np.arange(cells + 1)))
+    rise, h = v[1:] - v[:-1], number(width)
     a = [v[:-1], d[:-1], c[:-1] / 2]
     a += [(20 * rise - (8 * d[1:] + 12 * d[:-1]) * h - (3 * c[:-1] - c[1:]) * h**2) / (2 * h**3)]
     a += [
