@@ -7,6 +7,8 @@ import errno
 import json
 import logging
 import os
+import shlex
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from ..errors import RunError
 from .folders import EXIT, SCRIPT, STDOUT, JobFolder
 from .job import Event, EventKind, Report
 
+_PACKED = "left.tar"
 _PATIENCE = 60.0  # seconds for which a network's disk may hide a file that is there
 
 
@@ -29,13 +32,13 @@ class ClusterRunner:
 
     A driver that ends, by Ctrl-C or `kill -9`, leaves its jobs in the queue; the next one goes on with
     them. Where the cluster's disk is another one (any ``context_type`` but LazyLocalContext), all
-    inputs lie in the run's folder.
+    inputs lie in the run's folder, and whatever a job leaves comes back.
     """
 
     machine: Path  #: machine.json: batch_type, context_type, remote_root, ...
     resources: Path  #: resources.json: group_size, queue_name, cpu_per_node, ...
     attempts: int = 3  #: failures before a job is set aside
-    interval: float = 10.0  #: seconds between looks at the queue
+    interval: float = 10.0  #: seconds between looks at the queue, at first less
 
     def run(self, folders: Sequence[JobFolder], report: Report) -> None:
         """Run all to their end."""
@@ -55,9 +58,11 @@ class ClusterRunner:
         try:
             with interruptible() as stop:
                 batch.recover(report)
+                seconds = min(1.0, self.interval)
                 while not batch.look(report):
-                    if stop.wait(self.interval):
+                    if stop.wait(seconds):
                         raise KeyboardInterrupt
+                    seconds = min(1.5 * seconds, self.interval)
         except RunError:
             if not batch.submitted():  # so that other settings may be tried
                 for folder in folders:
@@ -139,6 +144,8 @@ class _Batch:
                 self._wait_for_files()
             else:
                 self._submission.download_jobs(include_failed=True)
+                for folder in self._folders.values():
+                    _unpack(folder)
         for path in sorted(self._folders, key=lambda path: _status(self._folders[path]) == 0):
             _settle(self._folders[path], self._failures.get(path, 0), report)
         self.forget()
@@ -160,11 +167,11 @@ class _Batch:
     def _task(self, path: str, folder: JobFolder) -> Any:
         inside = [name for name in folder.inputs if not name.startswith("..")]
         return self._dp.Task(
-            command=f"bash {SCRIPT}",
+            command=f"bash {SCRIPT}" if self._stays else f"bash {SCRIPT} && {_pack(inside)}",
             task_work_path=path,
             task_name=folder.job.name,
             forward_files=[SCRIPT, *inside],
-            backward_files=[*folder.job.outputs, EXIT, STDOUT],
+            backward_files=[*([] if self._stays else [_PACKED]), EXIT, STDOUT],
             outlog=STDOUT,
             errlog=STDOUT,
         )
@@ -212,6 +219,23 @@ def _base(folders: Sequence[JobFolder], stays: bool) -> Path:
     if run and not stays:
         return run.resolve()
     return Path(os.path.commonpath([f.job.folder.resolve().parent for f in folders]))
+
+
+def _pack(inputs: Sequence[str]) -> str:
+    """A line of shell: all that a job leaves in its folder, in one file; folders and checkpoints, too."""
+    left_out = [_PACKED, SCRIPT, EXIT, STDOUT, "*_task_tag_finished", *inputs]
+    excluded = [f"--exclude=./{name}" for name in left_out]
+    return shlex.join(["tar", "-cf", _PACKED, "--anchored", *excluded, "."])
+
+
+def _unpack(folder: JobFolder) -> None:
+    packed = folder.job.folder / _PACKED
+    if not packed.exists():  # of a job that failed
+        return
+    with tarfile.open(packed) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder.job.folder)
+    packed.unlink()
 
 
 def _in_flight(folder: JobFolder, submissions: set[str]) -> bool:

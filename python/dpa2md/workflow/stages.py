@@ -361,7 +361,8 @@ class Stages:
             *self._label_commands(FRAMES, job.folder),
             self._errors(round_, LABELLED, job.folder),
         )
-        return self._job(job.folder, commands, job.inputs, (FRAMES, LABELLED, ERRORS))
+        inputs = (*job.inputs, self.folder.model)
+        return self._job(job.folder, commands, inputs, (FRAMES, LABELLED, ERRORS))
 
     def report(self, number: int) -> Job:
         """A comparison of the model of a round with the given one."""
