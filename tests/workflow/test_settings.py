@@ -6,8 +6,10 @@ import json
 
 import pytest
 from dpa2md.errors import InputError, ModelError, RunError
+from dpa2md.workflow.costs import Costs
 from dpa2md.workflow.driver import plan
 from dpa2md.workflow.inputs import read_inputs
+from dpa2md.workflow.plan import Plan
 from dpa2md.workflow.settings import Kind, read_settings, settings_of, settings_text
 
 from tests.support.small_rounds import STUDENT, distill_settings, loop_settings
@@ -138,3 +140,15 @@ def test_plan_adds_up(tmp_path):
     assert [job.name for job in jobs][:2] == ["teacher", "round-1/010-explore/s0-t300-p1"]
     assert inputs.elements == ("O", "H")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_of_another_trainer(tmp_path):
+    """Its times are those of dpa2md; the plan says so."""
+    costs = Costs(model=1e-5, student=1e-6, training=0.01, atoms=(24,))
+    own, other = (
+        Plan(read_settings(distill_settings(tmp_path, trainer=name)), costs).round(1)["train"]
+        for name in ("dpa2md", "deepmd")
+    )
+    assert own.seconds == other.seconds
+    assert own.what == "300 steps on 8 frames"
+    assert other.what == f"{own.what} by deepmd: it takes longer than dpa2md, whose time this is"

@@ -168,6 +168,8 @@ class Plan:
         steps = training.final_steps if number == self._settings.rounds else training.steps
         frames = number * self._settings.selection.frames_per_round
         what = f"{steps} steps on {frames} frames"
+        if training.trainer != "dpa2md":
+            what += f" by {training.trainer}: it takes longer than dpa2md, whose time this is"
         return StagePlan(1, what, _START + steps * self.costs.training)
 
     def _validate(self) -> StagePlan:
