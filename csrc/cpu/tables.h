@@ -19,12 +19,19 @@ struct Table {
   T inverse_width = 0;  // of a cell: a power of two
   int first = 0;        // cell, counted from zero
   int cells = 0;
-  int first_unit = 0;  // see TablePlace
-  Buffer<T> node;      // (cells + 1, 4, padded channels)
+  int first_unit = 0;              // see TablePlace
+  Buffer<T> node;                  // (cells + 1, 4, padded channels)
+  const Table* coarser = nullptr;  // of its beginning
 
   bool covers(T x) const {
     const T at = x * inverse_width;
     return at >= T(first) && at <= T(first + cells);
+  }
+  // The table of the largest cells that covers what this one covers.
+  const Table* coarsest(T x) const {
+    const Table* t = this;
+    while (t->coarser && t->coarser->covers(x)) t = t->coarser;
+    return t;
   }
   // Rows of `channels` channels, from `channel` on, take `padded` numbers.
   void set(const FunctionTable& from, int channel, int channels, int padded) {
@@ -63,17 +70,23 @@ class Tables {
     units_ = 0;
   }
   // An empty table is not kept.
-  const Table<T>* add(const FunctionTable& from) {
+  const Table<T>* add(const FunctionTable& from, const std::vector<FunctionTable>& coarser = {}) {
     if (from.empty()) return nullptr;
-    owned_.push_back(std::make_unique<Table<T>>());
-    owned_.back()->set(from, 0, from.channels, padded_);
-    owned_.back()->first_unit = units_;
-    units_ += 2 * (from.cells + 1);
-    return owned_.back().get();
+    const Table<T>* last = nullptr;
+    for (auto t = coarser.rbegin(); t != coarser.rend(); ++t) last = add_one(*t, last);
+    return add_one(from, last);
   }
   void set(int a, int b, const Table<T>* table) { of_[a * nt_ + b] = table; }
 
  private:
+  const Table<T>* add_one(const FunctionTable& from, const Table<T>* coarser) {
+    owned_.push_back(std::make_unique<Table<T>>());
+    owned_.back()->set(from, 0, from.channels, padded_);
+    owned_.back()->first_unit = units_, owned_.back()->coarser = coarser;
+    units_ += 2 * (from.cells + 1);
+    return owned_.back().get();
+  }
+
   int nt_ = 0, padded_ = 0, units_ = 0;
   std::vector<const Table<T>*> of_;
   std::vector<std::unique_ptr<Table<T>>> owned_;
@@ -126,6 +139,22 @@ DPA2MD_INLINE void place_lanes(const Table<Real<T>>& table, typename Vector<T, l
   const Plain inverse_width = Plain{} + table.inverse_width;
   place_lanes<VALUES, SLOPES, T, V, Plain, Ints>(x * inverse_width, inverse_width, Ints{} + table.first,
                                                  Ints{} + table.cells, ld, cell, value, slope);
+}
+
+// A compressed model's table (rows, ng, 6) as (rows, 6, padded ng).
+template <class T>
+inline Weights<T> coefficients_by_power(const Embedding& e) {
+  const std::size_t np = padded(e.ng, lanes<T>()), rows = e.table.coefficients.data.size() / (6 * e.ng);
+  Weights<T> out;
+  out.resize(rows * 6 * np);
+  out.zero(0, out.size());
+  const double* from = e.table.coefficients.data.data();
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int m = 0; m < e.ng; ++m) {
+      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = Real<T>(*from++);
+    }
+  }
+  return out;
 }
 
 // The table of a compressed model, `node` (rows, 6, padded): powers of the place in the cell, and beyond the

@@ -11,6 +11,7 @@ namespace {
 
 // Atoms closer than this are computed with the net itself.
 constexpr double kRepinitReach = 0.45, kThreeBodyReach = 0.6, kRadialReach = 0.6;  // angstrom
+constexpr int kMinCells = 64;
 constexpr int kMaxCells = 8192;  // a few megabytes for two elements
 // For numbers that were rounded to float32: a third of the rounding.
 constexpr double kRoundedTolerance = 2e-8;
@@ -150,17 +151,19 @@ std::vector<RepinitTable> tabulate_repinit(const Model& model, const std::vector
     last = smooth.upper(), tolerance = std::max(tolerance, kRoundedTolerance);
   }
   const std::vector<TableRange> ranges = repinit_ranges(model, present);
-  for (const TableRange& r : ranges) out.push_back({r.a, r.b, {}});
+  for (const TableRange& r : ranges) out.push_back({r.a, r.b, {}, {}});
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t k = 0; k < out.size(); ++k) {
     RepinitTable& t = out[k];
     const std::vector<double> rest = type_inputs(model, ranges[k].types[0]);
     const double lower = std::max(first, ranges[k].lower), upper = std::min(last, ranges[k].upper);
-    t.table = tabulate(e.ng, lower, upper, tolerance, kMaxCells, [&](double x, double* value, double* slope) {
+    const auto f = [&](double x, double* value, double* slope) {
       if (!compressed) return evaluate_net(e.net, x, rest, value, slope);
       if (!rounded) return compressed_function(e.table, e.ng, x, value, slope);
       look_up(smooth, x, value, slope);
-    });
+    };
+    t.table = tabulate(e.ng, lower, upper, tolerance, kMaxCells, f, kMinCells, kCoarsest);
+    if (!t.table.empty()) t.coarser = coarser_beginnings(t.table, tolerance, kCoarsest);
   }
   return out;
 }

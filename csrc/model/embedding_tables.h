@@ -10,11 +10,13 @@
 namespace dpa2md {
 
 // The table of a (centre, neighbour) pair of types, or of all neighbours (-1). An empty table: the net is
-// used.
+// used. Most neighbours are far, where em_0 is small and larger cells follow, too.
 struct RepinitTable {
   int center, neighbor;
   FunctionTable table;
+  std::vector<FunctionTable> coarser;  // coarser_beginnings, up to kCoarsest times the width
 };
+constexpr int kCoarsest = 8;
 
 // c g(c) of an unordered pair of neighbours' types, both orders summed, or (strip mode, types -1) of the
 // common net in one order.

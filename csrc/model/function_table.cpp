@@ -37,17 +37,28 @@ FunctionTable sample(int channels, double lower, double width, int cells, const 
   return t;
 }
 
-// Between the nodes, where a quintic piece is worst.
-bool accurate(const FunctionTable& table, double tolerance, const TabulatedFunction& f) {
+struct Scale {
+  double largest = 0, steepest = 0;  // value and slope at the nodes
+};
+Scale scale_of(const FunctionTable& table) {
+  Scale s;
   const int n = table.channels;
-  double largest = 0, steepest = 0;
   for (int k = 0; k <= table.cells; ++k) {
     const double* node = &table.node[static_cast<std::size_t>(k) * 4 * n];
     for (int m = 0; m < n; ++m) {
-      largest = std::max(largest, std::abs(node[m]));
-      steepest = std::max(steepest, std::abs(node[2 * n + m]) / table.width);
+      s.largest = std::max(s.largest, std::abs(node[m]));
+      s.steepest = std::max(s.steepest, std::abs(node[2 * n + m]) / table.width);
     }
   }
+  return s;
+}
+
+// How many of the first cells agree with f between their nodes, where a quintic piece is worst.
+int accurate_cells(const FunctionTable& table, const Scale& scale, double tolerance,
+                   const TabulatedFunction& f) {
+  const int n = table.channels;
+  const double allowed = tolerance * scale.largest,
+               allowed_slope = kSlopeTolerance * tolerance * scale.steepest;
   std::vector<double> exact(n), exact_slope(n), value(n), slope(n);
   for (int k = 0; k < table.cells; ++k) {
     for (double t : {0.27, 0.5}) {
@@ -55,12 +66,29 @@ bool accurate(const FunctionTable& table, double tolerance, const TabulatedFunct
       f(x, exact.data(), exact_slope.data());
       look_up(table, x, value.data(), slope.data());
       for (int m = 0; m < n; ++m) {  // written so that NaN fails
-        if (!(std::abs(value[m] - exact[m]) <= tolerance * largest)) return false;
-        if (!(std::abs(slope[m] - exact_slope[m]) <= kSlopeTolerance * tolerance * steepest)) return false;
+        if (!(std::abs(value[m] - exact[m]) <= allowed)) return k;
+        if (!(std::abs(slope[m] - exact_slope[m]) <= allowed_slope)) return k;
       }
     }
   }
-  return true;
+  return table.cells;
+}
+
+// Every second node of a table.
+FunctionTable coarser(const FunctionTable& fine) {
+  FunctionTable t;
+  const std::size_t n = fine.channels;
+  t.channels = fine.channels, t.cells = fine.cells / 2, t.lower = fine.lower, t.width = 2 * fine.width;
+  t.node.resize((t.cells + 1) * 4 * n);
+  for (int k = 0; k <= t.cells; ++k) {
+    const double* from = &fine.node[8 * n * k];
+    double* node = &t.node[4 * n * k];
+    for (std::size_t m = 0; m < n; ++m) {
+      node[m] = from[m], node[2 * n + m] = 2 * from[2 * n + m], node[3 * n + m] = 4 * from[3 * n + m];
+      if (k < t.cells) node[n + m] = from[8 * n + m] - from[m];
+    }
+  }
+  return t;
 }
 
 }  // namespace
@@ -79,25 +107,42 @@ void look_up(const FunctionTable& table, double x, double* value, double* slope)
   }
 }
 
-FunctionTable table_cells(double lower, double upper, int cells) {
+FunctionTable table_cells(double lower, double upper, int cells, int align) {
   FunctionTable t;
   if (!(upper > lower) || !std::isfinite(lower) || !std::isfinite(upper)) return t;
   const double width = std::exp2(std::floor(std::log2((upper - lower) / cells)));
-  const double first = std::floor(lower / width), last = std::ceil(upper / width);
+  const double first = align * std::floor(lower / (align * width)), last = std::ceil(upper / width);
   if (std::max(std::abs(first), std::abs(last)) > kLargestPlace) return t;
   t.lower = first * width, t.width = width, t.cells = static_cast<int>(last - first);
   return t;
 }
 
 FunctionTable tabulate(int channels, double lower, double upper, double tolerance, int max_cells,
-                       const TabulatedFunction& f, int min_cells) {
+                       const TabulatedFunction& f, int min_cells, int align) {
   for (int cells = min_cells; cells <= max_cells; cells *= 2) {
-    const FunctionTable at = table_cells(lower, upper, cells);
+    const FunctionTable at = table_cells(lower, upper, cells, align);
     if (at.empty()) return {};
     FunctionTable table = sample(channels, at.lower, at.width, at.cells, f);
-    if (accurate(table, tolerance, f)) return table;
+    if (accurate_cells(table, scale_of(table), tolerance, f) == table.cells) return table;
   }
   return {};
+}
+
+std::vector<FunctionTable> coarser_beginnings(const FunctionTable& table, double tolerance, int align) {
+  std::vector<FunctionTable> out;
+  const Scale scale = scale_of(table);
+  FunctionTable all = table;
+  for (int step = 2; step <= align; step *= 2) {
+    all = coarser(all);
+    FunctionTable begin = all;
+    begin.cells = accurate_cells(all, scale, tolerance, [&](double x, double* value, double* slope) {
+      look_up(table, x, value, slope);
+    });
+    if (begin.empty()) break;
+    begin.node.resize(static_cast<std::size_t>(begin.cells + 1) * 4 * table.channels);
+    out.push_back(std::move(begin));
+  }
+  return out;
 }
 
 void evaluate_net(const Net& net, double x, const std::vector<double>& rest, double* value, double* slope) {

@@ -49,14 +49,18 @@ DPA2MD_HD void table_slope_weights(T t, T* w) {
 using TabulatedFunction = std::function<void(double x, double* value, double* slope)>;
 
 // An empty one but for its cells on [lower, upper]: `cells`, or up to twice as many for widths of powers of
-// two. No cells where floats could not count them.
-FunctionTable table_cells(double lower, double upper, int cells);
+// two; the first one begins at a multiple of `align` widths. No cells where floats could not count them.
+FunctionTable table_cells(double lower, double upper, int cells, int align = 1);
 
 // f on [lower, upper] (and a little more) with as many cells as it takes (min_cells, doubled up to max_cells,
 // or up to twice as many for widths of powers of two) for errors of at most `tolerance` times the largest
 // value and 100 tolerance times the largest slope. Empty when that is not enough.
 FunctionTable tabulate(int channels, double lower, double upper, double tolerance, int max_cells,
-                       const TabulatedFunction& f, int min_cells = 64);
+                       const TabulatedFunction& f, int min_cells = 64, int align = 1);
+
+// The beginnings of a table in cells of 2, 4, ... `align` times its width, each as far as it follows the
+// table to the tolerance of `tabulate`; those that follow nowhere are left out. Aligned as the table is.
+std::vector<FunctionTable> coarser_beginnings(const FunctionTable& table, double tolerance, int align);
 
 // Value and slope (channels each) from the table.
 void look_up(const FunctionTable& table, double x, double* value, double* slope);

@@ -56,6 +56,30 @@ void test_order() {
   CHECK(tabulate(2, -6, 6, 2e-13, 64, f).empty());    // too few cells allowed
 }
 
+void test_coarser_beginnings() {
+  const TabulatedFunction f = [](double x, double* y, double* dy) {  // steep at 8
+    const double t = std::tanh(3 * (x - 8));
+    y[0] = t + std::sin(x), dy[0] = 3 * (1 - t * t) + std::cos(x);
+  };
+  const double tolerance = 2e-9;
+  const FunctionTable t = tabulate(1, -0.3, 10, tolerance, 4096, f, 64, 8);
+  CHECK(std::fmod(t.lower, 8 * t.width) == 0);
+  const std::vector<FunctionTable> coarser = coarser_beginnings(t, tolerance, 8);
+  CHECK(coarser.size() >= 2);
+  double width = t.width, upper = t.upper();
+  for (const FunctionTable& c : coarser) {
+    CHECK(c.lower == t.lower && c.width == 2 * width && c.upper() <= upper && c.upper() < 8);
+    compare(c, f);
+    CHECK(worst_value < 2 * 2 * tolerance && worst_slope < 2 * 4 * 100 * tolerance);  // of 2 and 4, twice
+    width = c.width, upper = c.upper();
+  }
+  const TabulatedFunction steep = [](double x, double* y, double* dy) {  // everywhere alike
+    y[0] = std::sin(7 * x), dy[0] = 7 * std::cos(7 * x);
+  };
+  const FunctionTable all = tabulate(1, -0.3, 10, 1.5e-10, 4096, steep, 64, 8);
+  CHECK(!all.empty() && coarser_beginnings(all, 1e-15, 8).empty());
+}
+
 void test_refused() {
   const TabulatedFunction kink = [](double x, double* y, double* dy) {
     y[0] = x > 0.123 ? x - 0.123 : 0, dy[0] = x > 0.123;
@@ -96,6 +120,7 @@ void test_net() {
 int main() {
   test_quintic();
   test_order();
+  test_coarser_beginnings();
   test_refused();
   test_net();
   return check_result();

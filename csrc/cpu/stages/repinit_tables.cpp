@@ -10,26 +10,6 @@
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-namespace {
-
-// A compressed model's table (rows, ng, 6) as (rows, 6, padded ng).
-template <class T>
-Weights<T> coefficients_by_power(const Embedding& e) {
-  const std::size_t np = padded(e.ng, lanes<T>()), rows = e.table.coefficients.data.size() / (6 * e.ng);
-  Weights<T> out;
-  out.resize(rows * 6 * np);
-  out.zero(0, out.size());
-  const double* from = e.table.coefficients.data.data();
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (int m = 0; m < e.ng; ++m) {
-      for (int k = 0; k < 6; ++k) out[(r * 6 + k) * np + m] = Real<T>(*from++);
-    }
-  }
-  return out;
-}
-
-}  // namespace
-
 template <class T>
 RepinitTables<T>::RepinitTables(const Model& m, int threads, const RepinitTables<Real<T>>& plain,
                                 Gradients<Real<T>>* gradients)
@@ -59,7 +39,7 @@ void RepinitTables<T>::build(const std::vector<char>& types) {
   const int nt = model_.ntypes();
   tables_->start(nt, model_.repinit.ng, lanes<T>());
   for (const RepinitTable& made : tabulate_repinit(model_, types, table_tolerance(sizeof(Real<T>) == 4))) {
-    const Table<Real<T>>* table = tables_->add(made.table);
+    const Table<Real<T>>* table = tables_->add(made.table, made.coarser);
     for (int b = 0; b < nt; ++b) {
       if (made.neighbor < 0 || made.neighbor == b) tables_->set(made.center, b, table);
     }
@@ -156,8 +136,9 @@ bool RepinitTables<T>::places_lanes(const Workspace& w, const Env<T>& env, int i
   Plain inverse_width{};
   Ints first{}, cells{};
   for (int k = 0; k < n; ++k) {
-    const Table<Real<T>>* t = table[k] = (*tables_)(w.pairs().center_type[i], type[k]);
+    const Table<Real<T>>* t = (*tables_)(w.pairs().center_type[i], type[k]);
     if (!t || !t->covers(value_of(em[4 * k]))) return false;
+    t = table[k] = t->coarsest(value_of(em[4 * k]));
     x[k] = em[4 * k], inverse_width[k] = t->inverse_width, first[k] = t->first, cells[k] = t->cells;
   }
   int cell[W];
@@ -370,6 +351,9 @@ void RepinitTables<T>::moment_of_backward(const Workspace& w, Env<T>* env, int i
 template <class T>
 void RepinitTables<T>::moment(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
                               T* moment) const {
+  if constexpr (!is_dual<T>) {
+    if (few_share_cells(w, i, places)) return moment_one_by_one(w, env, i, places, moment);
+  }
   model_.repinit.strip ? moment_of<true>(w, env, i, places, moment)
                        : moment_of<false>(w, env, i, places, moment);
 }
@@ -379,6 +363,7 @@ void RepinitTables<T>::moment_backward(const Workspace& w, Env<T>* env, int i, c
   if constexpr (is_dual<T>) {
     add_gradients(w, *env, i, places, dmoment);
   } else {
+    if (few_share_cells(w, i, places)) return backward_one_by_one(w, env, i, places, dmoment);
     model_.repinit.strip ? moment_of_backward<true>(w, env, i, places, dmoment)
                          : moment_of_backward<false>(w, env, i, places, dmoment);
   }

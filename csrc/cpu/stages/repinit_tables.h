@@ -3,7 +3,7 @@
 // taken once an atom, whatever the number of neighbours that look it up:
 //   M_c = sum_j em_jc g(x_j) = sum over rows of row (sum_j em_jc weight_j)
 // and in reverse its products with d M are made first, and then weighted. Rows come in units of two
-// (tables.h).
+// (tables.h). Where an atom's neighbours meet in too few cells for that, each one's g is made by itself.
 #pragma once
 
 #include <memory>
@@ -52,6 +52,19 @@ class RepinitTables {
   template <class>
   friend class RepinitTables;
   struct Units;
+  // Instead of by units, where few neighbours share a cell (repinit_one_by_one.cpp).
+  bool few_share_cells(const Workspace& w, int i, const TablePlace<T>* places) const;
+  void moment_one_by_one(const Workspace& w, const Env<T>& env, int i, const TablePlace<T>* places,
+                         T* moment) const;
+  void backward_one_by_one(const Workspace& w, Env<T>* env, int i, const TablePlace<T>* places,
+                           const T* dmoment) const;
+  template <bool STRIP, int B>
+  void channels_one_by_one(const Env<T>& env, std::size_t e0, int n, const TablePlace<T>* places,
+                           const Real<T>* const* gates, int m, T* moment) const;
+  template <bool STRIP>
+  void pairs_one_by_one(Env<T>* env, std::size_t e0, int n, const TablePlace<T>* places,
+                        const Real<T>* const* gates, const T* dmoment) const;
+  const Real<T>** gates(const Workspace& w, int i) const;
   void compressed_place(T x, TablePlace<T>* p) const;
   bool places_lanes(const Workspace& w, const Env<T>& env, int i, int j, bool slopes,
                     TablePlace<T>* places) const;
