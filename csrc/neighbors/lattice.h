@@ -8,8 +8,8 @@ namespace dpa2md {
 // One frame's box: rows of h are the lattice vectors (angstrom); an axis that is not periodic ignores its
 // row.
 struct Cell {
-  double h[9];
-  bool periodic[3];
+  double h[9] = {};
+  bool periodic[3] = {};
 };
 
 // A reduced basis of the same lattice: its vectors are as short, hence as orthogonal, as integer combinations
