@@ -1,10 +1,11 @@
 """Distils a teacher of each class of matter, trains its student's architecture on the labels, too, and compares.
 
-    python benchmarks/matter/distill.py --data DATA --out OUT [--only NAME ...] [--csv RESULTS]
+    python benchmarks/matter/distill.py --data DATA --out OUT [--only NAME ...] [--csv RESULTS [--deepmd PYTHON]]
 
 DATA and OUT are those of `run.py`, whose pretrainings have to be there; what there is to do is in `plan.py`. A teacher
 is a pretrained model that was tuned on all labels of the target, or the shipped water model. The same command goes on
-where it was stopped. --csv writes the table of what is done, RESULTS-students.csv.
+where it was stopped. --csv writes the table of what is done, RESULTS-students.csv; with --deepmd a student is timed
+beside its teacher in DeePMD-kit.
 """
 
 from __future__ import annotations
@@ -12,30 +13,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ase import Atoms
 from ase.io import read, write
-from dpa2md import Engine
-from dpa2md.bench import DEFAULT_SKIN, evaluation, moving, replicated
+from costs import costs
 from plan import DISTILLATIONS, RATE, Distillation, FewShot
 from run import DONE, dpa2md, errors, finish, rounded, training_files, tune, who, write_tables
 
 SHIPPED = "water"
 TEACHER, STUDENT = "teacher", "student"
-ATOMS = 192  # at least, and REPEATS steps, for times
-REPEATS = 40
 
 
 def structures(plan: Distillation, data: Path) -> list[Atoms]:
-    """A frame of each composition that has the most atoms, without its labels."""
+    """Frames of each composition, without their labels."""
     frames = [f for path in training_files(data, plan.target) for f in read(path, ":")]
-    large = [f for f in frames if len(f) >= 0.8 * max(map(len, frames))]
-    first = {f.get_chemical_formula(): f for f in reversed(large)}
-    kept = [frame.copy() for frame in first.values()]
+    large = [f for f in frames if len(f) >= plan.smallest * max(map(len, frames))]
+    of: dict[str, list[Atoms]] = {}
+    for frame in large:
+        of.setdefault(frame.get_chemical_formula(), []).append(frame)
+    kept = []
+    for group in of.values():
+        kept += [f.copy() for f in group[:: -(-len(group) // plan.starts)]]
     for frame in kept:
         frame.calc = None
     return kept
@@ -110,34 +111,18 @@ def compare(plan: Distillation, data: Path, out: Path) -> None:
     )
 
 
-def speeds(rows: list[dict[str, Any]], atoms: Atoms) -> dict[str, float]:
-    """Processor time of a step in one thread, microseconds an atom: of each model the least of REPEATS, in turn."""
-    models = {row["model"]: row["file"] for row in rows if row["model"] in (TEACHER, STUDENT)}
-    steps = {
-        kind: evaluation(Engine(file, threads=1), atoms, DEFAULT_SKIN)
-        for kind, file in models.items()
-    }
-    least = dict.fromkeys(steps, float("inf"))
-    for moved in moving(atoms, REPEATS):
-        for kind, step in steps.items():
-            began = time.process_time()
-            step(moved)
-            least[kind] = min(least[kind], time.process_time() - began)
-    return {kind: 1e6 * seconds / len(atoms) for kind, seconds in least.items()}
-
-
-def table(out: Path) -> list[dict[str, Any]]:
-    """Of what is done; times are measured now."""
+def table(data: Path, out: Path, python: str | None) -> list[dict[str, Any]]:
+    """Of what is done; times are measured now. What has the student's sizes costs what it does."""
     lines = []
+    plans = {plan.target: plan for plan in DISTILLATIONS}
     for path in sorted(out.glob(f"distillation/*/{DONE}")):
         rows = json.loads(path.read_text())
-        atoms = replicated(read(path.parent / "structures.extxyz", 0), ATOMS)
-        took = speeds(rows, atoms)
+        models = {row["model"]: row["file"] for row in rows if row["model"] in (TEACHER, STUDENT)}
+        plan = plans[path.parent.name]
+        took = costs(plan, models, python, data, path.parent)
         for row in rows:
             shown = {key: value for key, value in row.items() if key != "file"}
-            of_student = took[STUDENT]
-            shown |= {"us/atom": round(took.get(row["model"], of_student), 2), "atoms": len(atoms)}
-            lines.append(who() | rounded(shown))
+            lines.append(who() | rounded(shown) | took.get(row["model"], took[STUDENT]))
     return lines
 
 
@@ -149,6 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", help="targets")
     parser.add_argument("--csv", metavar="RESULTS")
+    parser.add_argument("--deepmd", metavar="PYTHON", help="one that has deepmd-kit with torch")
     args = parser.parse_args()
     data, out = args.data.resolve(), args.out.resolve()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -156,7 +142,7 @@ def main() -> None:
         if not args.only or plan.target in args.only:
             compare(plan, data, out)
     if args.csv:
-        write_tables(Path(f"{args.csv}-students.csv"), [table(out)])
+        write_tables(Path(f"{args.csv}-students.csv"), [table(data, out, args.deepmd)])
 
 
 if __name__ == "__main__":

@@ -174,6 +174,8 @@ class Distillation:
     temperatures: tuple[int, ...]
     arm: Arm | None = None  # tuned on all labels of the target; None: the shipped water model
     tuning: int = 0  # steps
+    starts: int = 1  # structures of each composition, from all through its frames
+    smallest: float = 0.8  # atoms of a structure, of the most that a frame has
     rounds: int = 3
     steps: int = 4000
     final_steps: int = 16_000
@@ -182,8 +184,8 @@ class Distillation:
 DISTILLATIONS = (
     Distillation("water", (300, 400)),
     Distillation("alloy", (300, 1000), Arm("two", "be"), 8000),
-    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000),
-    Distillation("molecules", (300, 1000), Arm("wide", "molecules"), 8000),
+    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000, starts=2, smallest=0.1),
+    Distillation("molecules", (300, 1000), Arm("wide", "molecules"), 8000, starts=4, smallest=0.1),
     Distillation("nacl", (1300,), Arm("no-nacl"), 4000),
 )
 

@@ -21,6 +21,7 @@ from dpa2md.report.plots import check_picture, new_figure, save_figure
 
 FORCE, ENERGY = "force RMSE", "energy RMSE"
 UNITS = {FORCE: "eV/angstrom", ENERGY: "meV/atom"}
+MEMORY = 16e3  # MB, that atoms may take
 RATE = "0.001"  # of the runs of the tables, but that of the rates
 COLORS = ("#666666", "#4477aa", "#66ccee", "#228833", "#cc6677", "#aa7700")
 Row = dict[str, str]
@@ -104,16 +105,28 @@ def head_table(rows: Sequence[Row]) -> str:
 
 
 def student_table(rows: Sequence[Row]) -> str:
-    """A line for each target: force errors of teacher, student and the student's architecture; speeds."""
+    """A line for each target: force errors of teacher, student and the student's architecture."""
     lines = []
     for target in unique(r["target"] for r in rows):
-        teacher, student, labels = (r for r in rows if r["target"] == target)
-        errors = [float(r[FORCE]) for r in (teacher, student, labels)]
-        times = [float(r["us/atom"]) for r in (teacher, student)]
-        line = [target, *(f"{e:.3f}" for e in errors), f"{errors[1] / errors[0]:.2f}"]
-        lines.append([*line, *(f"{t:.1f}" for t in times)])
+        errors = [float(r[FORCE]) for r in rows if r["target"] == target]
+        lines.append([target, *(f"{e:.3f}" for e in errors), f"{errors[1] / errors[0]:.2f}"])
     header = ["", "teacher", "student", "its architecture on the labels", "student / teacher"]
-    return markdown([*header, "teacher, us/atom", "student, us/atom"], lines)
+    return markdown(header, lines)
+
+
+def cost_table(rows: Sequence[Row]) -> str:
+    """A line for each target: times, and what fits into memory, of teacher and student and in DeePMD-kit."""
+    lines = []
+    for target in unique(r["target"] for r in rows):
+        teacher, student, _ = (r for r in rows if r["target"] == target)
+        times = [float(r["us/atom"]) for r in (teacher, student)]
+        peer = student["DeePMD-kit us/atom"] and f"{float(student['DeePMD-kit us/atom']):,.0f}"
+        line = [target, peer, *(f"{t:.1f}" for t in times)]
+        line.append(student["times as fast"] and f"{float(student['times as fast']):.0f}")
+        sizes = (student["DeePMD-kit kB/atom"], teacher["kB/atom"], student["kB/atom"])
+        lines.append([*line, *(size and f"{MEMORY / float(size):,.0f}" for size in sizes)])
+    header = ["", "DeePMD-kit, us/atom", "teacher", "student", "DeePMD-kit / student"]
+    return markdown([*header, "DeePMD-kit, thousand atoms", "teacher", "student"], lines)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -157,7 +170,8 @@ def tables(results: str) -> dict[str, str]:
         for quantity in UNITS
     }
     found["heads"] = head_table(read_rows(Path(f"{results}-heads.csv")))
-    found["students"] = student_table(read_rows(Path(f"{results}-students.csv")))
+    students = read_rows(Path(f"{results}-students.csv"))
+    found |= {"students": student_table(students), "costs": cost_table(students)}
     return found | {"rates": rate_table(rows)}
 
 

@@ -58,6 +58,21 @@ def test_memory_is_what_such_a_process_takes(model, tmp_path):
     assert 0.5 < guess / found < 2
 
 
+def test_memory_that_was_freed_before(model):
+    """As that in which a steep net's tables were made: the atoms would find room there, unseen."""
+    if estimate._peak() is None:
+        pytest.skip("this system does not tell a process's memory")
+    code = (
+        "e = Engine(sys.argv[1], threads=1)\n"
+        "print(estimate.estimate(e, 1_000_000).megabytes)\n"
+        "parts = [bytearray(100_000) for _ in range(3000)]\n"
+        "parts = parts[::100]\n"  # between which the rest stays with the process
+        "print(estimate.estimate(e, 1_000_000).megabytes)\n"
+    )
+    first, second = in_a_new_process(code, model)
+    assert 0.7 < second / first < 1.4
+
+
 def test_lattice():
     atoms = estimate.lattice(["O", "H", "Si"], 216)
     assert len(atoms) == 216 and set(atoms.get_chemical_symbols()) == {"O", "H", "Si"}
