@@ -28,6 +28,7 @@ from tests.support.paths import ROOT
         ("HOH", "water"),
         ("CHHHH", "molecules"),
         ("OCO", "molecules"),
+        (["Na", "Cl"], "salt"),
     ],
 )
 def test_head_of_a_structure(elements, head):
@@ -69,9 +70,9 @@ def test_command_takes_the_head(tmp_path, capsys, monkeypatch):
 
 def test_command_refuses_other_elements(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    bulk("NaCl", "rocksalt", a=5.6).write("salt.xyz")
+    bulk("KBr", "rocksalt", a=6.6).write("salt.xyz")
     assert main(["relax", "universal", "salt.xyz", "-o", "out.xyz"]) == 2
-    assert '"universal" never saw Cl, Na together' in capsys.readouterr().err
+    assert '"universal" never saw Br, K together' in capsys.readouterr().err
 
 
 def test_finetune_starts_from_it(tmp_path, monkeypatch):

@@ -16,13 +16,16 @@ from dpa2md.cli import main
 from dpa2md.cli.finetune import _request
 from dpa2md.engine import Engine
 from dpa2md.errors import InputError
+from dpa2md.importer.config import read_config
 from dpa2md.train import finetuning, train
 from dpa2md.train.data import open_systems
 from dpa2md.train.data_settings import BatchRule, DataSettings, Part, Weights
 from dpa2md.train.export import export_model
 from dpa2md.train.finetuning import Report, finetune
 from dpa2md.train.freezing import Frozen
+from dpa2md.train.model_settings import read_model
 from dpa2md.train.parameters import TrainableModel
+from dpa2md.train.preparation import Start
 from dpa2md.train.settings import settings_of
 from dpa2md.train.systems import Needs
 from dpa2md.train.trainer import Trainer
@@ -382,3 +385,14 @@ def test_patterns():
     assert Frozen(("model.Default.*.a",)).choose(names) == {names[0]}
     with pytest.raises(InputError, match=r"nearest are atomic_model.fitting_net.b; \*"):
         Frozen(("*FITTING_NET",)).choose(names)
+
+
+@pytest.mark.parametrize("name", ["dpa1_davg", "dpa1_strip", "dpa1_one_side"])
+def test_a_section_that_leaves_settings_out(name, tmp_path):
+    """DeePMD-kit's class was called without its input's defaults; tuning keeps what the class takes."""
+    with zipfile.ZipFile(ROOT / "tests" / "golden" / "models.zip") as models:
+        models.extract(f"{name}.pt", tmp_path)
+    section = finetuning.pretrained_section(Start(finetune=str(tmp_path / f"{name}.pt")))
+    assert section["descriptor"]["smooth_type_embedding"] is True
+    (complete,) = read_model(section, "section").tasks.values()
+    assert read_config(complete).descriptor.smooth

@@ -399,6 +399,11 @@ def pretrained_section(start: Start, type_map: Sequence[str] = ()) -> dict[str, 
     if type_map:
         given = config_with_elements(given, type_map)
     model = _all_trained(given)
+    descriptor, keys = model["descriptor"], {"smooth_type_embedding", "smooth_type_embdding"}
+    if descriptor.get("type") in ("dpa1", "se_atten") and not keys & set(descriptor):
+        # where nothing is said, DeePMD-kit's class is smooth, and its input is not
+        smooth = read_config(model).descriptor.smooth
+        model["descriptor"] = descriptor | {"smooth_type_embedding": smooth}
     (complete,) = read_model(model, f"{start.finetune}: model").tasks.values()
     if read_config(complete) != read_config(model):
         raise InputError(
