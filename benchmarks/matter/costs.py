@@ -19,7 +19,7 @@ REPEATS = 40
 PEER_ATOMS = (192, 768)  # at least; what the second takes more is the memory of its atoms
 MILLION = 1_000_000
 GAP = 3.0  # angstrom, around a molecule that is repeated
-SHIPPED_SEL = {"repinit": {"nsel": 120, "three_body_sel": 40}, "repformer": {"nsel": 40}}
+SHIPPED_SEL = {"repinit": {"nsel": 120, "three_body_sel": 56}, "repformer": {"nsel": 56}}
 
 
 def structure(folder: Path) -> Path:

@@ -184,7 +184,7 @@ class Distillation:
 DISTILLATIONS = (
     Distillation("water", (300, 400)),
     Distillation("alloy", (300, 1000), Arm("two", "be"), 8000),
-    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000, starts=2, smallest=0.1),
+    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000, smallest=0.1),
     Distillation("molecules", (300, 1000), Arm("wide", "molecules"), 8000, starts=4, smallest=0.1),
     Distillation("nacl", (1300,), Arm("no-nacl"), 4000),
 )

@@ -136,8 +136,6 @@ def test_the_command(tmp_path, capsys, two_heads):
 @pytest.fixture
 def stand_ins(monkeypatch, tmp_path):
     """Replaces DeePMD-kit and the engine by springs to the origin; returns a dial for the first."""
-    from ase.calculators.calculator import Calculator
-
     dial = {"stiffness": 1.0}
 
     class DeepPot:
@@ -155,19 +153,19 @@ def stand_ins(monkeypatch, tmp_path):
             k = dial["stiffness"]
             return k * (positions**2).sum(keepdims=True) / 2, -k * positions.reshape(1, -1, 3), 0
 
-    class Springs(Calculator):
-        implemented_properties = ("energy", "forces")
+    class Springs:
+        def __init__(self, path, tables):
+            assert tables  # not a compressed model
 
-        def __init__(self, path):
-            super().__init__()
-
-        def calculate(self, atoms=None, properties=(), system_changes=()):
-            r = atoms.positions
-            self.results = {"energy": (r**2).sum() / 2, "forces": -r}
+        def compute_atoms(self, structures):
+            return [
+                types.SimpleNamespace(energy=(r**2).sum() / 2, forces=-r)
+                for r in (atoms.positions for atoms in structures)
+            ]
 
     monkeypatch.setitem(sys.modules, "deepmd", types.ModuleType("deepmd"))
     monkeypatch.setitem(sys.modules, "deepmd.infer", types.SimpleNamespace(DeepPot=DeepPot))
-    monkeypatch.setattr("dpa2md.verification.DPA2Calculator", Springs)
+    monkeypatch.setattr("dpa2md.verification.Engine", Springs)
     source = write_model(tmp_path / "m.pt", dpa2_config(), make_tensors(dpa2_config()))
     return source, convert(source, elements=["Si", "O"]), dial
 

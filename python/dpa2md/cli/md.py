@@ -33,7 +33,7 @@ examples:
   dpa2md md cu.dpa2 POSCAR --ensemble nve --temperature 600 --steps 20000
   dpa2md md m.pt box.cif --head Water --ensemble npt --pressure 1 --plots
   dpa2md md m.dpa2 ice.cif --ensemble npt --cell-change full
-  dpa2md md universal tungsten.cif      a rough model of Be-W, Si, Ge, NaCl, C-H-O
+  dpa2md md universal tungsten.cif      a rough model of Be-W, Si, Ge, NaCl, CHO
   dpa2md md m.dpa2 ice.cif --temperature 100 --temperature-end 400
   dpa2md md water start.xyz --steps 1000000 --restart   goes on where it stopped
 
