@@ -225,7 +225,10 @@ def test_killed_at_any_moment(whole, tmp_path):
         assert json.loads(path.read_text())["force_error"] == state.force_error
     log = (tmp_path / "run" / "log.txt").read_text()
     ended = re.findall(r" (\S+) done", log)
-    assert len(ended) == len(set(ended)) == len(list((tmp_path / "run").glob("**/done.json")))
+    assert len(ended) == len(set(ended))
+    # a driver may be killed after it wrote down that a job is done, and before it said so
+    unsaid = len(list((tmp_path / "run").glob("**/done.json"))) - len(ended)
+    assert 0 <= unsaid <= kills
     for name in ended:
         assert f" {name} started" not in log.partition(f" {name} done")[2]
     assert kills or KILLS == 0
