@@ -134,12 +134,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     check_picture(path)
     targets = unique(r["target"] for r in rows)
     figure, axes = new_figure(1, len(targets), size=(3.6 * len(targets), 3.8))
-    colors: dict[str, str] = {}
     for axis, target in zip(axes, targets, strict=True):
         own = [r for r in rows if r["target"] == target and r["learning rate"] == RATE]
         most = max(int(r["steps"]) for r in own)
-        for start in sorted(unique(r["start"] for r in own), key=lambda s: s != "scratch"):
-            color = colors.setdefault(start, COLORS[len(colors) % len(COLORS)])
+        starts = sorted(unique(r["start"] for r in own), key=lambda s: s != "scratch")
+        for start, color in zip(starts, COLORS, strict=False):
             for steps in sorted({int(r["steps"]) for r in own}):
                 chosen = {"start": start, "steps": str(steps)}
                 frames = sorted({int(r["frames"]) for r in own if chosen.items() <= r.items()})
