@@ -3,7 +3,7 @@
 // taken once an atom, whatever the number of neighbours that look it up:
 //   M_c = sum_j em_jc g(x_j) = sum over rows of row (sum_j em_jc weight_j)
 // and in reverse its products with d M are made first, and then weighted. Rows come in units of two
-// (tables.h). Where an atom's neighbours meet in too few cells for that, each one's g is made by itself.
+// (tables.h). Where few of an atom's neighbours share a cell, each one's g is made by itself.
 #pragma once
 
 #include <memory>
