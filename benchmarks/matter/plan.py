@@ -139,7 +139,7 @@ PRETRAININGS = (
     ),
     *(
         Pretraining(f"no-{name}", without(name), 20_000)
-        for name in ("alloy", "ge", "water", "nacl")
+        for name in ("alloy", "ge", "molecules", "water", "nacl")
     ),
     Pretraining("all", HEADS, 100_000, {"metals": 3, "silicon": 2, "molecules": 2}),
 )
@@ -153,6 +153,7 @@ TARGETS: dict[str, tuple[tuple[int, ...], tuple[Arm, ...]]] = {  # steps, arms
         ),
     ),
     "ge": ((500,), (Arm(), Arm("wide", "si"), Arm("no-ge", "silicon"))),
+    "molecules": ((500,), (Arm(), Arm("no-molecules", "water"), Arm("no-molecules"))),
     "water": ((500,), (Arm(), Arm("wide", "molecules"), Arm("no-water", "molecules"))),
     "nacl": ((500,), (Arm(), Arm("no-nacl", "metals"), Arm("no-nacl"))),
 }
@@ -183,7 +184,7 @@ class Distillation:
 DISTILLATIONS = (
     Distillation("water", (300, 400)),
     Distillation("alloy", (300, 1000), Arm("two", "be"), 8000),
-    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000),
+    Distillation("ge", (300, 1000), Arm("wide", "si"), 4000, smallest=0.1),
     Distillation("molecules", (300, 1000), Arm("wide", "molecules"), 8000, starts=4, smallest=0.1),
     Distillation("nacl", (1300,), Arm("no-nacl"), 4000),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from .verdict import RoundState
 
 FINISHED = "finished"  # the last stage
 _TOLD = {"found": "still runs", "retried": "again", "failed": "set aside"}
+_STATES = re.compile(r"^\S+ \S+ (\S+) (started|again|still runs|done|set aside)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class Journal:
     _done: set[str] = field(default_factory=set)
     _jobs: int = 0
     _pace: Pace = field(default_factory=Pace)
+    _logged: dict[str, str] = field(default_factory=dict)  # the last state of each job in the log
+
+    def __post_init__(self) -> None:
+        if self.folder.log.exists():
+            text = self.folder.log.read_text(encoding="utf-8", errors="replace")
+            self._logged = dict(_STATES.findall(text))
 
     def say(self, text: str) -> None:
         """Add a line to the log. OSError."""
@@ -93,11 +101,16 @@ class Journal:
         if event.kind in ("skipped", "done", "failed"):
             self._done.add(event.job.name)
             self._pace.job(event.seconds)
-        if event.kind != "skipped":  # it stands in the log already
+        kind: str = event.kind
+        if kind == "skipped":
+            kind = "failed" if event.message else "done"
+        word = _TOLD.get(kind, kind)
+        # A driver that was killed may have written done.json, but not the line.
+        if event.kind != "skipped" or self._logged.get(event.job.name) != word:
             seconds = f" after {event.seconds:.1f} s" if event.seconds else ""
             message = f": {event.message}" if event.message else ""
-            word = _TOLD.get(event.kind, event.kind)
             self.say(f"{event.job.name} {word}{seconds}{message}")
+            self._logged[event.job.name] = word
         self._tell()
 
     def _tell(self) -> None:
