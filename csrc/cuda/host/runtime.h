@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(MostThreads<Kernel>::value, MinBlocks<Kernel>:
 
 constexpr std::size_t kSharedUnasked = 48 << 10;  // shared memory that every kernel may have
 
-// Atoms of a chunk (gpu_chunks.h): enough that a kernel's tail of few running blocks costs little.
+// Atoms of a chunk (chunks.h): enough that a kernel's tail of few running blocks costs little.
 inline int chunk_atoms() { return 65536; }
 
 }  // namespace gpu

@@ -23,6 +23,11 @@ struct Cutoff {
   int room = 0;  // most neighbours that it keeps; 0: the model has no such viewer
 };
 
+// Pairs of types (nt, nt) that the model, or its descriptor, leaves out.
+struct Exclusions {
+  const char *model = nullptr, *descriptor = nullptr;
+};
+
 // The candidates and this step's positions.
 struct CandidateView {
   int natoms, ntypes;

@@ -1,6 +1,6 @@
 // The kernels' view of the model and of the step: plain structures of device pointers and sizes, passed by
 // value. All arrays use global indices of atoms and pairs; for an array of one chunk, the pointer is moved
-// accordingly (gpu_chunks.h). T, float or double, is the type of features and their gradients; distances,
+// accordingly (chunks.h). T, float or double, is the type of features and their gradients; distances,
 // energies and forces are double.
 #pragma once
 

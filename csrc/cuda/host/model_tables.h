@@ -1,25 +1,41 @@
-// GpuBackend: tables of the embedding nets for the types seen so far.
+// Tables of the embedding nets, for the types seen so far.
 #pragma once
 
 #include <cmath>
+#include <memory>
+#include <vector>
 
-#include "cuda/host/gpu_backend.h"
+#include "cuda/block/device.h"
 #include "cuda/kernels/repinit_tables.h"
 #include "cuda/kernels/three_body_tables.h"
 #include "model/embedding_tables.h"
+#include "model/model.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Rebuilds the tables if `present` has a type that they lack.
 template <class T>
-void GpuBackend<T>::build_tables(const std::vector<char>& present) {
-  if (!use_tables_ || !add_types(present, &tabulated_types_)) return;
-  reserved_ = false;
-  tables_ = std::make_unique<WeightStore<T>>();
-  build_repinit_tables();
-  if (model_.has_three_body) build_three_body_tables();
-}
+class ModelTables {
+ public:
+  // used: false leaves the nets to be computed.
+  ModelTables(const Model& model, bool used) : model_(model), used_(used) {}
+
+  // Makes them anew if a type is present (nt) that they lack; points the embeddings of *s at them. Returns
+  // whether it did.
+  bool update(const std::vector<char>& present, State<T>* s);
+  std::size_t capacity() const { return store_ ? store_->capacity() : 0; }  // bytes
+
+ private:
+  void make_repinit(const std::vector<char>& types, EmbeddingView<T>* to);
+  void make_three_body(const std::vector<char>& types, EmbeddingView<T>* to);
+  const TableView<T>* upload_views(const std::vector<TableView<T>>& views);
+  static double tolerance() { return table_tolerance(sizeof(T) == 4); }
+
+  const Model& model_;
+  bool used_;
+  std::vector<char> types_;  // (nt) that the tables know
+  std::unique_ptr<WeightStore<T>> store_;
+};
 
 namespace {
 
@@ -63,37 +79,50 @@ TableView<T> upload_table(const FunctionTable& from, int channels, WeightStore<T
 }  // namespace
 
 template <class T>
-const TableView<T>* GpuBackend<T>::upload_views(const std::vector<TableView<T>>& views) {
+bool ModelTables<T>::update(const std::vector<char>& present, State<T>* s) {
+  std::vector<char> types = types_;
+  if (!used_ || !add_types(present, &types)) return false;
+  types_.clear();  // until all are there
+  s->embedding.table = s->embedding3.table = nullptr;
+  store_ = std::make_unique<WeightStore<T>>();
+  make_repinit(types, &s->embedding);
+  if (model_.has_three_body) make_three_body(types, &s->embedding3);
+  types_ = types;
+  return true;
+}
+
+template <class T>
+const TableView<T>* ModelTables<T>::upload_views(const std::vector<TableView<T>>& views) {
   for (const TableView<T>& v : views) {
-    if (v.piece) return tables_->put_array(views.data(), views.size());
+    if (v.piece) return store_->put_array(views.data(), views.size());
   }
   return nullptr;
 }
 
 template <class T>
-void GpuBackend<T>::build_repinit_tables() {
+void ModelTables<T>::make_repinit(const std::vector<char>& types, EmbeddingView<T>* to) {
   const int nt = model_.ntypes(), channels = (model_.repinit.ng + 3) / 4 * 4;
   std::vector<TableView<T>> views(static_cast<std::size_t>(nt) * nt);
-  for (const RepinitTable& t : tabulate_repinit(model_, tabulated_types_, table_tolerance(single()))) {
+  for (const RepinitTable& t : tabulate_repinit(model_, types, tolerance())) {
     if (nt > kMostTabulatedTypes || t.table.cells > 1 << kCellBits) continue;
     const TableView<T> view =
-        upload_table(t.table, channels, tables_.get(), [&](int k, int m) { return k * channels + m; });
+        upload_table(t.table, channels, store_.get(), [&](int k, int m) { return k * channels + m; });
     for (int b = 0; b < nt; ++b) {
       if (t.neighbor < 0 || t.neighbor == b) views[t.center * nt + b] = view;
     }
   }
-  state_.embedding.table = upload_views(views);
-  state_.embedding.table_channels = channels;
+  to->table = upload_views(views);
+  to->table_channels = channels;
 }
 
 template <class T>
-void GpuBackend<T>::build_three_body_tables() {
+void ModelTables<T>::make_three_body(const std::vector<char>& types, EmbeddingView<T>* to) {
   const int nt = model_.ntypes(), ng = model_.three_body.ng;
   const int channels = (ng + kTripleChannels - 1) / kTripleChannels * kTripleChannels;
-  const ThreeBodyTables made = tabulate_three_body(model_, tabulated_types_, table_tolerance(single()));
+  const ThreeBodyTables made = tabulate_three_body(model_, types, tolerance());
   std::vector<TableView<T>> views(static_cast<std::size_t>(nt) * nt);
   for (const ThreeBodyTable& t : made.tables) {
-    const TableView<T> view = upload_table(t.table, channels, tables_.get(), [](int k, int m) {
+    const TableView<T> view = upload_table(t.table, channels, store_.get(), [](int k, int m) {
       const int lane = m % kTripleChannels,
                 of_lane = k < 4 ? 4 * lane + k : 4 * kTripleChannels + 2 * lane + k - 4;
       return m / kTripleChannels * kTriplePiece + of_lane;
@@ -103,9 +132,9 @@ void GpuBackend<T>::build_three_body_tables() {
     }
     if (t.a >= 0) views[t.a * nt + t.b] = views[t.b * nt + t.a] = view;
   }
-  state_.embedding3.table = upload_views(views);
-  state_.embedding3.table_channels = channels;
-  state_.embedding3.reach = made.reach;
+  to->table = upload_views(views);
+  to->table_channels = channels;
+  to->reach = made.reach;
 }
 
 }  // namespace DPA2MD_GPU
