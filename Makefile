@@ -20,7 +20,7 @@ PACKAGE_FILES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python lammps_plugin -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 SANITIZED := build/cpp-sanitize
 
-.PHONY: help demo docs check test lint tidy format dev cpp-test test-lammps test-lammps-2024 package release-notes clean
+.PHONY: help demo docs check test lint tidy format dev cpp-test test-ptx test-lammps test-lammps-2024 package release-notes clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -66,6 +66,9 @@ dev: $(VENV)/.tools  ## the compiled module inside python/dpa2md: PYTHONPATH=pyt
 
 cpp-test: $(SANITIZED)/.built $(VENV)/.installed-test  ## only the C++ tests
 	DPA2MD_SANITIZE=1 $(BIN)/python -m pytest tests/cpp/test_cpp.py
+
+test-ptx: $(VENV)/.installed-test  ## the CUDA kernels in float32 without a GPU (tests/ptx), a quarter of an hour; needs nvcc
+	DPA2MD_PTX=1 DPA2MD_REQUIRE=nvcc $(BIN)/python -m pytest tests/gpu/test_cuda_ptx.py tests/gpu/test_cuda_published.py
 
 test-lammps: $(VENV)/.installed-test  ## only the tests of pair_style dpa2
 	DPA2MD_REQUIRE=lammps $(BIN)/python -m pytest tests/lammps

@@ -68,13 +68,7 @@ target_sources(dpa2md_core PRIVATE $<TARGET_OBJECTS:dpa2md_cuda> csrc/cuda/host/
 # made before they were known
 set_target_properties(dpa2md_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(dpa2md_core PRIVATE DPA2MD_CUDA)
-option(DPA2MD_PTX "run the kernels' PTX by the host, for tests without a GPU" OFF)
-if(DPA2MD_PTX)
-  target_include_directories(dpa2md_core PUBLIC ${CUDAToolkit_INCLUDE_DIRS})
-  add_subdirectory(tests/ptx)
-  target_sources(dpa2md_core INTERFACE $<TARGET_OBJECTS:ptx_machine> $<TARGET_OBJECTS:ptx_kernels>)
-  return()
-endif()
-target_link_libraries(dpa2md_core PUBLIC CUDA::cudart_static)
+set(DPA2MD_CUDART CUDA::cudart_static CACHE STRING "what is linked as CUDA's run-time library")
+target_link_libraries(dpa2md_core PUBLIC ${DPA2MD_CUDART})
 # another CUDA run-time library in the same process must not be mixed up with this one
 target_link_options(dpa2md_core INTERFACE "LINKER:--exclude-libs,libcudart_static.a")

@@ -70,7 +70,7 @@ Net read_net(Records& r, const std::string& name, const Activation& act, std::in
   return net;
 }
 
-void read_block(Records& r, const std::string& p, int nt, Block* b) {
+void read_subnet(Records& r, const std::string& p, int nt, Subnet* b) {
   b->rcut = r.real(p + ".rcut");
   b->rcut_smth = r.real(p + ".rcut_smth");
   b->room = b->nsel = positive(r, p + ".nsel", 1 << 16);
@@ -85,7 +85,7 @@ void read_block(Records& r, const std::string& p, int nt, Block* b) {
 }
 
 void read_embedding(Records& r, const std::string& p, int nt, int tebd, Embedding* e) {
-  read_block(r, p, nt, e);
+  read_subnet(r, p, nt, e);
   const bool three_body = p == "three_body";
   const Activation act = parse_activation(r, p + ".activation");
   const std::string mode = r.text(p + ".mode");
@@ -160,7 +160,7 @@ RepformerLayer read_repformer_layer(Records& r, const Repformer& f, int l) {
 }
 
 void read_repformer(Records& r, int nt, Repformer* f) {
-  read_block(r, "repformer", nt, f);
+  read_subnet(r, "repformer", nt, f);
   f->act = parse_activation(r, "repformer.activation");
   f->nlayers = positive(r, "repformer.nlayers", 1024);
   f->g1_dim = positive(r, "repformer.g1_dim", 1 << 14);

@@ -33,9 +33,9 @@ struct Net {
   int out() const { return layers.back().out(); }
 };
 
-// The common part of the three blocks with an environment matrix (dpa2-model: "environment matrix, one per
-// block").
-struct Block {
+// The common part of the sub-networks (repinit, three-body, repformers): each sees its neighbours within a
+// cutoff, through an environment matrix of its own.
+struct Subnet {
   double rcut = 0, rcut_smth = 0;  // angstrom
   int nsel = 0;                    // slots of the padded original: normalisation and softmax phantoms
   int room = 0;       // most neighbours that it sees, the nearest: nsel, or no bound (all_neighbors)
@@ -49,7 +49,7 @@ struct EmbeddingTable {
   bool empty() const { return coefficients.empty(); }
 };
 
-struct Embedding : Block {  // repinit, three-body, DPA-1
+struct Embedding : Subnet {  // repinit, three-body, DPA-1
   bool strip = false, one_side = false;
   int ng = 0;
   Net net;  // empty when `table` is used
@@ -68,7 +68,7 @@ struct RepformerLayer {
   Tensor g1_residual, g2_residual, h2_residual;
 };
 
-struct Repformer : Block {
+struct Repformer : Subnet {
   Activation act;
   int nlayers = 0, g1_dim = 0, g2_dim = 0, axis = 0;
   bool direct_dist = false;
@@ -109,7 +109,7 @@ struct Model {
   bool smooth = true, concat_tebd = true;
   bool all_neighbors = false;  // every neighbour within a cutoff is seen: DeePMD-kit's graph route
   Tensor type_embedding;       // (nt, tebd_dim)
-  Embedding repinit;           // DPA-1: the only block
+  Embedding repinit;           // DPA-1: the only sub-network
   int repinit_axis = 0;
   bool has_three_body = false;
   Embedding three_body;

@@ -57,13 +57,13 @@ struct Selection {
   int nsel = 0;      // that nsel
 };
 
-// How many of the `inside` neighbours block `b` sees, excluded pairs counted: they use up their slots. Notes
-// an overfull list.
-int slots(const Block& b, int inside, Selection* s) {
+// How many of the `inside` neighbours sub-network `b` sees, excluded pairs counted: they use up their slots.
+// Notes an overfull list.
+int slots(const Subnet& b, int inside, Selection* s) {
   if (inside > b.room && inside > s->overfull) s->overfull = inside, s->nsel = b.nsel;
   return std::min(inside, b.room);
 }
-// slots() for all blocks. inside(rcut): the number of neighbours within rcut.
+// slots() for all sub-networks. inside(rcut): the number of neighbours within rcut.
 template <class F>
 void all_slots(const Model& m, F&& inside, Selection* s) {
   s->overfull = s->zeroed = 0;
@@ -98,16 +98,17 @@ void count(const Model& m, const Atoms& atoms, int i, std::vector<double>* dista
       s);
 }
 
-// Brings the neighbours that block `b` keeps to the front of the first `end`: all inside its cutoff, or of an
-// overfull list the nearest.
-void keep_in_front(const Block& b, int kept, int end, std::vector<Near>* near) {
+// Brings the neighbours that sub-network `b` keeps to the front of the first `end`: all inside its cutoff, or
+// of an overfull list the nearest.
+void keep_in_front(const Subnet& b, int kept, int end, std::vector<Near>* near) {
   const auto front = near->begin() + kept;
   const auto middle =
       std::partition(near->begin(), near->begin() + end, [&](const Near& p) { return p.r <= b.rcut; });
   if (middle > front) std::nth_element(near->begin(), front, middle, closer);
 }
 
-// Orders `near` so that each block's neighbours are a prefix, cuts it at repinit's, and drops excluded pairs.
+// Orders `near` so that each sub-network's neighbours are a prefix, cuts it at repinit's, and drops excluded
+// pairs.
 void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
   collect(atoms, i, m.repinit.rcut, &s->near);
   auto& near = s->near;
@@ -120,12 +121,12 @@ void select(const Model& m, const Atoms& atoms, int i, Selection* s) {
       s);
   struct Cut {
     int kept;
-    const Block* block;
+    const Subnet* subnet;
   } cuts[3] = {{s->repinit, &m.repinit}, {s->three_body, &m.three_body}, {s->repformer, &m.repformer}};
   std::sort(cuts, cuts + 3, [](const Cut& a, const Cut& b) { return a.kept > b.kept; });
   int end = static_cast<int>(near.size());
   for (const Cut& c : cuts) {
-    if (c.kept < end) keep_in_front(*c.block, c.kept, end, &near);
+    if (c.kept < end) keep_in_front(*c.subnet, c.kept, end, &near);
     end = c.kept;
   }
   near.resize(s->repinit);

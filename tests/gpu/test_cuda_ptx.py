@@ -8,7 +8,7 @@ import pytest
 
 from tests.golden.suite import STRUCTURES
 from tests.support.cpp_programs import run
-from tests.support.cuda_programs import PTX_ALL, program
+from tests.support.cuda_programs import PTX_ALL, evaluate_program, program
 from tests.support.evaluate_program import EvaluateProgram, described, evaluated
 from tests.support.parity import check_float32, check_float64
 from tests.support.selection import golden_models
@@ -74,9 +74,9 @@ def test_products():
     assert abs(errors[:, 1]).max() < 2e-8
 
 
-@pytest.fixture(scope="module")
-def evaluate_program():
-    return program("evaluate")
+@pytest.fixture(scope="module", name="evaluate_program")
+def evaluate_program_fixture():
+    return evaluate_program()
 
 
 @pytest.mark.skipif(not PTX_ALL, reason="DPA2MD_PTX=all runs it")

@@ -17,7 +17,7 @@ from dpa2md.structures import equilibrated_water
 from published_models import dpa2
 from random_models import random_records
 
-from tests.support.cuda_programs import program
+from tests.support.cuda_programs import evaluate_program
 from tests.support.evaluate_program import evaluated, structure_text
 from tests.support.selection import skip_or_fail
 
@@ -88,7 +88,7 @@ def by_engine(model: Path, atoms: Atoms, precision: str, device: str) -> tuple:
 def test_ptx(model, system, models, monkeypatch):
     """In the last order that the graph allows, also where a step has a list of its own; of the sparse ones the other
     kernels, too, which give other bits."""
-    first, evaluate = SYSTEMS[system], program("evaluate")
+    first, evaluate = SYSTEMS[system], evaluate_program()
     steps = [first.copy() for _ in range(2 if system == "crowded" else 1)]
     for k, atoms in enumerate(steps):
         atoms.rattle(0.05 * k, seed=k)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dpa2md.model_file import read_model
 
 from tests.golden.suite import MODELS, STRUCTURES
 from tests.reference import evaluate as reference
 from tests.reference import forces_and_virial
+from tests.support.reference_records import float64_records
 from tests.support.selection import golden_models
 from tests.support.tolerances import TOLERANCES
 
@@ -17,14 +17,6 @@ ENERGY = 10 * TOLERANCES["atom_energy"]
 # Richardson's extrapolation of central differences: h^4 of its steps (1e-4 angstrom), and the rounding of the
 # energy, 1e-13 eV over the step.
 DERIVATIVE = 1e-7
-
-
-def records(path) -> dict:
-    """A model's records in float64, in which the results of the golden models are."""
-    return {
-        name: value.astype(float) if getattr(value, "dtype", None) == np.float32 else value
-        for name, value in read_model(path).items()
-    }
 
 
 def cases(model, most: int):
@@ -38,7 +30,7 @@ def cases(model, most: int):
 
 @golden_models()
 def test_energies(model, evaluate):
-    m = records(evaluate.path(model))
+    m = float64_records(evaluate.path(model))
     for s, atoms, parameters in cases(model, 12):
         found = reference(m, *atoms, **parameters)["energies"]
         expected = model.expected(s.name)["atom_energy"]
@@ -48,7 +40,7 @@ def test_energies(model, evaluate):
 @pytest.mark.parametrize("name", ["full", "generation_2_0", "not_smooth_h2_float32"])
 def test_derivatives(name, evaluate):
     model = MODELS[name]
-    m = records(evaluate.path(model))
+    m = float64_records(evaluate.path(model))
     for s, atoms, parameters in cases(model, 4):
         found = forces_and_virial(m, *atoms, **parameters)
         for value, quantity in zip(found, ("forces", "virial"), strict=True):

@@ -359,36 +359,43 @@ def fitting(
 # ---- derivatives
 
 
+def slope(
+    m: dict[str, Any],
+    x: np.ndarray,
+    types: np.ndarray,
+    cell: np.ndarray | None = None,
+    pbc: np.ndarray | bool = False,
+    moves: np.ndarray | float = 0.0,
+    strain: np.ndarray | float = 0.0,
+    step: float = 1e-4,
+    **parameters: Any,
+) -> float:
+    """dE/dt as atoms go by t `moves` (n, 3) and space by the strain t `strain` (3, 3), by central differences that are
+    extrapolated from two steps (Richardson)."""
+    cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
+
+    def energy(t: float) -> float:
+        f = np.eye(3) + t * np.asarray(strain)
+        moved = (x + t * np.asarray(moves)) @ f
+        return evaluate(m, moved, types, cell @ f, pbc, **parameters)["energies"].sum()
+
+    d = [(energy(h) - energy(-h)) / (2 * h) for h in (step, 2 * step)]
+    return (4 * d[0] - d[1]) / 3
+
+
 def forces_and_virial(
     m: dict[str, Any],
     x: np.ndarray,
     types: np.ndarray,
     cell: np.ndarray | None = None,
     pbc: np.ndarray | bool = False,
-    step: float = 1e-4,
     **parameters: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """-dE/dx (n, 3) and -dE/dstrain (3, 3) by central differences, extrapolated from two steps (Richardson)."""
-    cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
-
-    def energy(shift: np.ndarray, strain: np.ndarray) -> float:
-        f = np.eye(3) + strain
-        return evaluate(m, (x + shift) @ f, types, cell @ f, pbc, **parameters)["energies"].sum()
-
-    def slope(shift: np.ndarray, strain: np.ndarray) -> float:
-        d = [
-            (energy(h * shift, h * strain) - energy(-h * shift, -h * strain)) / (2 * h)
-            for h in (step, 2 * step)
-        ]
-        return (4 * d[0] - d[1]) / 3
-
+    """-dE/dx (n, 3) and -dE/dstrain (3, 3)."""
     forces, virial = np.zeros_like(x), np.zeros((3, 3))
-    for k in np.ndindex(*x.shape):
-        unit = np.zeros_like(x)
-        unit[k] = 1
-        forces[k] = -slope(unit, np.zeros((3, 3)))
-    for k in np.ndindex(3, 3):
-        unit = np.zeros((3, 3))
-        unit[k] = 1
-        virial[k] = -slope(np.zeros_like(x), unit)
+    for name, out in (("moves", forces), ("strain", virial)):
+        for k in np.ndindex(*out.shape):
+            unit = np.zeros_like(out)
+            unit[k] = 1
+            out[k] = -slope(m, x, types, cell, pbc, **{name: unit}, **parameters)
     return forces, virial

@@ -7,6 +7,8 @@ import platform
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.support.cpp_programs import alone_in, run_all, search_path
 from tests.support.paths import ROOT
 from tests.support.selection import skip_or_fail
@@ -14,9 +16,10 @@ from tests.support.selection import skip_or_fail
 BUILD = ROOT / "build" / "cuda"
 BACKEND = "dpa2md_cuda"
 PTXAS_REPORT = BUILD / "ptxas.txt"  # of the last time that the backend was compiled
-# DPA2MD_PTX=all runs all that tests/ptx can run: also kernels in float64, which the host runs too (test_cuda_emulation),
-# and every golden model (two hours).
-PTX_ALL = os.environ.get("DPA2MD_PTX") == "all"
+# DPA2MD_PTX=1 runs the backend's kernels in float32 by tests/ptx (a quarter of an hour); =all also those in float64, which
+# the host runs too (test_cuda_emulation), and every golden model (two hours).
+PTX = os.environ.get("DPA2MD_PTX", "")
+PTX_ALL = PTX == "all"
 
 
 def build_cuda(target: str) -> str:
@@ -25,7 +28,7 @@ def build_cuda(target: str) -> str:
     cmake, ninja = (shutil.which(name, path=search_path()) for name in ("cmake", "ninja"))
     if not nvcc or not cmake:
         skip_or_fail("nvcc", "compiling the CUDA code needs nvcc >= 12 and cmake")
-    options = [f"-DDPA2MD_{name}=ON" for name in ("CUDA", "PTX", "TESTS")]
+    options = ["-DDPA2MD_CUDA=ON", "-DDPA2MD_TESTS=ON", "-DDPA2MD_CUDART=ptx_cudart"]
     options.append("-DDPA2MD_ISAS=portable")  # the host's stages are not what is tested
     configure = [cmake, "-S", str(ROOT), "-B", str(BUILD), *options]
     configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_ARCHITECTURES=80"]
@@ -50,3 +53,10 @@ def program(name: str) -> Path:
     return next(
         path for folder in ("cpp", "ptx") if (path := BUILD / "tests" / folder / name).is_file()
     )
+
+
+def evaluate_program() -> Path:
+    """tests/cpp/evaluate.cpp with the whole backend, which takes ten minutes to compile."""
+    if not PTX:
+        pytest.skip("make test-ptx runs it")
+    return program("evaluate")

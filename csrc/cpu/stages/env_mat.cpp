@@ -76,10 +76,10 @@ DPA2MD_INLINE void put(T* to, typename Vector<Geometry<T>, kDoubles>::type x) {
   }
 }
 
-// A block's constants for a type of the centre.
+// A sub-network's constants for a type of the centre.
 struct EnvConstants {
   double rcut, rcut_smth, avg[4], inv_std[4];
-  EnvConstants(const Block& b, int center_type) : rcut(b.rcut), rcut_smth(b.rcut_smth) {
+  EnvConstants(const Subnet& b, int center_type) : rcut(b.rcut), rcut_smth(b.rcut_smth) {
     for (int c = 0; c < 4; ++c) {
       avg[c] = b.davg.data[4 * std::max(0, center_type) + c];
       inv_std[c] = 1.0 / b.dstd.data[4 * std::max(0, center_type) + c];
@@ -106,7 +106,7 @@ template <class T>
 void EnvMatStage<T>::one(const Workspace& w, Env<T>* env, int i, const PairVectors& p) const {
   Arena& arena = w.arena();
   Arena::Scope scope(arena);
-  const EnvConstants e(*env->block, w.pairs().center_type[i]);
+  const EnvConstants e(*env->subnet, w.pairs().center_type[i]);
   const int n = env->prefix->count[i], np = padded(n, lanes<double>());
   T* part = arena.take<T>(5 * static_cast<std::size_t>(np));  // em column by column, sw
   for (int k = 0; k < np; k += kDoubles) {
@@ -151,13 +151,13 @@ void EnvMatStage<T>::forward(const Workspace& w, Range atoms) {
 
 // ---- in reverse
 
-// Adds to f (3, np) what the gradients of a block's em and sw give to dE/d(r_j - r_i).
+// Adds to f (3, np) what the gradients of a sub-network's em and sw give to dE/d(r_j - r_i).
 template <class T>
 void EnvMatStage<T>::gradient(const Workspace& w, const Env<T>& env, int i, const PairVectors& p,
                               double* f) const {
   Arena& arena = w.arena();
   Arena::Scope scope(arena);
-  const EnvConstants e(*env.block, w.pairs().center_type[i]);
+  const EnvConstants e(*env.subnet, w.pairs().center_type[i]);
   const int n = env.prefix->count[i], np = padded(n, lanes<double>());
   const std::size_t q0 = env.row(w, i);
   T* dem = arena.zeros<T>(5 * static_cast<std::size_t>(np));
@@ -265,7 +265,7 @@ void EnvMatStage<T>::forces(const Workspace& w, Range atoms) const {
 template <class T>
 EnvMatStage<T>::EnvMatStage(const Model& m)
     : has_three_body_(m.has_three_body), has_repformers_(m.repformer.nlayers > 0) {
-  repinit.block = &m.repinit, three_body.block = &m.three_body, repformer.block = &m.repformer;
+  repinit.subnet = &m.repinit, three_body.subnet = &m.three_body, repformer.subnet = &m.repformer;
   repformer.direct = m.repformer.direct_dist;
 }
 

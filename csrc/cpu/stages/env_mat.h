@@ -14,7 +14,7 @@ namespace DPA2MD_ISA {
 // An environment matrix and what the reverse sweep collects for it.
 template <class T>
 struct Env {
-  const Block* block = nullptr;
+  const Subnet* subnet = nullptr;
   const Prefix* prefix = nullptr;
   bool direct = false;          // (r, x, y, z)/rcut instead of the smooth environment (repformer direct_dist)
   std::size_t block_pairs = 0;  // 0: all pairs are there; else so many, of the block that a thread is at
@@ -42,7 +42,7 @@ class EnvMatStage {
 
   // em and sw of all pairs of the atoms.
   void forward(const Workspace& w, Range atoms);
-  // Recomputes em and sw of one block of the model, which other atoms have overwritten.
+  // Recomputes em and sw of one sub-network, which other atoms have overwritten.
   void again(const Workspace& w, Env<T>* env, Range atoms) const;
   // From dem and dsw: adds to the forces and virials of the atoms, and keeps their neighbours' shares.
   void backward(const Workspace& w, Range atoms);

@@ -17,8 +17,8 @@ namespace DPA2MD_GPU {
 
 class Chunks {
  public:
-  // Divides n atoms, which have `total` pairs. first: (viewers, n + 1) the pairs before every atom, on the
-  // device. Sets the chunks' sizes in *sizes.
+  // Divides n atoms, which have `total` pairs. first: (sub-networks, n + 1) the pairs before every atom, on
+  // the device. Sets the chunks' sizes in *sizes.
   void divide(int n, const PairNumbers& total, const Buffer<std::int64_t>& first, StepSizes* sizes) {
     ranges_.clear();
     for (int begin = 0; begin == 0 || begin < n; begin += chunk_atoms())

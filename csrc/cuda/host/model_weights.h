@@ -35,7 +35,7 @@ class ModelWeights {
   Weight<T> weight(const Tensor& w);
   Linear<T> linear(const Tensor& w, const Tensor* b);
   EmbeddingView<T> embedding(const Embedding& e);
-  void environment(const Block& block, EnvView<T>* env);
+  void environment(const Subnet& from, EnvView<T>* env);
   LayerView<T> layer(const RepformerLayer& m, const FoldedLayer& w);
   void prepare_fitting();
   void prepare_repformers();
@@ -110,13 +110,13 @@ EmbeddingView<T> ModelWeights<T>::embedding(const Embedding& e) {
 }
 
 template <class T>
-void ModelWeights<T>::environment(const Block& block, EnvView<T>* env) {
-  env->rcut = block.rcut;
-  env->rcut_smth = block.rcut_smth;
-  env->inverse_width = 1.0 / (block.rcut - block.rcut_smth);
-  env->nsel = block.nsel;
-  env->davg = doubles_.put(block.davg);
-  std::vector<double> inverse = block.dstd.data;
+void ModelWeights<T>::environment(const Subnet& from, EnvView<T>* env) {
+  env->rcut = from.rcut;
+  env->rcut_smth = from.rcut_smth;
+  env->inverse_width = 1.0 / (from.rcut - from.rcut_smth);
+  env->nsel = from.nsel;
+  env->davg = doubles_.put(from.davg);
+  std::vector<double> inverse = from.dstd.data;
   for (double& x : inverse) x = 1.0 / x;
   env->inverse_std = doubles_.put(inverse);
 }

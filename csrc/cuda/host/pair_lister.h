@@ -56,12 +56,12 @@ class PairLister {
 
   // ---- the list
   const Chunks& chunks() const { return chunks_; }
-  int most(int viewer) const { return most_[viewer]; }  // pairs of one atom
+  int most(int subnet) const { return most_[subnet]; }  // pairs of one atom
   // The number of crowded atoms, then which; null: no atom is.
   const int* crowded() const { return few_ && most_[kRepformer] > few_ ? crowded_.data() : nullptr; }
   int* crowded_counter() const { return few_ ? crowded_.data() : nullptr; }
   // A chunk's pairs by row, all (kRepinit) or the repformers'.
-  RowPairs by_row(int viewer, Range a) const;
+  RowPairs by_row(int subnet, Range a) const;
 
   // ---- after the step
   const std::int64_t* totals() const { return first_.total.data(); }  // (2, kCounts): PairTotals
@@ -78,9 +78,9 @@ class PairLister {
   const std::int64_t* first(int which) const {
     return first_.first.data() + std::int64_t{which} * (natoms_ + 1);
   }
-  bool has(int viewer) const {
-    return viewer == kRepinit ||
-           (viewer == kThreeBody ? model_.has_three_body : model_.repformer.nlayers > 0);
+  bool has(int subnet) const {
+    return subnet == kRepinit ||
+           (subnet == kThreeBody ? model_.has_three_body : model_.repformer.nlayers > 0);
   }
 
   const Model& model_;
@@ -91,7 +91,7 @@ class PairLister {
 
   int natoms_ = 0, nrows_ = 0;
   Chunks chunks_;
-  int most_[kViewers] = {};
+  int most_[kSubnets] = {};
   PairNumbers bound_;
   bool bounds_known_ = false;
   std::size_t measured_candidates_ = 0;
@@ -126,12 +126,12 @@ inline void PairLister::list_changed(const StepSizes& z) {
 
 // The kernel that marks and counts the pairs.
 inline SelectPairs PairLister::selection() const {
-  const Block* blocks[kViewers] = {&model_.repinit, &model_.three_body, &model_.repformer};
+  const Subnet* subnets[kSubnets] = {&model_.repinit, &model_.three_body, &model_.repformer};
   SelectPairs kernel{
       candidates_.view(), {}, exclusions_.model, exclusions_.descriptor, candidates_.most(), count_.data(),
       zeroed_.data()};
-  for (int v = 0; v < kViewers; ++v) {
-    if (has(v)) kernel.cutoff[v] = {blocks[v]->rcut, blocks[v]->room};
+  for (int v = 0; v < kSubnets; ++v) {
+    if (has(v)) kernel.cutoff[v] = {subnets[v]->rcut, subnets[v]->room};
   }
   return kernel;
 }
@@ -151,7 +151,7 @@ inline void PairLister::measure(bool with_room, StepSizes* sizes) {
   bound_ = {bound(kRepinit), bound(kThreeBody), bound(kRepformer)};
   sizes->pairs = bound_.pairs, sizes->repformer = bound_.repformer;
   chunks_.divide(natoms_, bound_, first_.first, sizes);
-  for (int v = 0; v < kViewers; ++v) most_[v] = static_cast<int>(t.most[v]);
+  for (int v = 0; v < kSubnets; ++v) most_[v] = static_cast<int>(t.most[v]);
   bounds_known_ = with_room;
   measured_candidates_ = sizes->candidates;
 }
@@ -169,7 +169,7 @@ inline void PairLister::count_within_bounds() {
 inline bool PairLister::within_bounds(const PairTotals& t) const {
   bool within = t.sum[kRepinit] <= bound_.pairs && t.sum[kThreeBody] <= bound_.three &&
                 t.sum[kRepformer] <= bound_.repformer && t.most[kCoincidentPairs] == 0;
-  for (int v = 0; v < kViewers; ++v) within = within && t.most[v] <= most_[v];
+  for (int v = 0; v < kSubnets; ++v) within = within && t.most[v] <= most_[v];
   return within;
 }
 
@@ -196,17 +196,17 @@ inline void PairLister::describe(const PairTotals& t, PairList* out) const {
   const std::vector<int> code = atom_counts(kOverfull);
   const auto most = std::max_element(code.begin(), code.end(),
                                      [](int a, int b) { return overfull_count(a) < overfull_count(b); });
-  const int nsel[kViewers] = {model_.repinit.nsel, model_.three_body.nsel, model_.repformer.nsel};
+  const int nsel[kSubnets] = {model_.repinit.nsel, model_.three_body.nsel, model_.repformer.nsel};
   out->overfull_atom = static_cast<int>(most - code.begin());
   out->overfull_count = overfull_count(*most);
-  out->overfull_nsel = nsel[overfull_viewer(*most)];
+  out->overfull_nsel = nsel[overfull_subnet(*most)];
 }
 
 template <class T>
 void PairLister::point(State<T>* s) const {
-  EnvView<T>* const viewers[kViewers] = {&s->repinit, &s->three, &s->repformer};
-  for (int v = 0; v < kViewers; ++v) {
-    if (has(v)) viewers[v]->count = counts(v), viewers[v]->first = first(v);
+  EnvView<T>* const subnets[kSubnets] = {&s->repinit, &s->three, &s->repformer};
+  for (int v = 0; v < kSubnets; ++v) {
+    if (has(v)) subnets[v]->count = counts(v), subnets[v]->first = first(v);
   }
   s->center_type = candidates_.types(), s->zeroed = zeroed_.data();
   s->vec = vec_.data(), s->r = r_.data(), s->type = type_.data(), s->repformer_row = repformer_row_.data();
@@ -249,8 +249,8 @@ inline void PairLister::fill(Range a, std::int32_t* pair_of, bool numbers, bool 
   starter_->start(kernel, a);
 }
 
-inline RowPairs PairLister::by_row(int viewer, Range a) const {
-  const bool all = viewer == kRepinit;
+inline RowPairs PairLister::by_row(int subnet, Range a) const {
+  const bool all = subnet == kRepinit;
   const PairNumbers &begin = chunks_.pairs_before(a.begin), &end = chunks_.pairs_before(a.end);
   return {candidates_.row_first(),
           row_count_.data() + (all ? 0 : std::int64_t{nrows_}),

@@ -12,14 +12,15 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// Counts of the three viewers' pairs (pair_list.h): all, the three-body block's, the repformers'.
+// Counts of the sub-networks' pairs (pair_list.h): repinit's, which are all, the three-body one's, the
+// repformers'.
 struct PairNumbers {
   std::int64_t pairs = 0, three = 0, repformer = 0;
 };
 
 // Atoms, rows and positions (pairs.h); candidates and their shifts; for a search on the device, atoms in
 // bins, bins and frames; frames that get sums; all pairs and the repformers' pairs; the largest chunk's atoms
-// and pairs of each viewer; whether there is a reverse sweep.
+// and pairs of each sub-network; whether there is a reverse sweep.
 struct StepSizes {
   std::size_t natoms = 0, nrows = 0, positions = 0, candidates = 0, shifts = 0, pairs = 0, repformer = 0;
   std::size_t binned = 0, bins = 0, frames = 0, result_frames = 1;

@@ -20,8 +20,8 @@ struct PairDistance {
   }
 };
 
-// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist, for every viewer of a pair. A
-// warp per atom.
+// em = (sw/(r+p) (1, v/(r+p)) - davg) / dstd, or (r, v)/rcut with direct_dist, for every sub-network that
+// sees a pair. A warp per atom.
 template <class T>
 struct EnvMat {
   State<T> s;

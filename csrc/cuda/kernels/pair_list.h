@@ -9,18 +9,18 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// The viewers of a pair, bits of its mark. FillPairs puts the pairs with more viewers first, so that each
-// viewer's pairs are a prefix.
-enum { kRepinit, kThreeBody, kRepformer, kViewers };
+// The sub-networks that see a pair, bits of its mark. FillPairs puts the pairs that more of them see first,
+// so that each one's pairs are a prefix.
+enum { kRepinit, kThreeBody, kRepformer, kSubnets };
 
-// The counts of every atom: its pairs of each viewer, and two that the host checks.
-enum { kOverfull = kViewers, kCoincidentPairs, kCounts };
+// The counts of every atom: its pairs of each sub-network, and two that the host checks.
+enum { kOverfull = kSubnets, kCoincidentPairs, kCounts };
 
 constexpr int kWarps = 32;  // of a block, at most
 
 struct Cutoff {
   double rcut = 0;
-  int room = 0;  // most neighbours that it keeps; 0: the model has no such viewer
+  int room = 0;  // most neighbours that it keeps; 0: the model has no such sub-network
 };
 
 // Pairs of types (nt, nt) that the model, or its descriptor, leaves out.
@@ -36,7 +36,7 @@ struct CandidateView {
   const std::int64_t* first;         // (natoms + 1)
   const std::int32_t *atom, *shift;  // (candidates)
   const double* shift_vectors;       // (shifts, 3)
-  unsigned char* mark;               // (candidates) bits of its viewers
+  unsigned char* mark;               // (candidates) bits of the sub-networks that see it
 
   DPA2MD_KERNEL int count(int i) const { return static_cast<int>(first[i + 1] - first[i]); }
   // The vector of candidate c from atom i, and its length, rounded as on the host, so that both agree on
@@ -109,51 +109,51 @@ struct Places {
   DPA2MD_KERNEL int& at(int w, int p) const { return counts[w * (portions + 1) + p]; }
 };
 
-// Marks each candidate with its viewers, and counts each atom's pairs.
+// Marks each candidate with the sub-networks that see it, and counts each atom's pairs.
 struct SelectPairs {
   CandidateView c;
-  Cutoff cutoff[kViewers];
+  Cutoff cutoff[kSubnets];
   const char *model_exclude, *descriptor_exclude;  // (nt, nt)
   int most;                                        // candidates of one atom
   int *count, *zeroed;                             // (kCounts, natoms), (natoms)
 
-  static constexpr int kSums = kViewers + 2;  // pairs of each viewer, excluded ones, coincident ones
+  static constexpr int kSums = kSubnets + 2;  // pairs of each sub-network, excluded ones, coincident ones
   struct Arrays {
     double* r;  // (most)
     int *inside, *sums;
   };
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int) const {
-    return {scratch->take<double>(most), scratch->take<int>(kWarps * kViewers),
+    return {scratch->take<double>(most), scratch->take<int>(kWarps * kSubnets),
             scratch->take<int>(kWarps * kSums)};
   }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
     const Arrays a = arrays(&scratch, 0);
     const std::int64_t c0 = c.first[i];
     const int n = c.count(i);
-    int inside[kViewers] = {};
+    int inside[kSubnets] = {};
     measure(b, i, n, a.r, inside);
-    add_up<kViewers>(b, a.inside, inside);
+    add_up<kSubnets>(b, a.inside, inside);
     int sums[kSums] = {};
     for (int k = b.thread; k < n; k += b.threads) {
       const int tj = c.type[c.atom[c0 + k]];
-      int mark = viewers(i, k, a.r, inside);
+      int mark = subnets(i, k, a.r, inside);
       if (mark && excluded(model_exclude, i, tj)) {
         mark = 0;
       } else if (mark && excluded(descriptor_exclude, i, tj)) {
-        sums[kViewers] += mark >> kRepinit & 1;
+        sums[kSubnets] += mark >> kRepinit & 1;
         mark = 0;
       }
       c.mark[c0 + k] = static_cast<unsigned char>(mark);
-      sums[kViewers + 1] += mark && a.r[k] < kCoincident;
-      for (int v = 0; v < kViewers; ++v) sums[v] += mark >> v & 1;
+      sums[kSubnets + 1] += mark && a.r[k] < kCoincident;
+      for (int v = 0; v < kSubnets; ++v) sums[v] += mark >> v & 1;
     }
     add_up<kSums>(b, a.sums, sums);
     if (b.thread != 0) return;
     const auto at = [&](int which) -> int& { return count[static_cast<std::int64_t>(which) * c.natoms + i]; };
-    for (int v = 0; v < kViewers; ++v) at(v) = sums[v];
+    for (int v = 0; v < kSubnets; ++v) at(v) = sums[v];
     at(kOverfull) = overfull(inside);
-    at(kCoincidentPairs) = sums[kViewers + 1];
-    zeroed[i] = sums[kViewers];
+    at(kCoincidentPairs) = sums[kSubnets + 1];
+    zeroed[i] = sums[kSubnets];
   }
 
  private:
@@ -164,7 +164,7 @@ struct SelectPairs {
       double v[3];
       const bool real = c.type[i] >= 0 && c.type[c.atom[c0 + k]] >= 0;
       r[k] = real ? c.vector(i, c0 + k, v) : INFINITY;
-      for (int w = 0; w < kViewers; ++w) inside[w] += cutoff[w].room > 0 && r[k] <= cutoff[w].rcut;
+      for (int w = 0; w < kSubnets; ++w) inside[w] += cutoff[w].room > 0 && r[k] <= cutoff[w].rcut;
     }
   }
   // Sums over the block's threads; `shared` (kWarps, N) is used once only. A barrier.
@@ -181,10 +181,11 @@ struct SelectPairs {
     }
   }
 
-  // The viewers of candidate k: it must lie inside the cutoff and, in an overfull list, among the nearest.
-  DPA2MD_KERNEL int viewers(int i, int k, const double* r, const int* inside) const {
+  // The sub-networks that see candidate k: it must lie inside the cutoff and, in an overfull list, among the
+  // nearest.
+  DPA2MD_KERNEL int subnets(int i, int k, const double* r, const int* inside) const {
     int mark = 0, before = -1;
-    for (int v = 0; v < kViewers; ++v) {
+    for (int v = 0; v < kSubnets; ++v) {
       if (cutoff[v].room == 0 || !(r[k] <= cutoff[v].rcut)) continue;
       if (inside[v] > cutoff[v].room && before < 0) before = count_nearer(i, k, r);
       if (inside[v] <= cutoff[v].room || before < cutoff[v].room) mark |= 1 << v;
@@ -201,19 +202,20 @@ struct SelectPairs {
     return pairs[c.type[i] * c.ntypes + tj];
   }
 
-  // The largest neighbour count that exceeds its room, with its viewer: see overfull_count, overfull_viewer.
+  // The largest neighbour count that exceeds its room, with its sub-network: see overfull_count,
+  // overfull_subnet.
   DPA2MD_KERNEL int overfull(const int* inside) const {
     int most = 0, whose = 0;
-    for (int v = 0; v < kViewers; ++v) {
+    for (int v = 0; v < kSubnets; ++v) {
       if (inside[v] > cutoff[v].room && inside[v] > most) most = inside[v], whose = v;
     }
-    return most * kViewers + whose;
+    return most * kSubnets + whose;
   }
 };
-inline int overfull_count(int code) { return code / kViewers; }
-inline int overfull_viewer(int code) { return code % kViewers; }
+inline int overfull_count(int code) { return code / kSubnets; }
+inline int overfull_subnet(int code) { return code % kSubnets; }
 
-// Numbers and writes an atom's pairs: those with more viewers first, else in the candidates' order.
+// Numbers and writes an atom's pairs: those that more sub-networks see first, else in the candidates' order.
 struct FillPairs {
   CandidateView c;
   int most;                                     // candidates of one atom
@@ -230,9 +232,9 @@ struct FillPairs {
   const int* repformer_count;
   int *crowded, *crowded_atom;
 
-  DPA2MD_KERNEL Places<kViewers> arrays(Scratch* scratch, int) const { return {scratch, most}; }
+  DPA2MD_KERNEL Places<kSubnets> arrays(Scratch* scratch, int) const { return {scratch, most}; }
   DPA2MD_KERNEL void operator()(const ThreadBlock& b, int i, Scratch scratch) const {
-    Places<kViewers> places = arrays(&scratch, 0);
+    Places<kSubnets> places = arrays(&scratch, 0);
     const std::int64_t c0 = c.first[i];
     const int n = c.count(i);
     // A wrong guess zeroes the counts; the marks are then ignored.
@@ -246,8 +248,8 @@ struct FillPairs {
     places.visit(
         b, n,
         [&](int k) {
-          const int seen_by = viewers(c.mark[c0 + k]);
-          return seen_by ? 1 << (kViewers - seen_by) : 0;
+          const int seen_by = subnets(c.mark[c0 + k]);
+          return seen_by ? 1 << (kSubnets - seen_by) : 0;
         },
         [&](int k, int list, int place) {
           for (int before = 0; before < list; ++before) place += places.size(before);
@@ -256,7 +258,7 @@ struct FillPairs {
   }
 
  private:
-  DPA2MD_KERNEL static int viewers(int mark) {
+  DPA2MD_KERNEL static int subnets(int mark) {
     return (mark >> kRepinit & 1) + (mark >> kThreeBody & 1) + (mark >> kRepformer & 1);
   }
   DPA2MD_KERNEL void put(int i, std::int64_t candidate, int place) const {

@@ -73,7 +73,7 @@ struct PairBase {
   DPA2MD_KERNEL int ld() const { return spread(s.rep.g2); }
   DPA2MD_KERNEL bool attends() const { return s.rep.has_g2_attn || s.rep.update_h2; }
   // Loads an atom's pair state into scratch.
-  DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairBlock<T>* a) const {
+  DPA2MD_KERNEL void load(const ThreadBlock& b, int i, PairScratch<T>* a) const {
     const std::int64_t q0 = a->q0 = s.repformer.first[i];
     gather(b, a->n, s.rep.g2, [&](int j) { return in.g2 + (q0 + j) * s.rep.g2; }, a->g2, a->ld);
     b.each(a->n * 3, [&](int k) { a->h2[k] = in.h2[(q0 + k / 3) * kH2Row + k % 3]; });
@@ -91,7 +91,7 @@ struct PairStep : PairBase<T> {
   PairState<T> out;
 
   struct Arrays {
-    PairBlock<T> block;
+    PairScratch<T> pairs;
     T* y;        // (n, ld) one update
     T* product;  // (n, g1) g1_i gg1_j sw_j
     Attention<T> attention;
@@ -99,7 +99,7 @@ struct PairStep : PairBase<T> {
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
     const std::size_t size = n;
-    return {PairBlock<T>(scratch, n, this->ld(), this->attends()), scratch->take<T>(size * this->ld()),
+    return {PairScratch<T>(scratch, n, this->ld(), this->attends()), scratch->take<T>(size * this->ld()),
             scratch->take<T>(f.has_g1g1 ? size * f.g1 : 0), Attention<T>(scratch, f, n, this->ld(), false)};
   }
 
@@ -109,31 +109,31 @@ struct PairStep : PairBase<T> {
     const int n = s.repformer.count[i], d = s.rep.g2, ld = this->ld();
     if (n == 0) return;
     Arrays a = arrays(&scratch, n);
-    this->load(b, i, &a.block);
-    const std::int64_t q0 = a.block.q0;
+    this->load(b, i, &a.pairs);
+    const std::int64_t q0 = a.pairs.q0;
     T* g2 = out.g2 + q0 * d;
-    forward(b, w.linear2, n, static_cast<const T*>(a.block.g2), ld, a.y, ld);
+    forward(b, w.linear2, n, static_cast<const T*>(a.pairs.g2), ld, a.y, ld);
     activate_rows<T>(b, s.rep.act, n, d, a.y, ld, nullptr, 0);
     b.each_of(n, d, [&](int k, int j, int c) {
       const int at = j * ld + c;
-      g2[k] = w.g2_alpha * a.block.g2[at] + w.scale_linear2[c] * a.y[at];
+      g2[k] = w.g2_alpha * a.pairs.g2[at] + w.scale_linear2[c] * a.y[at];
     });
     if (s.rep.has_g1g1) g1g1(b, i, a, g2);
     if (this->attends()) {
-      attention(b, s, w, a.block, a.attention, a.y, g2, s.rep.update_h2 ? out.h2 + q0 * kH2Row : nullptr,
+      attention(b, s, w, a.pairs, a.attention, a.y, g2, s.rep.update_h2 ? out.h2 + q0 * kH2Row : nullptr,
                 this->kept);
     }
   }
 
  private:
   DPA2MD_KERNEL void g1g1(const ThreadBlock& b, int i, const Arrays& a, T* g2) const {
-    const int n = a.block.n, d = this->s.rep.g2, width = this->s.rep.g1;
+    const int n = a.pairs.n, d = this->s.rep.g2, width = this->s.rep.g1;
     const T* own = this->g1 + static_cast<std::int64_t>(i) * width;
     b.each_of(n, width, [&](int k, int j, int c) {
-      a.product[k] = own[c] * this->neighbor_g1(i, j)[c] * a.block.sw[j];
+      a.product[k] = own[c] * this->neighbor_g1(i, j)[c] * a.pairs.sw[j];
     });
-    forward(b, this->w.g1g1, n, static_cast<const T*>(a.product), width, a.y, a.block.ld);
-    b.each_of(n, d, [&](int k, int j, int c) { g2[k] += this->w.scale_g1g1[c] * a.y[j * a.block.ld + c]; });
+    forward(b, this->w.g1g1, n, static_cast<const T*>(a.product), width, a.y, a.pairs.ld);
+    b.each_of(n, d, [&](int k, int j, int c) { g2[k] += this->w.scale_g1g1[c] * a.y[j * a.pairs.ld + c]; });
   }
 };
 
@@ -146,7 +146,7 @@ struct PairStepBackward : PairBase<T> {
   T* dg1;
 
   struct Arrays {
-    PairBlock<T> block;
+    PairScratch<T> pairs;
     T *y, *dy;   // (n, ld)
     T* dg2;      // (n, ld)
     T* dsw;      // (n)
@@ -156,7 +156,7 @@ struct PairStepBackward : PairBase<T> {
   DPA2MD_KERNEL Arrays arrays(Scratch* scratch, int n) const {
     const RepformerView& f = this->s.rep;
     const std::size_t size = static_cast<std::size_t>(n) * this->ld();
-    return {PairBlock<T>(scratch, n, this->ld(), this->attends()),
+    return {PairScratch<T>(scratch, n, this->ld(), this->attends()),
             scratch->take<T>(size),
             scratch->take<T>(size),
             scratch->take<T>(size),
@@ -171,12 +171,12 @@ struct PairStepBackward : PairBase<T> {
     const int n = s.repformer.count[i], d = s.rep.g2, ld = this->ld();
     if (n == 0) return;
     Arrays a = arrays(&scratch, n);
-    this->load(b, i, &a.block);
-    const std::int64_t q0 = a.block.q0;
+    this->load(b, i, &a.pairs);
+    const std::int64_t q0 = a.pairs.q0;
     if (s.rep.update_h2) b.each(n * 3, [&](int k) { din.h2[(q0 + k / 3) * kH2Row + k % 3] = 0; });
     const T* up = dout.g2 + q0 * d;
     fill(b, n, a.dsw, T(0));
-    forward(b, w.linear2, n, static_cast<const T*>(a.block.g2), ld, a.y, ld);
+    forward(b, w.linear2, n, static_cast<const T*>(a.pairs.g2), ld, a.y, ld);
     activate_rows(b, s.rep.act, n, d, a.y, ld, a.dy, ld);
     b.each_of(n, d, [&](int k, int j, int c) {
       const int at = j * ld + c;
@@ -186,7 +186,7 @@ struct PairStepBackward : PairBase<T> {
     backward(b, w.linear2, n, static_cast<const T*>(a.dy), ld, a.dg2, ld, true, d);
     if (s.rep.has_g1g1) g1g1(b, i, a, up);
     if (this->attends()) {
-      attention_backward(b, s, w, a.block, a.attention, a.y, a.dy, up,
+      attention_backward(b, s, w, a.pairs, a.attention, a.y, a.dy, up,
                          s.rep.update_h2 ? dout.h2 + q0 * kH2Row : nullptr, a.dg2, din.h2 + q0 * kH2Row,
                          a.dsw, this->kept);
     }
@@ -197,17 +197,17 @@ struct PairStepBackward : PairBase<T> {
  private:
   DPA2MD_KERNEL void g1g1(const ThreadBlock& b, int i, const Arrays& a, const T* up) const {
     const State<T>& s = this->s;
-    const int n = a.block.n, d = s.rep.g2, width = s.rep.g1, ld = a.block.ld;
+    const int n = a.pairs.n, d = s.rep.g2, width = s.rep.g1, ld = a.pairs.ld;
     const T* own = this->g1 + static_cast<std::int64_t>(i) * width;
     b.each_of(n, d, [&](int k, int j, int c) { a.dy[j * ld + c] = up[k] * this->w.scale_g1g1[c]; });
     backward(b, this->w.g1g1, n, static_cast<const T*>(a.dy), ld, a.product, width, false, width);
     b.each_warp(n, [&](int j) {
       const T* other = this->neighbor_g1(i, j);
-      T* share = s.dgg1 + (a.block.q0 + j) * width;
+      T* share = s.dgg1 + (a.pairs.q0 + j) * width;
       T along = 0;
       for (int c = b.lane; c < width; c += b.lanes) {
         const T g = a.product[j * width + c];
-        share[c] = g * own[c] * a.block.sw[j];
+        share[c] = g * own[c] * a.pairs.sw[j];
         along += g * own[c] * other[c];
       }
       along = b.lane_sum(along);
@@ -217,7 +217,7 @@ struct PairStepBackward : PairBase<T> {
     b.each(width, [&](int c) {
       T sum = 0;
       for (int j = 0; j < n; ++j)
-        sum += a.product[j * width + c] * this->neighbor_g1(i, j)[c] * a.block.sw[j];
+        sum += a.product[j * width + c] * this->neighbor_g1(i, j)[c] * a.pairs.sw[j];
       down[c] += sum;
     });
   }

@@ -13,11 +13,11 @@ namespace DPA2MD_GPU {
 
 // The pair state of an atom in scratch.
 template <class T>
-struct PairBlock {
+struct PairScratch {
   int n, ld;
   std::int64_t q0 = 0;   // first pair in the repformers' prefix
   T *g2, *h2, *sw, *hh;  // (n, ld), (n, 3), (n), (n, spread(n)) with attention
-  DPA2MD_KERNEL PairBlock(Scratch* s, int n, int ld, bool attends)
+  DPA2MD_KERNEL PairScratch(Scratch* s, int n, int ld, bool attends)
       : n(n),
         ld(ld),
         g2(s->take<T>(static_cast<std::size_t>(n) * ld)),
@@ -61,7 +61,7 @@ struct Attention {
 // `level`: of the shares of slots (slot_shares.h), or 0.
 template <class T>
 DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
-                                 const PairBlock<T>& x, T level, T* query, T* logit, T* prob, T* map,
+                                 const PairScratch<T>& x, T level, T* query, T* logit, T* prob, T* map,
                                  int ldn) {
   const int n = x.n, d = s.rep.g2;
   const T *g2 = x.g2, *q = query;
@@ -101,7 +101,7 @@ DPA2MD_KERNEL void attention_map(const ThreadBlock& b, const State<T>& s, const 
 // Adds head h's (A g2) V to `norm`; overwrites applied (n, ld).
 template <class T>
 DPA2MD_KERNEL void attention_value(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w, int h,
-                                   const PairBlock<T>& x, const Attention<T>& a, T* applied) {
+                                   const PairScratch<T>& x, const Attention<T>& a, T* applied) {
   const int n = x.n, d = s.rep.g2;
   const T *map = a.map, *y = applied;
   gemm(b, n, d, n, plain(map, a.ldn), plain(static_cast<const T*>(x.g2), x.ld), applied, x.ld, false);
@@ -113,11 +113,11 @@ template <class T>
 struct KeptAttention {
   T *norm, *rstd;  // (repformer pairs, g2), (repformer pairs)
 
-  DPA2MD_KERNEL void keep(const ThreadBlock& b, const PairBlock<T>& x, const Attention<T>& a, int d) const {
+  DPA2MD_KERNEL void keep(const ThreadBlock& b, const PairScratch<T>& x, const Attention<T>& a, int d) const {
     b.each_of(x.n, d, [&](int k, int j, int c) { norm[x.q0 * d + k] = a.norm[j * x.ld + c]; });
     b.each(x.n, [&](int j) { rstd[x.q0 + j] = a.rstd[j]; });
   }
-  DPA2MD_KERNEL void take(const ThreadBlock& b, const PairBlock<T>& x, const Attention<T>& a, int d) const {
+  DPA2MD_KERNEL void take(const ThreadBlock& b, const PairScratch<T>& x, const Attention<T>& a, int d) const {
     b.each_of(x.n, d, [&](int k, int j, int c) { a.norm[j * x.ld + c] = norm[x.q0 * d + k]; });
     b.each(x.n, [&](int j) { a.rstd[j] = rstd[x.q0 + j]; });
   }
@@ -125,7 +125,7 @@ struct KeptAttention {
 
 // norm -> (norm - mean) / sqrt(var + eps), biased variance
 template <class T>
-DPA2MD_KERNEL void attention_normalise(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+DPA2MD_KERNEL void attention_normalise(const ThreadBlock& b, const State<T>& s, const PairScratch<T>& x,
                                        const Attention<T>& a) {
   const int d = s.rep.g2;
   b.each_warp(x.n, [&](int j) {
@@ -142,7 +142,7 @@ DPA2MD_KERNEL void attention_normalise(const ThreadBlock& b, const State<T>& s, 
 
 template <class T>
 DPA2MD_KERNEL void attention_start(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
-                                   const PairBlock<T>& x, const Attention<T>& a) {
+                                   const PairScratch<T>& x, const Attention<T>& a) {
   const int d = s.rep.g2;
   if (s.rep.has_g2_attn)
     b.each_of(x.n, d, [&](int, int j, int c) { a.norm[j * x.ld + c] = w.attn2_bias[c]; });
@@ -152,7 +152,7 @@ DPA2MD_KERNEL void attention_start(const ThreadBlock& b, const State<T>& s, cons
 // without an h2 update).
 template <class T>
 DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
-                             const PairBlock<T>& x, const Attention<T>& a, T* query, T* g2_out, T* h2_out,
+                             const PairScratch<T>& x, const Attention<T>& a, T* query, T* g2_out, T* h2_out,
                              const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2;
   attention_start(b, s, w, x, a);
@@ -184,7 +184,7 @@ DPA2MD_KERNEL void attention(const ThreadBlock& b, const State<T>& s, const Laye
 // of the next layer's g2.
 template <class T>
 DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
-                                           const PairBlock<T>& x, const Attention<T>& a, const T* dg2_out) {
+                                           const PairScratch<T>& x, const Attention<T>& a, const T* dg2_out) {
   const int d = s.rep.g2;
   b.each_warp(x.n, [&](int j) {
     T* norm = a.norm + j * x.ld;
@@ -205,7 +205,7 @@ DPA2MD_KERNEL void attention_norm_backward(const ThreadBlock& b, const State<T>&
 // The reverse of A and a head's softmax: turns dmap (n, ldn) into d l and adds to dhh and dww; the first head
 // assigns them.
 template <class T>
-DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& s, const PairScratch<T>& x,
                                           const Attention<T>& a, T level, T* dmap, bool first_head) {
   const int n = x.n, ldn = a.ldn;
   const T shift = T(kAttentionShift), inv_sqrt3 = T(0.57735026918962576451);
@@ -233,7 +233,7 @@ DPA2MD_KERNEL void attention_map_backward(const ThreadBlock& b, const State<T>& 
 
 // Adds a head's part to the gradient of the neighbours' shares of the slots; the first head assigns it.
 template <class T>
-DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
+DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T>& s, const PairScratch<T>& x,
                                              const Attention<T>& a, T level, bool first_head) {
   const int n = x.n, ldn = a.ldn;
   b.each_group(n, [&](int k, bool inside) {
@@ -252,8 +252,9 @@ DPA2MD_KERNEL void attention_shares_backward(const ThreadBlock& b, const State<T
 
 // d h2 and d sw from dhh and dww.
 template <class T>
-DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<T>& s, const PairBlock<T>& x,
-                                              const Attention<T>& a, T* dh2, T* dsw) {
+DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<T>& s,
+                                              const PairScratch<T>& x, const Attention<T>& a, T* dh2,
+                                              T* dsw) {
   const int n = x.n, ldn = a.ldn;
   b.each_group(n, [&](int j, bool inside) {
     T h2[3] = {0, 0, 0}, sw = 0;
@@ -274,7 +275,7 @@ DPA2MD_KERNEL void attention_factors_backward(const ThreadBlock& b, const State<
 // an h2 update) are the next layer's gradients. Overwrites y and query (n, ld).
 template <class T>
 DPA2MD_KERNEL void attention_backward(const ThreadBlock& b, const State<T>& s, const LayerView<T>& w,
-                                      const PairBlock<T>& x, const Attention<T>& a, T* y, T* query,
+                                      const PairScratch<T>& x, const Attention<T>& a, T* y, T* query,
                                       const T* dg2_out, const T* dh2_out, T* dg2, T* dh2, T* dsw,
                                       const KeptAttention<T>& kept) {
   const int n = x.n, d = s.rep.g2, ld = x.ld, ldn = a.ldn;

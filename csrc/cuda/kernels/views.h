@@ -13,7 +13,7 @@
 namespace dpa2md {
 namespace DPA2MD_GPU {
 
-// A block's environment matrix and its gradient. Pair k of atom i is first[i] + k.
+// A sub-network's environment matrix and its gradient. Pair k of atom i is first[i] + k.
 template <class T>
 struct EnvView {
   double rcut = 0, rcut_smth = 0, inverse_width = 0;  // of the switch, between the two
@@ -34,7 +34,7 @@ struct TableView {
   const T* piece = nullptr;  // (cells, kPowers channels), in the order that its kernels read; null: no table
 };
 
-// An embedding block (repinit, three-body).
+// The embedding of a sub-network (repinit, three-body).
 template <class T>
 struct EmbeddingView {
   bool strip = false, one_side = false;
