@@ -50,7 +50,7 @@ CpuBackend<T>::CpuBackend(CpuBackend<R>& plain)
       transform_(model_, plain.transform_, &gradients_),
       fitting_(model_, plain.fitting_, &gradients_),
       embedded_width_(plain.embedded_width_),
-      repformers_(work_, &env_.repformer, plain.repformers_, &gradients_) {}
+      repformers_(work_, &env_.repformer, &plain.repformers_, &gradients_) {}
 
 template <class T>
 std::unique_ptr<Backend> CpuBackend<T>::make_gradient_backend() {

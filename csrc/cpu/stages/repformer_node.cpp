@@ -1,36 +1,33 @@
-// node_step: the g1 update of a repformer layer, forward and backward. With w_j = sw_j (1 in non-smooth
-// models):
-//   Q|S = [g2 w | h2 w]^T gg1     conv = sum_k P_kc Q_kc / N
-//   drrd = sym(S c)               grrg = sym((h2 w)^T g2 c)
-//   g1' = alpha g1 + s1 act(self g1) + s2 conv + s3 act(linear1 [...]) + s4 attention
-// so the neighbours' g1 enter through one small product per atom, and weights meet whole blocks of atoms.
-// Each update stands once: its forward function, then its backward one. The attention has its own file.
-#include "cpu/stages/repformer_node.h"
-
+// The node step: repformer_node_stage.h. Each update stands once: its forward function, then its backward
+// one.
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/stages/repformer_node_stage.h"
 #include "cpu/vector/lanes.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
 template <class T>
-Real<T> Repformers<T>::inverse_count(int n) const {
-  return Real<T>(dpa2md::inverse_count(model_.smooth, rep().nsel, n));
-}
-
-template <class T>
-Real<T> Repformers<T>::inverse_moment(int n) const {
-  return Real<T>(dpa2md::inverse_moment(model_.smooth, rep().use_sqrt_nnei, rep().nsel, n));
+void NodeStage<T>::plan(MemoryPlan* to) {
+  const Repformer& f = state_.rep();
+  const Workspace& work = state_.work;
+  const std::size_t n = state_.pairs().natoms, before_last = f.nlayers ? f.nlayers - 1 : 0;
+  const std::size_t blocks = static_cast<std::size_t>(work.threads) * work.block;  // atoms at work
+  const std::size_t slopes = work.input.forces && !work.low_memory ? before_last * n * f.g1_dim : 0;
+  to->add(&mlp_slope_, slopes);
+  to->add(&self_slope_, f.g1_out_mlp * slopes);
+  to->add(&mlp_slope_block_, blocks * f.g1_dim);
+  to->add(&self_slope_block_, f.g1_out_mlp * blocks * f.g1_dim);
 }
 
 // ---- grrg: sym of the moments of g2
 
 // The left factor of the product with gg1: left = [g2 w | h2 w], (n, g2 + 3).
 template <class T>
-T* Repformers<T>::product_left(const Neighborhood& a, Arena& arena) {
-  const int kq = rep().g2_dim, k = kq + 3;
+T* NodeStage<T>::product_left(const Neighborhood<T>& a, Arena& arena) {
+  const int kq = state_.rep().g2_dim, k = kq + 3;
   T* left = arena.take<T>(static_cast<std::size_t>(a.n) * k);
   for (int j = 0; j < a.n; ++j) {
     const T sw = a.sw[j], *g2 = a.g2 + j * kq, *h2 = a.h2 + kH2Row * j;
@@ -43,35 +40,35 @@ T* Repformers<T>::product_left(const Neighborhood& a, Arena& arena) {
 
 // c (h2 w)^T x, (3, width), for the neighbours' x (n, width)
 template <class T>
-T* Repformers<T>::moments(const Neighborhood& a, const T* left, int width, const T* x, Arena& arena) {
-  const int kq = rep().g2_dim, k = kq + 3;
+T* NodeStage<T>::moments(const Neighborhood<T>& a, const T* left, int width, const T* x, Arena& arena) {
+  const int kq = state_.rep().g2_dim, k = kq + 3;
   T* s = arena.take<T>(3 * static_cast<std::size_t>(width));
   gemm(3, width, a.n, transposed(left + kq, k), x, width, s, width, false);
-  const Real<T> c = inverse_moment(a.n);
+  const Real<T> c = state_.inverse_moment(a.n);
   for (int i = 0; i < 3 * width; ++i) s[i] *= c;
   return s;
 }
 
 // ds (3, width): d((h2 w)^T x), from dout, the gradient of the symmetrised moments
 template <class T>
-void Repformers<T>::moments_backward(const Neighborhood& a, const T* left, int width, const T* x,
-                                     const T* dout, T* ds, Arena& arena) {
-  symmetrise_backward(moments(a, left, width, x, arena), width, rep().axis, dout, ds);
-  const Real<T> c = inverse_moment(a.n);
+void NodeStage<T>::moments_backward(const Neighborhood<T>& a, const T* left, int width, const T* x,
+                                    const T* dout, T* ds, Arena& arena) {
+  symmetrise_backward(moments(a, left, width, x, arena), width, state_.rep().axis, dout, ds);
+  const Real<T> c = state_.inverse_moment(a.n);
   for (int i = 0; i < 3 * width; ++i) ds[i] *= c;
 }
 
 // ---- conv: the product of left and gg1 with the weight P, element by element
 
 template <class T>
-void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const NodeRow& row, Arena& arena) {
+void NodeStage<T>::conv(int l, const Neighborhood<T>& a, const T* left, const NodeRow<T>& row, Arena& arena) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int width = rep().g1_dim, kq = rep().g2_dim;
-  const Real<T>* weight = weights(l).conv.data();
+  const int width = state_.rep().g1_dim, kq = state_.rep().g2_dim;
+  const Real<T>* weight = state_.weights(l).conv.data();
   T* product = arena.take<T>(static_cast<std::size_t>(kq) * width);
   gemm(kq, width, a.n, transposed(left, kq + 3), a.gg1, width, product, width, false);
-  const Real<T> inv = inverse_count(a.n);
+  const Real<T> inv = state_.inverse_count(a.n);
   if (!row.conv) {  // into the concatenation: projected to g2's width
     for (int k = 0; k < kq; ++k) row.cat_conv[k] = inv * dot(width, weight + k * width, product + k * width);
     return;
@@ -94,13 +91,13 @@ void Repformers<T>::conv(int l, const Neighborhood& a, const T* left, const Node
 // The gradient of a column (conv is an update of its own) or of a row (part of the concatenation) of left^T
 // gg1 is that of P, scaled. dproduct (g2 + 3, width) and dleft (n, g2): what comes from conv.
 template <class T>
-void Repformers<T>::conv_backward(int l, [[maybe_unused]] int i, const Neighborhood& a,
-                                  [[maybe_unused]] const T* left, const NodeRow& dout, T* dproduct, T* dleft,
-                                  Arena& arena) {
-  if constexpr (is_dual<T>) conv_gradient(l, i, a, left, dout, arena);
-  const int n = a.n, width = rep().g1_dim, kq = rep().g2_dim;
-  const Real<T>*weight = weights(l).conv.data(), *weight_t = weights(l).conv_t.data();
-  const Real<T> inv = inverse_count(n);
+void NodeStage<T>::conv_backward(int l, [[maybe_unused]] int i, const Neighborhood<T>& a,
+                                 [[maybe_unused]] const T* left, const NodeRow<T>& dout, T* dproduct,
+                                 T* dleft, Arena& arena) {
+  if constexpr (is_dual<T>) sums_->conv(l, i, a, left, dout, arena);
+  const int n = a.n, width = state_.rep().g1_dim, kq = state_.rep().g2_dim;
+  const Real<T>*weight = state_.weights(l).conv.data(), *weight_t = state_.weights(l).conv_t.data();
+  const Real<T> inv = state_.inverse_count(n);
   if (!dout.conv) {
     for (int k = 0; k < kq; ++k) {
       for (int c = 0; c < width; ++c)
@@ -130,9 +127,9 @@ void Repformers<T>::conv_backward(int l, [[maybe_unused]] int i, const Neighborh
 
 // ---- conv and both moments together, in reverse: assigns d gg1, adds to d g2, d h2 and d sw.
 template <class T>
-void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const NodeRow& dout,
-                                      NeighborhoodGradient* d, Arena& arena) {
-  const Repformer& f = rep();
+void NodeStage<T>::products_backward(int l, int i, const Neighborhood<T>& a, const NodeRow<T>& dout,
+                                     NeighborhoodGradient<T>* d, Arena& arena) {
+  const Repformer& f = state_.rep();
   const int n = a.n, width = f.g1_dim, kq = f.g2_dim, k = kq + 3;
   const T* left = product_left(a, arena);
   // zeros where the model has no such update
@@ -156,7 +153,7 @@ void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const
       add<w>(out + c,
              load<w>(g + c) * sw + load<w>(s) * h[0] + load<w>(s + kq) * h[1] + load<w>(s + 2 * kq) * h[2]);
     });
-    if (!wants_geometry()) continue;
+    if (!state_.wants_geometry()) continue;
     T sum[4];  // d h2 w and, from conv, d sw
     products_along(a, j, f.has_drrd ? ds1 : nullptr, ds2, dleft + j * kq, sum);
     d->sw[j] += sum[3];
@@ -170,10 +167,10 @@ void Repformers<T>::products_backward(int l, int i, const Neighborhood& a, const
 // The dot products for neighbour j: of ds1 (3, g1), or null, with its g1; of ds2 (3, g2) and dleft with its
 // g2.
 template <class T>
-void Repformers<T>::products_along(const Neighborhood& a, int j, const T* ds1, const T* ds2, const T* dleft,
-                                   T* sum) const {
+void NodeStage<T>::products_along(const Neighborhood<T>& a, int j, const T* ds1, const T* ds2, const T* dleft,
+                                  T* sum) const {
   constexpr int W = lanes<T>();
-  const int width = rep().g1_dim, kq = rep().g2_dim;
+  const int width = state_.rep().g1_dim, kq = state_.rep().g2_dim;
   typename Vector<T, W>::type v[4] = {};
   each_channel<T>(ds1 ? width : 0, [&](auto lanes_of, int c) {
     constexpr int L = decltype(lanes_of)::value;
@@ -191,13 +188,30 @@ void Repformers<T>::products_along(const Neighborhood& a, int j, const T* ds1, c
 
 // ---- the whole step
 
+// The neighbourhood for a node step. In a radial layer, g2 comes from the table and g1 is not copied.
+template <class T>
+Neighborhood<T> NodeStage<T>::node_neighborhood(int l, int i, bool slopes, Arena& arena) {
+  const RadialPlaces<T>* places = nullptr;
+  if constexpr (!is_dual<T>) {
+    if (l < radial_.layers()) places = radial_.places(i, slopes, arena);
+  }
+  if (!places) return state_.neighborhood(l, i, state_.node_reads_gg1(), arena);
+  Neighborhood<T> a = state_.bare_neighborhood(l, i, arena);
+  a.places = places;
+  T* g2 = arena.take<T>(static_cast<std::size_t>(a.n) * state_.rep().g2_dim);
+  T* s = arena.take<T>(3 * static_cast<std::size_t>(state_.rep().g2_dim));
+  if constexpr (!is_dual<T>) radial_.g2(l, a, g2, s);
+  a.g2 = g2, a.g2_moments = s;
+  return a;
+}
+
 // Columns of the concatenation that linear1 reads: [g1 unless g1_out_mlp | conv unless g1_out_conv | grrg |
 // drrd].
 template <class T>
-typename Repformers<T>::NodeRow Repformers<T>::node_row(const NodeBlock& s, int b) {
-  const Repformer& f = rep();
+NodeRow<T> NodeStage<T>::node_row(const NodeBlock<T>& s, int b) {
+  const Repformer& f = state_.rep();
   const std::size_t width = f.g1_dim;
-  NodeRow r;
+  NodeRow<T> r;
   const Linear1Parts has = f.linear1_parts();
   const Linear1Columns columns = f.linear1_columns();
   T* cat = s.cat + static_cast<std::size_t>(b) * columns.end;
@@ -215,50 +229,51 @@ typename Repformers<T>::NodeRow Repformers<T>::node_row(const NodeBlock& s, int 
 // The array for a dense update's slope between the sweeps. It holds one block for the last layer and, with
 // little memory, for all layers.
 template <class T>
-T* Repformers<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
-  const std::size_t width = rep().g1_dim;
-  if (!work_.input.forces) return nullptr;
-  if (l == last() || work_.low_memory) return of_block.data() + work_.in_block(range.begin) * width;
-  return kept.data() + (static_cast<std::size_t>(l) * pairs().natoms + range.begin) * width;
+T* NodeStage<T>::slope(Buffer<T>& kept, Buffer<T>& of_block, int l, Range range) {
+  const std::size_t width = state_.rep().g1_dim;
+  if (!state_.work.input.forces) return nullptr;
+  if (l == state_.last() || state_.work.low_memory)
+    return of_block.data() + state_.work.in_block(range.begin) * width;
+  return kept.data() + (static_cast<std::size_t>(l) * state_.pairs().natoms + range.begin) * width;
 }
 
 // Room for the local attention of a block, and its queries.
 template <class T>
-void Repformers<T>::node_queries(int l, Range range, Arena& arena, NodeBlock* s) {
-  const int rows = range.size(), width = rep().g1_dim, heads = rep().attn1_nhead;
+void NodeStage<T>::node_queries(int l, Range range, Arena& arena, NodeBlock<T>* s) {
+  const int rows = range.size(), width = state_.rep().g1_dim, heads = state_.rep().attn1_nhead;
   const std::size_t block = static_cast<std::size_t>(rows) * width;
-  const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
+  const T* x = state_.g1(l) + static_cast<std::size_t>(range.begin) * width;
   s->u = arena.take<T>(block * heads);
   s->weighted = arena.take<T>(block * heads);
-  weights(l).attn1_query.forward(rows, x, width, s->u, heads * width);
+  state_.weights(l).attn1_query.forward(rows, x, width, s->u, heads * width);
 }
 
 // Computes all terms of a block's update, but not their sum.
 template <class T>
-void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
-  const Repformer& f = rep();
-  const RepformerWeights<Real<T>>& w = weights(l);
+void NodeStage<T>::node_block(int l, Range range, Arena& arena, NodeBlock<T>* s) {
+  const Repformer& f = state_.rep();
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
-  const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width;
+  const T* x = state_.g1(l) + static_cast<std::size_t>(range.begin) * width;
   const std::size_t block = static_cast<std::size_t>(rows) * width;
   s->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
   const auto room = [&](int update) {
-    if constexpr (is_dual<T>) return kept_update(l, update, range);
+    if constexpr (is_dual<T>) return sums_->kept_update(l, update, range);
     return arena.take<T>(block);
   };
   if (f.has_conv && f.g1_out_conv) s->conv = room(2);
   if (f.has_g1_attn) node_queries(l, range, arena, s);
   for (int b = 0; b < rows; ++b) {
     Arena::Scope scope(arena);
-    const Neighborhood a = node_neighborhood(l, range.begin + b, false, arena);
-    const NodeRow row = node_row(*s, b);
+    const Neighborhood<T> a = node_neighborhood(l, range.begin + b, false, arena);
+    const NodeRow<T> row = node_row(*s, b);
     if (row.cat_g1)
       std::copy(x + static_cast<std::size_t>(b) * width, x + static_cast<std::size_t>(b + 1) * width,
                 row.cat_g1);
     if constexpr (!is_dual<T>) {
       if (a.places) {
         T* moment = arena.take<T>(3 * static_cast<std::size_t>(width));
-        radial_products(l, a, rows_of_g1(l, range.begin + b, arena), row.conv, moment);
+        radial_.products(l, a, state_.rows_of_g1(l, range.begin + b, arena), row.conv, moment);
         if (f.has_grrg) symmetrise(a.g2_moments, f.g2_dim, f.axis, row.grrg);
         if (f.has_drrd) symmetrise(moment, width, f.axis, row.drrd);
         continue;
@@ -268,7 +283,7 @@ void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     if (f.has_grrg) symmetrise(moments(a, left, f.g2_dim, a.g2, arena), f.g2_dim, f.axis, row.grrg);
     if (f.has_drrd) symmetrise(moments(a, left, width, a.gg1, arena), width, f.axis, row.drrd);
     if (f.has_conv) conv(l, a, left, row, arena);
-    if (f.has_g1_attn) local_attention(a, row, arena);
+    if (f.has_g1_attn) attention_.forward(a, row, arena);
   }
   s->mlp = room(0);
   w.mlp.forward(rows, s->cat, in, s->mlp, width);
@@ -283,27 +298,27 @@ void Repformers<T>::node_block(int l, Range range, Arena& arena, NodeBlock* s) {
     w.attn1_value.forward(rows, s->weighted, heads * width, s->attn, width);
   }
   if constexpr (is_dual<T>) {
-    gradients_[l].mlp->keep_x(range, s->cat, in);
-    if (f.g1_out_mlp) gradients_[l].self->keep_x(range, x, width);
+    sums_->layer(l).mlp->keep_x(range, s->cat, in);
+    if (f.g1_out_mlp) sums_->layer(l).self->keep_x(range, x, width);
     if (f.has_g1_attn) {
-      gradients_[l].attn1_value->keep_x(range, s->weighted, heads * width);
-      gradients_[l].attn1_query->keep_x(range, x, width);
+      sums_->layer(l).attn1_value->keep_x(range, s->weighted, heads * width);
+      sums_->layer(l).attn1_query->keep_x(range, x, width);
     }
   }
 }
 
 template <class T>
-void Repformers<T>::node_step(int l, Range range) {
-  Arena& arena_ = arena();
+void NodeStage<T>::forward(int l, Range range) {
+  Arena& arena_ = state_.arena();
   Arena::Scope scope(arena_);
-  NodeBlock s;
+  NodeBlock<T> s;
   node_block(l, range, arena_, &s);
-  const RepformerWeights<Real<T>>& w = weights(l);
-  const int width = rep().g1_dim;
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
+  const int width = state_.rep().g1_dim;
   for (int b = 0; b < range.size(); ++b) {
     const std::size_t at = static_cast<std::size_t>(b) * width;
-    const T* x = g1(l) + static_cast<std::size_t>(range.begin) * width + at;
-    T* y = g1(l + 1) + static_cast<std::size_t>(range.begin) * width + at;
+    const T* x = state_.g1(l) + static_cast<std::size_t>(range.begin) * width + at;
+    T* y = state_.g1(l + 1) + static_cast<std::size_t>(range.begin) * width + at;
     for (int c = 0; c < width; ++c) y[c] = w.g1_alpha * x[c] + w.scale_mlp[c] * s.mlp[at + c];
     for (int c = 0; s.self && c < width; ++c) y[c] += w.scale_self[c] * s.self[at + c];
     for (int c = 0; s.conv && c < width; ++c) y[c] += w.scale_conv[c] * s.conv[at + c];
@@ -313,38 +328,33 @@ void Repformers<T>::node_step(int l, Range range) {
 
 // Zeroes the gradients of the pair state, before the last layer's reverse.
 template <class T>
-void Repformers<T>::begin_pair_gradients(Range range) {
-  const std::size_t q0 = pairs().repformer.first[range.begin], q1 = pairs().repformer.first[range.end];
+void NodeStage<T>::begin_pair_gradients(Range range) {
   for (int i = range.begin; i < range.end; ++i) {
-    if (!radial_pairs(i)) std::fill_n(dg2(i), pairs().repformer.count[i] * rep().g2_dim, T(0));
+    if (!radial_.serves(i))
+      std::fill_n(state_.dg2(i), state_.pairs().repformer.count[i] * state_.rep().g2_dim, T(0));
   }
-  env_.dem.zero(4 * q0, 4 * q1);
-  env_.dsw.zero(q0, q1);
-  if (rep().update_h2 && last() > 0)
-    dh2_.zero(last() % 2 * h2_stride_ + kH2Row * q0, last() % 2 * h2_stride_ + kH2Row * q1);
+  state_.clear_geometry(range);
 }
 
-// Adds to d g1(l) of the block's own atoms, d g2(l), d h2, d sw, and to the shares of d g1 that go to
-// neighbours.
 template <class T>
-void Repformers<T>::node_step_backward(int l, Range range) {
-  Arena& arena_ = arena();
+void NodeStage<T>::backward(int l, Range range) {
+  Arena& arena_ = state_.arena();
   Arena::Scope scope(arena_);
-  const Repformer& f = rep();
-  const RepformerWeights<Real<T>>& w = weights(l);
+  const Repformer& f = state_.rep();
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const std::size_t block = static_cast<std::size_t>(rows) * width;
-  if (l == last()) begin_pair_gradients(range);
-  if (any_reads_gg1() && (l == last() || !f.has_g1g1)) clear_shares(range);
-  NodeBlock s, d;  // d: gradients with respect to the members of s
-  if (work_.low_memory && l != last()) {
+  if (l == state_.last()) begin_pair_gradients(range);
+  if (state_.any_reads_gg1() && (l == state_.last() || !f.has_g1g1)) state_.clear_shares(range);
+  NodeBlock<T> s, d;  // d: gradients with respect to the members of s
+  if (state_.work.low_memory && l != state_.last()) {
     node_block(l, range, arena_, &s);
   } else if (f.has_g1_attn) {
     node_queries(l, range, arena_, &s);
   }
 
-  const T* dout = dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
-  T* dx = dg1(l) + static_cast<std::size_t>(range.begin) * width;
+  const T* dout = state_.dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
+  T* dx = state_.dg1(l) + static_cast<std::size_t>(range.begin) * width;
   for (std::size_t k = 0; k < block; ++k) dx[k] += w.g1_alpha * dout[k];
   // dout through x' = ... + scale * act(pre)
   const auto scaled = [&](const Weights<T>& scale, const T* slope) {
@@ -355,58 +365,53 @@ void Repformers<T>::node_step_backward(int l, Range range) {
     for (std::size_t k = 0; slope && k < block; ++k) out[k] *= slope[k];
     return out;
   };
-  if constexpr (is_dual<T>) node_gradients(l, range, dout);
+  if constexpr (is_dual<T>) sums_->node(l, range, dout);
   if (f.g1_out_mlp) {
     const T* dself = scaled(w.scale_self, self_slope(l, range));
     w.self.backward(rows, dself, width, dx, width, true);
-    if constexpr (is_dual<T>) gradients_[l].self->keep_dy(range, dself, width);
+    if constexpr (is_dual<T>) sums_->layer(l).self->keep_dy(range, dself, width);
   }
   d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
   const T* dmlp = scaled(w.scale_mlp, mlp_slope(l, range));
   w.mlp.backward(rows, dmlp, width, d.cat, in, false);
-  if constexpr (is_dual<T>) gradients_[l].mlp->keep_dy(range, dmlp, width);
+  if constexpr (is_dual<T>) sums_->layer(l).mlp->keep_dy(range, dmlp, width);
   if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
   if (f.has_g1_attn) {
     d.weighted = arena_.take<T>(block * heads);
     d.u = arena_.take<T>(block * heads);
     const T* dattn = scaled(w.scale_attn1, nullptr);
     w.attn1_value.backward(rows, dattn, width, d.weighted, heads * width, false);
-    if constexpr (is_dual<T>) gradients_[l].attn1_value->keep_dy(range, dattn, width);
+    if constexpr (is_dual<T>) sums_->layer(l).attn1_value->keep_dy(range, dattn, width);
   }
 
   for (int b = 0; b < rows; ++b) {
     Arena::Scope atom(arena_);
-    const Neighborhood a = node_neighborhood(l, range.begin + b, true, arena_);
-    const NodeRow row = node_row(s, b), drow = node_row(d, b);
-    NeighborhoodGradient g{dg2(range.begin + b), dh2(l, range.begin + b), arena_.zeros<T>(a.n),
-                           a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
+    const Neighborhood<T> a = node_neighborhood(l, range.begin + b, true, arena_);
+    const NodeRow<T> row = node_row(s, b), drow = node_row(d, b);
+    NeighborhoodGradient<T> g{state_.dg2(range.begin + b), state_.dh2(l, range.begin + b),
+                              arena_.zeros<T>(a.n),
+                              a.gg1 ? arena_.take<T>(static_cast<std::size_t>(a.n) * width) : nullptr};
     if (drow.cat_g1) axpy(width, Real<T>(1), drow.cat_g1, dx + static_cast<std::size_t>(b) * width);
     bool radial = false;
     if constexpr (!is_dual<T>) {
       radial = a.places;
-      if (radial) radial_products_backward(l, range.begin + b, a, drow, &g, arena_);
+      if (radial) radial_.products_backward(l, range.begin + b, a, drow, &g, arena_);
     }
     if (!radial) products_backward(l, range.begin + b, a, drow, &g, arena_);
-    if (f.has_g1_attn) local_attention_backward(a, row, drow, &g, arena_);
-    for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, Real<T>(1), g.gg1 + j * width, share(a.q0 + j));
-    for (int j = 0; model_.smooth && j < a.n; ++j) env_.dsw[a.q0 + j] += g.sw[j];
+    if (f.has_g1_attn) attention_.backward(a, row, drow, &g, arena_);
+    for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, Real<T>(1), g.gg1 + j * width, state_.share(a.q0 + j));
+    for (int j = 0; state_.model.smooth && j < a.n; ++j) state_.env.dsw[a.q0 + j] += g.sw[j];
   }
   if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
   if constexpr (is_dual<T>) {
-    if (f.has_g1_attn) gradients_[l].attn1_query->keep_dy(range, d.u, heads * width);
+    if (f.has_g1_attn) sums_->layer(l).attn1_query->keep_dy(range, d.u, heads * width);
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                  \
-  template Real<T> Repformers<T>::inverse_count(int) const;    \
-  template Real<T> Repformers<T>::inverse_moment(int) const;   \
-  template void Repformers<T>::node_step(int, Range);          \
-  template void Repformers<T>::node_step_backward(int, Range); \
-  template T* Repformers<T>::slope(Buffer<T>&, Buffer<T>&, int, Range);
-DPA2MD_INSTANTIATE(float)
-DPA2MD_INSTANTIATE(double)
-DPA2MD_INSTANTIATE(Dual<float>)
-DPA2MD_INSTANTIATE(Dual<double>)
+template class NodeStage<float>;
+template class NodeStage<double>;
+template class NodeStage<Dual<float>>;
+template class NodeStage<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md

@@ -1,16 +1,17 @@
-// Declarations shared by the files of a node step.
+// What the files of a node step share.
 #pragma once
 
 #include <algorithm>
 
-#include "cpu/stages/repformers.h"
+#include "cpu/stages/repformer_state.h"
+#include "cpu/vector/lanes.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
 // A block of atoms on its way through a node step. Null: the layer has no such update.
 template <class T>
-struct Repformers<T>::NodeBlock {
+struct NodeBlock {
   T* cat = nullptr;       // (rows, linear1_in)
   T* mlp = nullptr;       // (rows, g1) act(linear1 cat)
   T* self = nullptr;      // (rows, g1) act(g1_self g1)
@@ -22,23 +23,9 @@ struct Repformers<T>::NodeBlock {
 
 // One atom's part of a NodeBlock.
 template <class T>
-struct Repformers<T>::NodeRow {
+struct NodeRow {
   T *cat_g1, *cat_conv, *grrg, *drrd;  // its columns of the concatenation
   T *conv, *u, *weighted;
-};
-
-// d(Neighborhood); sw and the pair state are added to.
-template <class T>
-struct Repformers<T>::NeighborhoodGradient {
-  T *g2, *h2, *sw, *gg1;
-};
-
-// The places of an atom's neighbours in the table of radial layers (repformer_radial.cpp).
-template <class T>
-struct Repformers<T>::RadialPlaces {
-  int np;            // neighbours padded to the vector length
-  int* cell;         // (np)
-  T *value, *slope;  // (5, np) weights
 };
 
 // ---- sym(S): out[a][d] = sum_x S[x][a] S[x][d] / 3 for a < axis, with S (3, width)

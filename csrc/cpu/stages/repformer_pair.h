@@ -1,39 +1,54 @@
-// Declarations shared by the files of a pair step.
+// pair_init and pair_step: the g2 and h2 side of the repformers, forward and backward. An atom's pairs stay
+// in cache for all updates of a layer:
+//   g2' = alpha g2 + s1 act(linear2 g2) + s2 (g1_i gg1_j sw_j) P + s3 layernorm(attention)      h2' alike
+//
 #pragma once
 
-#include "cpu/stages/repformers.h"
+#include <memory>
+#include <vector>
+
+#include "cpu/stages/repformer_pair_attention.h"
+#include "cpu/stages/repformer_radial.h"
+#include "cpu/stages/repformer_sums.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {
 
-// The g2 attention of one atom's neighbours among themselves; rows of n numbers are padded to `np` columns.
-// The reverse sweep keeps every head's arrays, the forward one lets them share a place (strides of 0).
 template <class T>
-struct Repformers<T>::PairAttention {
-  int n, np;
-  std::size_t head_stride, query_stride;
-  T* sw;                          // (np)
-  T level;                        // slot_shares.h; 0: there are slots for all
-  T *hh, *ww;                     // (n, np) h2_j . h2_k, sw_j sw_k
-  T *logit_factor, *logit_shift;  // (n, np) z = logit factor + shift
-  T* map_factor;                  // (n, np) A = prob factor
-  T *g2_t, *h2_t;                 // (g2, np), (3, np)
-  T* query;                       // (head, n, g2) g2 M
-  T* logit;                       // (head, n, np)
-  T* prob;                        // (head, n, np) softmax of z
-  T *total, *empty;               // (np) scratch: a row's sum, and what empty slots add to it
-  T* map;                         // (head, n, np) the attention map A
-  T* applied;                     // (n, head, g2) A g2
-  T* norm;                        // (n, g2) layer norm's normalised input
-  T* rstd;                        // (n)
+class PairStage {
+ public:
+  // sums: of gradients by weights, for dual numbers.
+  PairStage(RepformerState<T>* state, RadialTables<T>* radial, RepformerSums<T>* sums)
+      : state_(*state),
+        radial_(*radial),
+        sums_(sums),
+        attention_(state, sums),
+        kept_arenas_(new Arena[state->work.threads]),
+        kept_(state->work.threads) {}
 
-  std::size_t square() const { return static_cast<std::size_t>(n) * np; }
-};
+  void init(Range range);
+  // From g1(l) and the pair state of layer l to that of the next.
+  void forward(int l, Range range);
+  // d g2 of the next layer gives way to that of this one; with an updated h2, assigns d h2(l), else adds to
+  // it; adds to d sw, and with g1g1 to d g1(l) of the atom and to the pairs' shares, which it begins.
+  void backward(int l, Range range);
+  void init_backward(Range range);
 
-// Gradients that the pair updates of one atom add to.
-template <class T>
-struct Repformers<T>::PairGradient {
-  T *g2, *h2, *sw;
+ private:
+  void remake_g2(int l, Range range);
+  bool turns_with_attention(int l) const;
+  void pair_self(int l, const Neighborhood<T>& a, T* out, Arena& arena);
+  void pair_self_backward(int l, int i, const Neighborhood<T>& a, const T* dout, T* dx, Arena& arena);
+  void pair_g1g1(int l, int i, const Neighborhood<T>& a, T* out, Arena& arena);
+  void pair_g1g1_backward(int l, int i, const Neighborhood<T>& a, const T* dout, T* dsw, Arena& arena);
+
+  RepformerState<T>& state_;
+  RadialTables<T>& radial_;
+  RepformerSums<T>* sums_;
+  NeighborAttention<T> attention_;
+  // attention that forward() keeps for backward() of the same block, per thread
+  std::unique_ptr<Arena[]> kept_arenas_;
+  std::vector<PairAttention<T>*> kept_;
 };
 
 }  // namespace DPA2MD_ISA

@@ -1,13 +1,10 @@
-// The gated attention of g2 (update_g2_has_attn) and the h2 update that shares its map, forward and backward.
-// Folded per head (cpu_backend.cpp): M = Wq Wk^T / sqrt(hidden), V = Wv Wo. With hh_jk = h2_j . h2_k and
-// ww_jk = sw_j sw_k:
-//   l = (g2 M) g2^T      p = softmax_k(z), z = (l [hh] + 20) ww - 20      A = p ww hh / sqrt(3)
-//   out = layernorm(sum_h (A_h g2) V_h + b)      h2' = alpha h2 + s sum_h w_h A_h h2
-// The factors of l and p are the same for all heads and computed once: z = l a + c, A = p m.
+// The attention of g2: repformer_pair_attention.h.
+#include "cpu/stages/repformer_pair_attention.h"
+
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/stages/repformer_pair.h"
+#include "cpu/stages/repformer_sums.h"
 #include "cpu/vector/lanes.h"
 #include "cpu/vector/simd_math.h"
 #include "model/slot_shares.h"
@@ -46,15 +43,15 @@ void normalise_rows(int rows, int width, Real<T> eps, T* x, T* rstd) {
 // Rows are padded with switched-off neighbours, sw = 0: in a smooth model these are empty slots like the
 // others, with l = -20 in the softmax and nothing in A; else c = -infinity shuts them out.
 template <class T>
-void Repformers<T>::attention_factors(const Neighborhood& a, bool keep, PairAttention* s, Arena& arena) {
-  const Repformer& f = rep();
+void NeighborAttention<T>::factors(const Neighborhood<T>& a, bool keep, PairAttention<T>* s, Arena& arena) {
+  const Repformer& f = state_.rep();
   const int n = s->n = a.n, np = s->np = padded(a.n, lanes<T>()), d = f.g2_dim;
   const std::size_t square = static_cast<std::size_t>(n) * np, heads = keep ? f.attn2_nhead : 1;
   s->head_stride = keep ? square : 0;
   s->query_stride = keep ? static_cast<std::size_t>(n) * d : 0;
   s->sw = arena.zeros<T>(np);
   std::copy(a.sw, a.sw + n, s->sw);
-  s->level = level_of(n, a.sw);
+  s->level = state_.level_of(n, a.sw);
   for (T** p : {&s->hh, &s->ww, &s->logit_factor, &s->logit_shift, &s->map_factor})
     *p = arena.take<T>(square);
   s->g2_t = arena.take<T>(static_cast<std::size_t>(d) * np);
@@ -65,7 +62,7 @@ void Repformers<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
   transpose_padded(n, d, a.g2, s->g2_t, np);
   const T* h2_t = s->h2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   transpose(n, 3, a.h2, kH2Row, s->h2_t, np);
-  const T off = model_.smooth ? T(0) : T(-1e30);
+  const T off = state_.model.smooth ? T(0) : T(-1e30);
   for (int j = 0; j < n; ++j) {
     const T *x = a.h2 + kH2Row * j, swj = s->sw[j];
     const std::size_t at = static_cast<std::size_t>(j) * np;
@@ -79,7 +76,7 @@ void Repformers<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
       put(s->logit_shift + at + k, Real<T>(kAttentionShift) * ww - Real<T>(kAttentionShift));
       put(s->map_factor + at + k, hh * ww * Real<T>(kInvSqrt3));
     }
-    if (model_.smooth) continue;
+    if (state_.model.smooth) continue;
     for (int k = 0; k < np; ++k) s->logit_shift[at + k] = k < n ? T(0) : off;
   }
 }
@@ -87,10 +84,10 @@ void Repformers<T>::attention_factors(const Neighborhood& a, bool keep, PairAtte
 // ---- the map of a head
 
 template <class T>
-void Repformers<T>::attention_map(int l, int h, const Neighborhood& a, PairAttention* s) {
-  const int n = s->n, np = s->np, d = rep().g2_dim;
+void NeighborAttention<T>::map(int l, int h, const Neighborhood<T>& a, PairAttention<T>* s) {
+  const int n = s->n, np = s->np, d = state_.rep().g2_dim;
   T *query = s->query + h * s->query_stride, *logit = s->logit + h * s->head_stride;
-  gemm(n, d, d, plain(a.g2, d), weights(l).attn2_map.data() + h * d * d, d, query, d, false);
+  gemm(n, d, d, plain(a.g2, d), state_.weights(l).attn2_map.data() + h * d * d, d, query, d, false);
   gemm(n, np, d, plain(query, d), s->g2_t, np, logit, np, false);
   softmax_rows(*s, logit, s->prob + h * s->head_stride, s->map + h * s->head_stride);
 }
@@ -98,7 +95,7 @@ void Repformers<T>::attention_map(int l, int h, const Neighborhood& a, PairAtten
 // Without a maximum subtracted from each row where no row needs it: exp then neither overflows nor leaves a
 // sum of nothing, nor one that the padding, taken off again, would drown.
 template <class T>
-void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob, T* map) const {
+void NeighborAttention<T>::softmax_rows(const PairAttention<T>& s, const T* logit, T* prob, T* map) const {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
   using Values = typename Vector<Real<T>, W>::type;
@@ -115,9 +112,9 @@ void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
   const Values outside = (top > safe) | (bottom < -safe) ? one : Values{};
   const Values below = bottom < Values{} - Real<T>(kAttentionShift) ? one : Values{};
   const bool low = sum_lanes<Real<T>, W>(below) != 0;
-  const int slots = model_.smooth ? rep().nsel - n : 0,
-            beyond = rep().nsel - np;  // empty; beyond the padding
-  const bool tame = model_.smooth && sum_lanes<Real<T>, W>(outside) == 0 && (beyond >= 0 || !low);
+  const int slots = state_.model.smooth ? state_.rep().nsel - n : 0,
+            beyond = state_.rep().nsel - np;  // empty; beyond the padding
+  const bool tame = state_.model.smooth && sum_lanes<Real<T>, W>(outside) == 0 && (beyond >= 0 || !low);
   std::fill_n(s.empty, n, T(beyond) * math::exp(T(-kAttentionShift)));
   for (int j = 0; j < n && !tame; ++j) {
     T* z = prob + static_cast<std::size_t>(j) * np;
@@ -152,7 +149,7 @@ void Repformers<T>::softmax_rows(const PairAttention& s, const T* logit, T* prob
 // `prob` holds the exponentials. Zeroes those of the padding, which may be too large beside such
 // denominators.
 template <class T>
-void Repformers<T>::shared_totals(const PairAttention& s, const T* logit, T* prob) const {
+void NeighborAttention<T>::shared_totals(const PairAttention<T>& s, const T* logit, T* prob) const {
   for (int j = 0; j < s.n; ++j) {
     s.total[j] = T(0);
     for (int k = 0, at = j * s.np; k < s.n; ++k, ++at) {
@@ -166,8 +163,8 @@ void Repformers<T>::shared_totals(const PairAttention& s, const T* logit, T* pro
 // The reverse of shared_totals: returns the totals' derivatives by z, (head, n, np), divided by the
 // exponentials. Adds the totals' gradient through the shares to d sw.
 template <class T>
-T* Repformers<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, Arena& arena) const {
-  const int n = s.n, np = s.np, heads = rep().attn2_nhead;
+T* NeighborAttention<T>::shared_slopes(const PairAttention<T>& s, const T* mean, T* dsw, Arena& arena) const {
+  const int n = s.n, np = s.np, heads = state_.rep().attn2_nhead;
   T* slope = arena.zeros<T>(heads * s.square());
   T* dshare = arena.zeros<T>(n);
   for (int h = 0; h < heads; ++h) {
@@ -181,19 +178,19 @@ T* Repformers<T>::shared_slopes(const PairAttention& s, const T* mean, T* dsw, A
       }
     }
   }
-  slot_shares_backward(n, s.sw, s.level, dshare, dsw);
+  state_.slot_shares_backward(n, s.sw, s.level, dshare, dsw);
   return slope;
 }
 
 // The reverse of A and the softmax of all heads: turns dmap (head, n, np) into d l, and adds the factors'
 // gradients to d h2 and d sw. hh and ww are symmetric in j and k: either side gets its part of every element.
 template <class T>
-void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAttention& s, T* dmap,
-                                            PairGradient* g, Arena& arena) {
+void NeighborAttention<T>::rows_backward(const Neighborhood<T>& a, const PairAttention<T>& s, T* dmap,
+                                         PairGradient<T>* g, Arena& arena) {
   constexpr int W = lanes<T>();
   using V = typename Vector<T, W>::type;
-  const int n = s.n, np = s.np, heads = rep().attn2_nhead;
-  const bool gate = rep().attn2_gate;
+  const int n = s.n, np = s.np, heads = state_.rep().attn2_nhead;
+  const bool gate = state_.rep().attn2_gate;
   T* mean = arena.take<T>(static_cast<std::size_t>(heads) * np);
   for (int h = 0; h < heads; ++h) {
     const T *prob = s.prob + h * s.square(), *d = dmap + h * s.square();
@@ -207,7 +204,7 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
   }
   T* dsw = arena.zeros<T>(np);
   const T* slope = value_of(s.level) > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
-  if (!wants_geometry()) {
+  if (!state_.wants_geometry()) {
     for (int h = 0; h < heads; ++h) {
       for (int j = 0; j < n; ++j) {
         const V middle = spread<W>(mean[h * np + j]);
@@ -255,7 +252,7 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
   }
   for (int k = 0; k < n; ++k) {
     for (int c = 0; c < 3; ++c) g->h2[kH2Row * k + c] += dh2_t[c * np + k];
-    if (model_.smooth) g->sw[k] += dsw[k];
+    if (state_.model.smooth) g->sw[k] += dsw[k];
   }
 }
 
@@ -264,28 +261,29 @@ void Repformers<T>::attention_rows_backward(const Neighborhood& a, const PairAtt
 // Head h's A g2; once all heads are there, they go through the values and the layer norm together. The values
 // and their bias have been freed of the mean over their columns, so that the norm finds none to subtract.
 template <class T>
-void Repformers<T>::attention_g2(int l, int h, const Neighborhood& a, PairAttention* s, Arena& arena) {
-  const RepformerWeights<Real<T>>& w = weights(l);
-  const int n = s->n, d = rep().g2_dim, all = rep().attn2_nhead * d;
+void NeighborAttention<T>::apply_to_g2(int l, int h, const Neighborhood<T>& a, PairAttention<T>* s,
+                                       Arena& arena) {
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
+  const int n = s->n, d = state_.rep().g2_dim, all = state_.rep().attn2_nhead * d;
   if (h == 0) s->applied = arena.take<T>(static_cast<std::size_t>(n) * all);
   gemm(n, d, n, plain(s->map + h * s->head_stride, s->np), a.g2, d, s->applied + h * d, all, false);
-  if (h + 1 < rep().attn2_nhead) return;
+  if (h + 1 < state_.rep().attn2_nhead) return;
   s->norm = arena.take<T>(static_cast<std::size_t>(n) * d);
   s->rstd = arena.take<T>(s->np);
   for (int j = 0; j < n; ++j) {
     for (int c = 0; c < d; ++c) s->norm[j * d + c] = T(w.attn2_bias[c]);
   }
   gemm(n, d, all, plain(s->applied, all), w.attn2_value.data(), d, s->norm, d, true);
-  normalise_rows(n, d, Real<T>(rep().ln_eps), s->norm, s->rstd);
+  normalise_rows(n, d, Real<T>(state_.rep().ln_eps), s->norm, s->rstd);
 }
 
 // dout (n, g2) of the layer's g2 -> gradient of what the layer norm reads, but for the mean of each row: the
 // values' weights, with none of their own, let it drop out.
 template <class T>
-void Repformers<T>::attention_norm_backward(int l, const PairAttention& s, const T* dout, T* dsum,
-                                            Arena& arena) {
-  const RepformerWeights<Real<T>>& w = weights(l);
-  const int n = s.n, d = rep().g2_dim;
+void NeighborAttention<T>::norm_backward(int l, const PairAttention<T>& s, const T* dout, T* dsum,
+                                         Arena& arena) {
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
+  const int n = s.n, d = state_.rep().g2_dim;
   for (int j = 0; j < n; ++j) {
     for (int c = 0; c < d; ++c) dsum[j * d + c] = dout[j * d + c] * w.scale_attn2[c] * w.ln_w[c];
   }
@@ -300,8 +298,9 @@ void Repformers<T>::attention_norm_backward(int l, const PairAttention& s, const
 // ---- the map applied to h2: out = alpha h2 + s sum_h w_h A_h h2
 
 template <class T>
-void Repformers<T>::attention_h2(int l, int h, const Neighborhood& a, const PairAttention& s, T* out) {
-  const RepformerWeights<Real<T>>& w = weights(l);
+void NeighborAttention<T>::apply_to_h2(int l, int h, const Neighborhood<T>& a, const PairAttention<T>& s,
+                                       T* out) {
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
   for (int j = 0; j < a.n && h == 0; ++j) {
     for (int c = 0; c < 3; ++c) out[kH2Row * j + c] = w.h2_alpha * a.h2[kH2Row * j + c];
   }
@@ -316,10 +315,11 @@ void Repformers<T>::attention_h2(int l, int h, const Neighborhood& a, const Pair
 
 // Head h's share: adds to dmap and to d h2 (alpha's share is added by attention_backward).
 template <class T>
-void Repformers<T>::attention_h2_backward(int l, int h, const Neighborhood& a, const PairAttention& s,
-                                          const T* dh2_out, T* dmap, T* dh2) {
+void NeighborAttention<T>::apply_to_h2_backward(int l, int h, const Neighborhood<T>& a,
+                                                const PairAttention<T>& s, const T* dh2_out, T* dmap,
+                                                T* dh2) {
   const T* map = s.map + h * s.head_stride;
-  const Real<T> scale = weights(l).h2_scale * weights(l).h2_head[h];
+  const Real<T> scale = state_.weights(l).h2_scale * state_.weights(l).h2_head[h];
   for (int j = 0; j < a.n; ++j) {
     const T* d = dh2_out + kH2Row * j;
     for (int k = 0; k < a.n; ++k) {
@@ -332,48 +332,44 @@ void Repformers<T>::attention_h2_backward(int l, int h, const Neighborhood& a, c
 
 // ---- all heads
 
-// Everything but what becomes of the layer norm's input; assigns h2 of the next layer (null without an
-// update).
 template <class T>
-void Repformers<T>::attention_heads(int l, const Neighborhood& a, bool keep, T* h2_out, PairAttention* s,
-                                    Arena& arena) {
-  attention_factors(a, keep, s, arena);
-  for (int h = 0; h < rep().attn2_nhead; ++h) {
-    attention_map(l, h, a, s);
-    if (rep().has_g2_attn) attention_g2(l, h, a, s, arena);
-    if (h2_out) attention_h2(l, h, a, *s, h2_out);
+void NeighborAttention<T>::heads(int l, const Neighborhood<T>& a, bool keep, T* h2_out, PairAttention<T>* s,
+                                 Arena& arena) {
+  factors(a, keep, s, arena);
+  for (int h = 0; h < state_.rep().attn2_nhead; ++h) {
+    map(l, h, a, s);
+    if (state_.rep().has_g2_attn) apply_to_g2(l, h, a, s, arena);
+    if (h2_out) apply_to_h2(l, h, a, *s, h2_out);
   }
 }
 
-// Adds the attention's update to g2 of the next layer; assigns its h2 (null without an h2 update).
 template <class T>
-void Repformers<T>::attention(int l, const Neighborhood& a, bool keep, PairAttention* s, T* g2_out, T* h2_out,
-                              Arena& arena) {
-  const RepformerWeights<Real<T>>& w = weights(l);
-  const int d = rep().g2_dim;
-  attention_heads(l, a, keep, h2_out, s, arena);
-  for (int j = 0; j < a.n && rep().has_g2_attn; ++j) {
+void NeighborAttention<T>::forward(int l, const Neighborhood<T>& a, bool keep, PairAttention<T>* s, T* g2_out,
+                                   T* h2_out, Arena& arena) {
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
+  const int d = state_.rep().g2_dim;
+  heads(l, a, keep, h2_out, s, arena);
+  for (int j = 0; j < a.n && state_.rep().has_g2_attn; ++j) {
     T* out = g2_out + j * d;
     const T* norm = s->norm + j * d;
     for (int c = 0; c < d; ++c) out[c] += w.scale_attn2[c] * (norm[c] * w.ln_w[c] + w.ln_b[c]);
   }
 }
 
-// Adds to g's gradients; dh2_out is null without an h2 update. s: with all heads kept.
 template <class T>
-void Repformers<T>::attention_backward(int l, [[maybe_unused]] int i, const Neighborhood& a,
-                                       const PairAttention& s, const T* dout, const T* dh2_out,
-                                       PairGradient* g, Arena& arena) {
-  const RepformerWeights<Real<T>>& w = weights(l);
-  const int n = a.n, d = rep().g2_dim, heads = rep().attn2_nhead, rows = heads * n;
+void NeighborAttention<T>::backward(int l, [[maybe_unused]] int i, const Neighborhood<T>& a,
+                                    const PairAttention<T>& s, const T* dout, const T* dh2_out,
+                                    PairGradient<T>* g, Arena& arena) {
+  const RepformerWeights<Real<T>>& w = state_.weights(l);
+  const int n = a.n, d = state_.rep().g2_dim, heads = state_.rep().attn2_nhead, rows = heads * n;
   const std::size_t size = static_cast<std::size_t>(n) * d;
   // of all heads, one below the other, so that what they add to d g2 is one product
   T* dmap = arena.take<T>(s.square() * heads);
   T* dhead = arena.take<T>(size * heads);
-  if (rep().has_g2_attn) {
+  if (state_.rep().has_g2_attn) {
     T* dsum = arena.take<T>(size);
-    attention_norm_backward(l, s, dout, dsum, arena);
-    if constexpr (is_dual<T>) norm_gradient(l, i, s, dout, dsum, arena);
+    norm_backward(l, s, dout, dsum, arena);
+    if constexpr (is_dual<T>) sums_->norm(l, i, s, dout, dsum, arena);
     for (int h = 0; h < heads; ++h) {
       gemm(n, d, d, plain(dsum, d), w.attn2_value_t.data() + h * d * d, d, dhead + h * size, d, false);
     }
@@ -383,18 +379,14 @@ void Repformers<T>::attention_backward(int l, [[maybe_unused]] int i, const Neig
     std::fill_n(dmap, s.square() * heads, T(0));
   }
   for (int h = 0; dh2_out && h < heads; ++h) {
-    attention_h2_backward(l, h, a, s, dh2_out, dmap + h * s.square(), g->h2);
-    if constexpr (is_dual<T>) h2_gradient(l, h, i, a, s, dh2_out);
+    apply_to_h2_backward(l, h, a, s, dh2_out, dmap + h * s.square(), g->h2);
+    if constexpr (is_dual<T>) sums_->h2(l, h, i, a, s, dh2_out);
   }
-  attention_rows_backward(a, s, dmap, g, arena);
+  rows_backward(a, s, dmap, g, arena);
   gemm(n, d, rows, transposed(dmap, s.np), s.query, d, g->g2, d, true);
   for (int h = 0; h < heads; ++h) {
     gemm(n, d, n, plain(dmap + h * s.square(), s.np), a.g2, d, dhead + h * size, d, false);
-    if constexpr (is_dual<T>) {
-      double* sum =
-          gradient(&RepformerGradients<Real<T>>::attn2_map, l, i) + static_cast<std::size_t>(h) * d * d;
-      add_product(n, d, d, a.g2, d, dhead + h * size, d, arena, sum);
-    }
+    if constexpr (is_dual<T>) sums_->map(l, h, i, a, dhead + h * size, arena);
     gemm(n, d, d, plain(dhead + h * size, d), w.attn2_map_t.data() + h * d * d, d, g->g2, d, true);
   }
   for (int j = 0; dh2_out && j < n; ++j) {
@@ -402,15 +394,10 @@ void Repformers<T>::attention_backward(int l, [[maybe_unused]] int i, const Neig
   }
 }
 
-#define DPA2MD_INSTANTIATE(T)                                                                               \
-  template void Repformers<T>::attention_heads(int, const Neighborhood&, bool, T*, PairAttention*, Arena&); \
-  template void Repformers<T>::attention(int, const Neighborhood&, bool, PairAttention*, T*, T*, Arena&);   \
-  template void Repformers<T>::attention_backward(int, int, const Neighborhood&, const PairAttention&,      \
-                                                  const T*, const T*, PairGradient*, Arena&);
-DPA2MD_INSTANTIATE(float)
-DPA2MD_INSTANTIATE(double)
-DPA2MD_INSTANTIATE(Dual<float>)
-DPA2MD_INSTANTIATE(Dual<double>)
+template class NeighborAttention<float>;
+template class NeighborAttention<double>;
+template class NeighborAttention<Dual<float>>;
+template class NeighborAttention<Dual<double>>;
 
 }  // namespace DPA2MD_ISA
 }  // namespace dpa2md
