@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <exception>
 
-#include "cpu/memory_limit.h"
+#include "cpu/parts/memory_limit.h"
 #include "model/embedding_tables.h"
 
 namespace dpa2md {

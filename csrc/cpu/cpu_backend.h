@@ -5,7 +5,7 @@
 
 #include <type_traits>
 
-#include "cpu/gradients.h"
+#include "cpu/parts/gradients.h"
 #include "cpu/stages/env_mat.h"
 #include "cpu/stages/fitting.h"
 #include "cpu/stages/g1_transform.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "cpu/memory_limit.h"
+#include "cpu/parts/memory_limit.h"
 #include "engine/backend.h"
 
 namespace dpa2md {

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "check.h"
-#include "cuda/emulation/emulation.h"
+#include "cuda/host/emulated_device.h"
 #include "engine/engine.h"
 #include "model_files.h"
 #include "neighbors/neighbors.h"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/shares.h"
+#include "cpu/parts/shares.h"
 #include "cpu/vector/lanes.h"
 #include "isa.h"
 

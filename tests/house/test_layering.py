@@ -97,6 +97,13 @@ FLOORS = {
 }
 
 
+# The same inside of the backends, from the lowest room to the top.
+ROOMS = (
+    ("cpu/vector", "cpu/parts", "cpu/stages", "cpu"),
+    ("cuda/emulation", "cuda/block", "cuda/kernels", "cuda/host", "cuda"),
+)
+
+
 def floor_of(header: str) -> str:
     """The folder of a header of ours, "" for another; public headers are included by name."""
     first = Path(header).parts[0]
@@ -122,6 +129,21 @@ def test_core_includes_one_way():
         "engine",
         "neighbors",
     ) in arrows  # the rule sees something
+
+
+@pytest.mark.parametrize("rooms", ROOMS, ids=lambda rooms: rooms[-1])
+def test_a_backend_includes_one_way(rooms):
+    seen = set()
+    for path in CORE:
+        where = path.parent.relative_to(ROOT / "csrc").as_posix()
+        if where not in rooms:
+            continue
+        for header in includes(path):
+            target = Path(header).parent.as_posix()
+            if target in rooms:
+                seen.add((where, target))
+                assert rooms.index(target) <= rooms.index(where), f"{name(path)} includes {header}"
+    assert {a for a, b in seen if a != b} >= set(rooms[2:-1])  # the rule sees something
 
 
 def test_core_names_headers_from_the_top():

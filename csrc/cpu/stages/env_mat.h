@@ -3,9 +3,9 @@
 
 #include <type_traits>
 
-#include "cpu/memory_plan.h"
-#include "cpu/shares.h"
-#include "cpu/workspace.h"
+#include "cpu/parts/memory_plan.h"
+#include "cpu/parts/shares.h"
+#include "cpu/parts/workspace.h"
 #include "model/model.h"
 
 namespace dpa2md {

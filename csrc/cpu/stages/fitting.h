@@ -2,9 +2,9 @@
 // sweep.
 #pragma once
 
-#include "cpu/row_net.h"
-#include "cpu/row_net_tangents.h"
-#include "cpu/workspace.h"
+#include "cpu/parts/row_net.h"
+#include "cpu/parts/row_net_tangents.h"
+#include "cpu/parts/workspace.h"
 #include "model/formulas.h"
 #include "model/model.h"
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu/vector/net.h"
+#include "cpu/parts/net.h"
 #include "model/folding.h"
 
 namespace dpa2md {

@@ -4,10 +4,10 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/gradients.h"
-#include "cpu/linear.h"
-#include "cpu/memory_plan.h"
-#include "cpu/workspace.h"
+#include "cpu/parts/gradients.h"
+#include "cpu/parts/linear.h"
+#include "cpu/parts/memory_plan.h"
+#include "cpu/parts/workspace.h"
 #include "model/model.h"
 
 namespace dpa2md {

@@ -336,29 +336,20 @@ void NodeStage<T>::begin_pair_gradients(Range range) {
   state_.clear_geometry(range);
 }
 
+// The dense updates in reverse: assigns d, the gradients with respect to a NodeBlock's members that the
+// atoms' own updates read, and adds to d g1(l) of the block's atoms.
 template <class T>
-void NodeStage<T>::backward(int l, Range range) {
-  Arena& arena_ = state_.arena();
-  Arena::Scope scope(arena_);
+void NodeStage<T>::dense_backward(int l, Range range, Arena& arena, NodeBlock<T>* d) {
   const Repformer& f = state_.rep();
   const RepformerWeights<Real<T>>& w = state_.weights(l);
   const int rows = range.size(), width = f.g1_dim, heads = f.attn1_nhead, in = f.linear1_in();
   const std::size_t block = static_cast<std::size_t>(rows) * width;
-  if (l == state_.last()) begin_pair_gradients(range);
-  if (state_.any_reads_gg1() && (l == state_.last() || !f.has_g1g1)) state_.clear_shares(range);
-  NodeBlock<T> s, d;  // d: gradients with respect to the members of s
-  if (state_.work.low_memory && l != state_.last()) {
-    node_block(l, range, arena_, &s);
-  } else if (f.has_g1_attn) {
-    node_queries(l, range, arena_, &s);
-  }
-
   const T* dout = state_.dg1(l + 1) + static_cast<std::size_t>(range.begin) * width;
   T* dx = state_.dg1(l) + static_cast<std::size_t>(range.begin) * width;
   for (std::size_t k = 0; k < block; ++k) dx[k] += w.g1_alpha * dout[k];
   // dout through x' = ... + scale * act(pre)
   const auto scaled = [&](const Weights<T>& scale, const T* slope) {
-    T* out = arena_.take<T>(block);
+    T* out = arena.take<T>(block);
     for (std::size_t at = 0; at < block; at += width) {
       for (int c = 0; c < width; ++c) out[at + c] = dout[at + c] * scale[c];
     }
@@ -371,19 +362,35 @@ void NodeStage<T>::backward(int l, Range range) {
     w.self.backward(rows, dself, width, dx, width, true);
     if constexpr (is_dual<T>) sums_->layer(l).self->keep_dy(range, dself, width);
   }
-  d.cat = arena_.take<T>(static_cast<std::size_t>(rows) * in);
+  d->cat = arena.take<T>(static_cast<std::size_t>(rows) * in);
   const T* dmlp = scaled(w.scale_mlp, mlp_slope(l, range));
-  w.mlp.backward(rows, dmlp, width, d.cat, in, false);
+  w.mlp.backward(rows, dmlp, width, d->cat, in, false);
   if constexpr (is_dual<T>) sums_->layer(l).mlp->keep_dy(range, dmlp, width);
-  if (f.has_conv && f.g1_out_conv) d.conv = scaled(w.scale_conv, nullptr);
-  if (f.has_g1_attn) {
-    d.weighted = arena_.take<T>(block * heads);
-    d.u = arena_.take<T>(block * heads);
-    const T* dattn = scaled(w.scale_attn1, nullptr);
-    w.attn1_value.backward(rows, dattn, width, d.weighted, heads * width, false);
-    if constexpr (is_dual<T>) sums_->layer(l).attn1_value->keep_dy(range, dattn, width);
-  }
+  if (f.has_conv && f.g1_out_conv) d->conv = scaled(w.scale_conv, nullptr);
+  if (!f.has_g1_attn) return;
+  d->weighted = arena.take<T>(block * heads);
+  d->u = arena.take<T>(block * heads);
+  const T* dattn = scaled(w.scale_attn1, nullptr);
+  w.attn1_value.backward(rows, dattn, width, d->weighted, heads * width, false);
+  if constexpr (is_dual<T>) sums_->layer(l).attn1_value->keep_dy(range, dattn, width);
+}
 
+template <class T>
+void NodeStage<T>::backward(int l, Range range) {
+  Arena& arena_ = state_.arena();
+  Arena::Scope scope(arena_);
+  const Repformer& f = state_.rep();
+  const int rows = range.size(), width = f.g1_dim;
+  if (l == state_.last()) begin_pair_gradients(range);
+  if (state_.any_reads_gg1() && (l == state_.last() || !f.has_g1g1)) state_.clear_shares(range);
+  NodeBlock<T> s, d;
+  if (state_.work.low_memory && l != state_.last()) {
+    node_block(l, range, arena_, &s);
+  } else if (f.has_g1_attn) {
+    node_queries(l, range, arena_, &s);
+  }
+  dense_backward(l, range, arena_, &d);
+  T* dx = state_.dg1(l) + static_cast<std::size_t>(range.begin) * width;
   for (int b = 0; b < rows; ++b) {
     Arena::Scope atom(arena_);
     const Neighborhood<T> a = node_neighborhood(l, range.begin + b, true, arena_);
@@ -402,10 +409,10 @@ void NodeStage<T>::backward(int l, Range range) {
     for (int j = 0; g.gg1 && j < a.n; ++j) axpy(width, Real<T>(1), g.gg1 + j * width, state_.share(a.q0 + j));
     for (int j = 0; state_.model.smooth && j < a.n; ++j) state_.env.dsw[a.q0 + j] += g.sw[j];
   }
-  if (f.has_g1_attn) w.attn1_query.backward(rows, d.u, heads * width, dx, width, true);
-  if constexpr (is_dual<T>) {
-    if (f.has_g1_attn) sums_->layer(l).attn1_query->keep_dy(range, d.u, heads * width);
-  }
+  if (!f.has_g1_attn) return;
+  const int all = f.attn1_nhead * width;
+  state_.weights(l).attn1_query.backward(rows, d.u, all, dx, width, true);
+  if constexpr (is_dual<T>) sums_->layer(l).attn1_query->keep_dy(range, d.u, all);
 }
 
 template class NodeStage<float>;

@@ -47,6 +47,7 @@ class NodeStage {
   T* self_slope(int l, Range range) { return slope(self_slope_, self_slope_block_, l, range); }
   void node_queries(int l, Range range, Arena& arena, NodeBlock<T>* s);
   void node_block(int l, Range range, Arena& arena, NodeBlock<T>* s);
+  void dense_backward(int l, Range range, Arena& arena, NodeBlock<T>* d);
   void begin_pair_gradients(Range range);
 
   RepformerState<T>& state_;

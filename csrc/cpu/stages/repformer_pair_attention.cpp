@@ -182,6 +182,27 @@ T* NeighborAttention<T>::shared_slopes(const PairAttention<T>& s, const T* mean,
   return slope;
 }
 
+// Turns dmap (head, n, np) into d l, and leaves the factors out; mean: of each row, slope: of shared_slopes
+// or null.
+template <class T>
+void NeighborAttention<T>::logits_backward(const PairAttention<T>& s, const T* mean, const T* slope,
+                                           T* dmap) const {
+  constexpr int W = lanes<T>();
+  using V = typename Vector<T, W>::type;
+  const int n = s.n, np = s.np, heads = state_.rep().attn2_nhead;
+  for (int h = 0; h < heads; ++h) {
+    for (int j = 0; j < n; ++j) {
+      const V middle = spread<W>(mean[h * np + j]);
+      for (int k = 0; k < np; k += W) {
+        const std::size_t at = static_cast<std::size_t>(j) * np + k, there = h * s.square() + at;
+        const V taken = slope ? middle * vec(slope + there) : middle;
+        const V dz = vec(s.prob + there) * (vec(dmap + there) * vec(s.map_factor + at) - taken);
+        put(dmap + there, dz * vec(s.logit_factor + at));
+      }
+    }
+  }
+}
+
 // The reverse of A and the softmax of all heads: turns dmap (head, n, np) into d l, and adds the factors'
 // gradients to d h2 and d sw. hh and ww are symmetric in j and k: either side gets its part of every element.
 template <class T>
@@ -204,20 +225,7 @@ void NeighborAttention<T>::rows_backward(const Neighborhood<T>& a, const PairAtt
   }
   T* dsw = arena.zeros<T>(np);
   const T* slope = value_of(s.level) > 0 ? shared_slopes(s, mean, dsw, arena) : nullptr;
-  if (!state_.wants_geometry()) {
-    for (int h = 0; h < heads; ++h) {
-      for (int j = 0; j < n; ++j) {
-        const V middle = spread<W>(mean[h * np + j]);
-        for (int k = 0; k < np; k += W) {
-          const std::size_t at = static_cast<std::size_t>(j) * np + k, there = h * s.square() + at;
-          const V taken = slope ? middle * vec(slope + there) : middle;
-          const V dz = vec(s.prob + there) * (vec(dmap + there) * vec(s.map_factor + at) - taken);
-          put(dmap + there, dz * vec(s.logit_factor + at));
-        }
-      }
-    }
-    return;
-  }
+  if (!state_.wants_geometry()) return logits_backward(s, mean, slope, dmap);
   T* dh2_t = arena.zeros<T>(3 * static_cast<std::size_t>(np));
   for (int j = 0; j < n; ++j) {
     const T *h2 = a.h2 + kH2Row * j, swj = s.sw[j];

@@ -65,6 +65,7 @@ class NeighborAttention {
   void softmax_rows(const PairAttention<T>& s, const T* logit, T* prob, T* map) const;
   void shared_totals(const PairAttention<T>& s, const T* logit, T* prob) const;
   T* shared_slopes(const PairAttention<T>& s, const T* mean, T* dsw, Arena& arena) const;
+  void logits_backward(const PairAttention<T>& s, const T* mean, const T* slope, T* dmap) const;
   void rows_backward(const Neighborhood<T>& a, const PairAttention<T>& s, T* dmap, PairGradient<T>* g,
                      Arena& arena);
   void apply_to_g2(int l, int h, const Neighborhood<T>& a, PairAttention<T>* s, Arena& arena);

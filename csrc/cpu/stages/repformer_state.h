@@ -5,10 +5,10 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/shares.h"
+#include "cpu/parts/net.h"
+#include "cpu/parts/shares.h"
 #include "cpu/stages/env_mat.h"
 #include "cpu/stages/repformer_weights.h"
-#include "cpu/vector/net.h"
 #include "model/formulas.h"
 
 namespace dpa2md {

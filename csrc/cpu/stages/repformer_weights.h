@@ -1,10 +1,10 @@
 // The weights of a repformer layer, and the gradients by them.
 #pragma once
 
-#include "cpu/gradients.h"
-#include "cpu/linear.h"
-#include "cpu/tables.h"
-#include "cpu/vector/net.h"
+#include "cpu/parts/gradients.h"
+#include "cpu/parts/linear.h"
+#include "cpu/parts/net.h"
+#include "cpu/parts/tables.h"
 #include "model/model.h"
 
 namespace dpa2md {

@@ -5,8 +5,8 @@
 // way round than in DeePMD-kit: in_backend_order (g1_transform.h) turns the weights that read it.
 #pragma once
 
+#include "cpu/parts/net.h"
 #include "cpu/stages/repinit_tables.h"
-#include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

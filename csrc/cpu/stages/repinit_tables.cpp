@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "cpu/parts/net.h"
 #include "cpu/vector/gemm.h"
 #include "cpu/vector/lanes.h"
-#include "cpu/vector/net.h"
 #include "model/embedding_tables.h"
 
 namespace dpa2md {

@@ -8,11 +8,11 @@
 
 #include <memory>
 
-#include "cpu/gradients.h"
-#include "cpu/node_tables.h"
+#include "cpu/parts/gradients.h"
+#include "cpu/parts/net.h"
+#include "cpu/parts/node_tables.h"
+#include "cpu/parts/tables.h"
 #include "cpu/stages/env_mat.h"
-#include "cpu/tables.h"
-#include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

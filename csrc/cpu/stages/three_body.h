@@ -5,10 +5,10 @@
 
 #include <memory>
 
-#include "cpu/node_tables.h"
+#include "cpu/parts/net.h"
+#include "cpu/parts/node_tables.h"
+#include "cpu/parts/tables.h"
 #include "cpu/stages/env_mat.h"
-#include "cpu/tables.h"
-#include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

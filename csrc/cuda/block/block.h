@@ -1,6 +1,6 @@
 // A block of threads that works on one item (an atom, a group of atoms) at a time. The kernels of this
 // directory are written against it, so that the same code runs on the device (nvcc) and on the host (any C++
-// compiler, for tests: emulation.h).
+// compiler, for tests: host/emulated_device.h).
 #pragma once
 
 #include <cstddef>

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "cuda/block/device.h"
+#include "cuda/host/device.h"
 #include "cuda/kernels/repinit_tables.h"
 #include "cuda/kernels/three_body_tables.h"
 #include "model/embedding_tables.h"

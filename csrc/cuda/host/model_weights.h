@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/block/device.h"
 #include "cuda/block/tensor.h"
+#include "cuda/host/device.h"
 #include "cuda/kernels/pair_list.h"
 #include "cuda/kernels/views.h"
 #include "model/folding.h"

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "cuda/block/device.h"
+#include "cuda/host/device.h"
 #include "cuda/kernels/dense.h"
 #include "cuda/kernels/repformer_node_warp_backward.h"
 #include "engine/stages.h"

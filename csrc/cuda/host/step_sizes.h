@@ -7,7 +7,7 @@
 #include <initializer_list>
 #include <vector>
 
-#include "cuda/block/device.h"
+#include "cuda/host/device.h"
 
 namespace dpa2md {
 namespace DPA2MD_GPU {

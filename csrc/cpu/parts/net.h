@@ -2,7 +2,7 @@
 // lanes run over samples (pairs, triples or atoms) whatever the widths are.
 #pragma once
 
-#include "cpu/gradients.h"
+#include "cpu/parts/gradients.h"
 #include "cpu/vector/activate.h"
 #include "cpu/vector/gemm.h"
 #include "cpu/vector/memory.h"

@@ -1,9 +1,9 @@
-#include "cpu/row_net.h"
+#include "cpu/parts/row_net.h"
 
 #include <algorithm>
 
+#include "cpu/parts/net.h"
 #include "cpu/vector/activate.h"
-#include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

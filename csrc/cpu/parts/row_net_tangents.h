@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/gradients.h"
-#include "cpu/row_net.h"
+#include "cpu/parts/gradients.h"
+#include "cpu/parts/row_net.h"
 #include "cpu/vector/activate.h"
 
 namespace dpa2md {

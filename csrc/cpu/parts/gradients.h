@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/memory_plan.h"
+#include "cpu/parts/memory_plan.h"
+#include "cpu/parts/workspace.h"
 #include "cpu/vector/gemm.h"
 #include "cpu/vector/memory.h"
-#include "cpu/workspace.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -5,8 +5,8 @@
 
 #include <vector>
 
+#include "cpu/parts/workspace.h"
 #include "cpu/vector/memory.h"
-#include "cpu/workspace.h"
 #include "model/embedding_tables.h"
 
 namespace dpa2md {

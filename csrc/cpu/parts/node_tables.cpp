@@ -1,11 +1,11 @@
-#include "cpu/node_tables.h"
+#include "cpu/parts/node_tables.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/activation.h"
 #include "base/jet.h"
-#include "cpu/gradients.h"
+#include "cpu/parts/gradients.h"
 #include "cpu/vector/gemm.h"
 
 namespace dpa2md {

@@ -1,9 +1,9 @@
-#include "cpu/linear.h"
+#include "cpu/parts/linear.h"
 
 #include <algorithm>
 
+#include "cpu/parts/net.h"
 #include "cpu/vector/gemm.h"
-#include "cpu/vector/net.h"
 
 namespace dpa2md {
 namespace DPA2MD_ISA {

@@ -12,7 +12,7 @@
 #if defined(__CUDACC__)
 #include "cuda/host/launches.h"
 #else
-#include "cuda/emulation/emulation.h"
+#include "cuda/host/emulated_device.h"
 #endif
 
 namespace dpa2md {

@@ -1,4 +1,4 @@
-#include "cpu/row_net_tangents.h"
+#include "cpu/parts/row_net_tangents.h"
 
 #include <algorithm>
 

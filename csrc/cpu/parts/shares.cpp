@@ -1,4 +1,4 @@
-#include "cpu/shares.h"
+#include "cpu/parts/shares.h"
 
 #include <algorithm>
 

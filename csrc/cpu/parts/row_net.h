@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/linear.h"
-#include "cpu/memory_plan.h"
+#include "cpu/parts/linear.h"
+#include "cpu/parts/memory_plan.h"
 #include "cpu/vector/memory.h"
 #include "engine/stages.h"
 #include "model/model.h"
