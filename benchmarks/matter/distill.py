@@ -21,7 +21,7 @@ from ase import Atoms
 from ase.io import read, write
 from costs import costs
 from plan import DISTILLATIONS, RATE, Distillation, FewShot
-from run import DONE, dpa2md, errors, finish, rounded, training_files, tune, who, write_tables
+from run import DONE, dpa2md, errors, finish, read_done, rounded, training_files, tune, write_tables
 
 SHIPPED = "water"
 TEACHER, STUDENT = "teacher", "student"
@@ -116,13 +116,13 @@ def table(data: Path, out: Path, python: str | None) -> list[dict[str, Any]]:
     lines = []
     plans = {plan.target: plan for plan in DISTILLATIONS}
     for path in sorted(out.glob(f"distillation/*/{DONE}")):
-        rows = json.loads(path.read_text())
+        rows = read_done(path)
         models = {row["model"]: row["file"] for row in rows if row["model"] in (TEACHER, STUDENT)}
         plan = plans[path.parent.name]
         took = costs(plan, models, python, data, path.parent)
         for row in rows:
             shown = {key: value for key, value in row.items() if key != "file"}
-            lines.append(who() | rounded(shown) | took.get(row["model"], took[STUDENT]))
+            lines.append(rounded(shown) | took.get(row["model"], took[STUDENT]))
     return lines
 
 

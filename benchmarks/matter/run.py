@@ -70,7 +70,9 @@ def errors(folder: Path, model: Path, frames: Path) -> dict[str, Any]:
     }
 
 
-def finish(folder: Path, result: Any) -> None:
+def finish(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the results, with who made them."""
+    result = [who() | row for row in rows]
     with whole_file(folder / DONE) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -195,7 +197,7 @@ def few_shot(run: FewShot, data: Path, out: Path) -> None:
         tune(run, folder, held_out, out)
     row = {"target": run.target, "start": run.arm.name, "frames": run.frames, "steps": run.steps}
     row |= {"learning rate": run.rate, "seed": run.seed}
-    finish(folder, row | errors(folder, folder / "tuned.dpa2", held_out))
+    finish(folder, [row | errors(folder, folder / "tuned.dpa2", held_out)])
     for left in folder.glob("*.pt"):
         left.unlink()
 
@@ -208,14 +210,18 @@ def who() -> dict[str, str]:
     return {"machine": machine(), "commit": commit()}
 
 
+def read_done(path: Path) -> list[dict[str, Any]]:
+    """The rows of `finish`."""
+    return list(json.loads(path.read_text()))
+
+
 def tables(out: Path, results: str) -> None:
-    """Of what is done; the columns are those of `finish`, with the machine and the commit."""
-    done = sorted(out.glob(f"pretraining/*/{DONE}"))
-    heads = [row for path in done for row in json.loads(path.read_text())]
-    shots = [json.loads(p.read_text()) for p in sorted(out.glob(f"few-shot/*/{DONE}"))]
-    for name, rows in (("heads", heads), ("few-shot", shots)):
+    """Of what is done; the columns are those of `finish`."""
+    for name, folder in (("heads", "pretraining"), ("few-shot", "few-shot")):
+        paths = sorted(out.glob(f"{folder}/*/{DONE}"))
+        rows = [rounded(row) for path in paths for row in read_done(path)]
         if rows:
-            write_tables(Path(f"{results}-{name}.csv"), [[who() | rounded(row) for row in rows]])
+            write_tables(Path(f"{results}-{name}.csv"), [rows])
 
 
 def main() -> None:
